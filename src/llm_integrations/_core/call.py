@@ -1,0 +1,464 @@
+"""The one call loop: ask for admission, send, judge, settle, perhaps again.
+
+In: a `Call`, which carries the request and two pure functions of its vendor. Out: the decoded
+answer, or one typed error. Each attempt is admitted and settled on its own, so limits and the
+ledger see attempts, not calls.
+
+What an attempt costs is told to the admission exactly once:
+
+| end of the attempt                        | told                                   |
+|-------------------------------------------|----------------------------------------|
+| answer read                               | `settle`, state "settled"              |
+| the server refused                        | `settle`, state "refused", cost 0      |
+| stream cut                                | `settle`, state "partial"              |
+| sent, but no readable answer, cancelled   | `settle`, state "unknown"              |
+| nothing was sent                          | `cancel`                               |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
+
+from llm_integrations._core.retry import delay_before_retry
+from llm_integrations.errors import APIError, ConnectionBroken, TimedOut, TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from datetime import datetime
+
+    from llm_integrations._core.clock import Clock
+    from llm_integrations._core.http import Reply, Request, Transport
+    from llm_integrations._core.retry import RetryPolicy
+
+__all__ = [
+    "Actual",
+    "Admission",
+    "Ask",
+    "Call",
+    "Caller",
+    "Keep",
+    "Observation",
+    "OpenStream",
+    "Pricing",
+    "Response",
+    "Vendor",
+]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+State = Literal["settled", "partial", "refused", "unknown"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """Asks the store to keep the answer under (scope, name), in the commit that settles it."""
+
+    scope: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What one attempt wants to use, before it is sent.
+
+    Attributes:
+        group: the pool of limits it draws from.
+        hold_pusd: the most it can cost, in pico-USD; None when the price is unknown.
+        bounded: whether `hold_pusd` is a true upper bound.
+        model: what was asked for, for the ledger.
+        call_id: one id for all attempts of a call; `Caller` numbers the attempts.
+    """
+
+    group: str
+    requests: int = 1
+    input_tokens: int = 0
+    output_tokens: int = 0
+    hold_pusd: int | None = 0
+    bounded: bool = True
+    price_version: str = ""
+    model: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    keep: Keep | None = None
+    call_id: str = ""
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actual:
+    """What one attempt did use.
+
+    Attributes:
+        cost_pusd: None when it cannot be known; then the hold counts as spent.
+        counters: the vendor's usage counters, by their wire names.
+        raw: the vendor's usage object as it came.
+        answer: the bytes to keep when the `Ask` had a `Keep`.
+        ttft_ms: milliseconds to the first content of a stream.
+    """
+
+    state: State
+    cost_pusd: int | None = None
+    counters: Mapping[str, int] = field(default_factory=dict)
+    raw: bytes = b""
+    model: str = ""
+    request_id: str = ""
+    latency_ms: int = 0
+    ttft_ms: int | None = None
+    answer: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What an answer's headers say of the server's limits.
+
+    Attributes:
+        limits: per dimension ("requests", "input_tokens", "output_tokens"): (limit, remaining).
+        pause_s: stop sending to `scope` for this long.
+        scope: what to pause: "group", "site" or a name the vendor's admission understands.
+    """
+
+    limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    pause_s: float | None = None
+    scope: str = "group"
+
+
+class Admission(Protocol):
+    """Limits, budgets and the ledger, as the call loop sees them."""
+
+    async def admit(self, ask: Ask) -> object:
+        """Wait for room and return a permit.
+
+        Raises:
+            BudgetExceeded: the money is not there.
+            InvalidRequest: the ask is larger than the limit can ever admit.
+        """
+
+    async def settle(self, permit: object, actual: Actual) -> None:
+        """Book what the attempt used; gives back what it did not."""
+
+    async def cancel(self, permit: object) -> None:
+        """Give everything back: nothing was sent."""
+
+    def observe(self, ask: Ask, seen: Observation, sent_at: float) -> None:
+        """Learn from headers; `sent_at` is when that request left, on the monotonic clock."""
+
+
+class Pricing(Protocol):
+    """Money rules of a vendor."""
+
+    @property
+    def version(self) -> str:
+        """Name of the price table, for the ledger."""
+
+    def hold(self, body: Mapping[str, object], size_bytes: int) -> tuple[int | None, bool]:
+        """Return (most this request can cost in pico-USD or None, is it a true bound)."""
+
+    def cost(self, usage: Mapping[str, object], model: str) -> int | None:
+        """Return what this usage costs in pico-USD, None when unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A whole answer: what `read` and `refuse` judge."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    request_id: str = ""
+    latency_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vendor:
+    """How one vendor's answers are judged; pure functions only."""
+
+    name: str
+    request_id_header: str
+    refuse: Callable[[Response, datetime], APIError]
+    observe: Callable[[Response, datetime], Observation | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call(Generic[T_co]):
+    """One operation, whole.
+
+    Attributes:
+        read: decodes a 2xx answer and says what it used; raises `APIError` if it cannot.
+        repeatable: whether it may be sent again when the first one may have arrived.
+    """
+
+    request: Request
+    ask: Ask
+    read: Callable[[Response], tuple[T_co, Actual]]
+    repeatable: bool = True
+
+
+class Caller:
+    """One client's way out.
+
+    Args:
+        vendor: how to judge answers.
+        transport: what sends.
+        admission: limits and money.
+        clock: time and chance.
+        policy: how patient to be.
+        logger: gets one DEBUG line per attempt.
+    """
+
+    __slots__ = ("_admission", "_clock", "_logger", "_policy", "_transport", "_vendor")
+
+    def __init__(
+        self,
+        *,
+        vendor: Vendor,
+        transport: Transport,
+        admission: Admission,
+        clock: Clock,
+        policy: RetryPolicy,
+        logger: logging.Logger,
+    ) -> None:
+        self._vendor = vendor
+        self._transport = transport
+        self._admission = admission
+        self._clock = clock
+        self._policy = policy
+        self._logger = logger
+
+    async def run(self, call: Call[T]) -> T:
+        """Return the decoded answer of a plain call.
+
+        Raises:
+            APIError: the server refused, and the policy ended the retries.
+            TransportError: no answer came.
+            BudgetExceeded, InvalidRequest: the admission refused.
+        """
+        return await self._with_retries(call, lambda number: self._attempt(call, number))
+
+    async def open(self, call: Call[object]) -> OpenStream:
+        """Return a stream whose 2xx headers have arrived; the caller settles and closes it.
+
+        Retries end here: once a stream is open, what happens in it is its reader's affair.
+        """
+        return await self._with_retries(call, lambda number: self._attempt_stream(call, number))
+
+    async def _with_retries(self, call: Call[object], attempt: Callable[[int], Awaitable[T]]) -> T:
+        """Run attempts until one succeeds or the rules of `_core/retry` say stop."""
+        started = self._clock.monotonic()
+        number = 0
+        while True:
+            number += 1
+            try:
+                return await attempt(number)
+            except (APIError, TransportError) as error:
+                delay_s = delay_before_retry(
+                    error,
+                    attempt=number,
+                    elapsed_s=self._clock.monotonic() - started,
+                    chance=self._clock.random(),
+                    policy=self._policy,
+                    repeatable=call.repeatable,
+                )
+                if delay_s is None:
+                    raise
+            await self._clock.sleep(delay_s)
+
+    async def _attempt(self, call: Call[T], number: int) -> T:
+        """Admit, send, read and settle once."""
+        ask = replace(call.ask, attempt=number)
+        permit = await self._admission.admit(ask)
+        sent_at = self._clock.monotonic()
+        actual: Actual | None = Actual(state="unknown")
+        try:
+            reply, body = await self._exchange(call.request)
+            response = self._judged(call, ask, reply, body, sent_at)
+            if not _is_success(response.status):
+                actual = _refused(response)
+                raise self._vendor.refuse(response, self._clock.now())
+            answer, actual = call.read(response)
+        except TransportError as error:
+            if not error.may_have_arrived:
+                actual = None
+            self._log(call.request, type(error).__name__, sent_at, "")
+            raise
+        else:
+            return answer
+        finally:
+            await self._book(permit, actual)
+
+    async def _attempt_stream(self, call: Call[object], number: int) -> OpenStream:
+        """Admit, send and read the headers once; a refusal is settled here."""
+        ask = replace(call.ask, attempt=number)
+        permit = await self._admission.admit(ask)
+        sent_at = self._clock.monotonic()
+        actual: Actual | None = Actual(state="unknown")
+        handed_over = False
+        try:
+            reply = await self._send(call.request)
+            if _is_success(reply.status):
+                response = self._judged(call, ask, reply, b"", sent_at)
+                stream = OpenStream(self._admission, permit, reply, call.request, response)
+                handed_over = True
+                return stream
+            response = self._judged(call, ask, reply, await reply.read(), sent_at)
+            actual = _refused(response)
+            raise self._vendor.refuse(response, self._clock.now())
+        except TransportError as error:
+            if not error.may_have_arrived:
+                actual = None
+            self._log(call.request, type(error).__name__, sent_at, "")
+            raise
+        finally:
+            if not handed_over:
+                await self._book(permit, actual)
+
+    async def _exchange(self, request: Request) -> tuple[Reply, bytes]:
+        """Send and read the whole answer within one deadline."""
+        try:
+            async with asyncio.timeout(request.timeout_s):
+                reply = await self._transport.send(request)
+                try:
+                    return reply, await reply.read()
+                finally:
+                    reply.close()
+        except TimeoutError:
+            raise _timed_out(request) from None
+
+    async def _send(self, request: Request) -> Reply:
+        """Send and wait for the headers within one deadline."""
+        try:
+            async with asyncio.timeout(request.timeout_s):
+                return await self._transport.send(request)
+        except TimeoutError:
+            raise _timed_out(request) from None
+
+    async def _book(self, permit: object, actual: Actual | None) -> None:
+        """Tell the admission how the attempt ended."""
+        if actual is None:
+            await self._admission.cancel(permit)
+        else:
+            await self._admission.settle(permit, actual)
+
+    def _judged(
+        self, call: Call[object], ask: Ask, reply: Reply, body: bytes, sent_at: float
+    ) -> Response:
+        """Wrap an answer, learn from its headers and log its line."""
+        request_id = reply.headers.get(self._vendor.request_id_header, "")
+        latency_ms = self._log(call.request, reply.status, sent_at, request_id)
+        response = Response(reply.status, reply.headers, body, request_id, latency_ms)
+        seen = self._vendor.observe(response, self._clock.now())
+        if seen is not None:
+            self._admission.observe(ask, seen, sent_at)
+        return response
+
+    def _log(self, request: Request, end: object, sent_at: float, request_id: str) -> int:
+        """Write the attempt's one line and return its milliseconds."""
+        latency_ms = round((self._clock.monotonic() - sent_at) * 1000)
+        if self._logger.isEnabledFor(logging.DEBUG):
+            self._logger.debug(
+                "%s %s %s %d ms %s", request.method, request.route, end, latency_ms, request_id
+            )
+        return latency_ms
+
+
+class OpenStream:
+    """An answer that is still arriving.
+
+    Read `chunks()`, call `settle` once with what was billed, and `close` in the end whatever
+    happened; a stream closed unsettled is booked as "unknown".
+    """
+
+    __slots__ = ("_admission", "_permit", "_reply", "_request", "_settled", "response")
+
+    def __init__(
+        self,
+        admission: Admission,
+        permit: object,
+        reply: Reply,
+        request: Request,
+        response: Response,
+    ) -> None:
+        self._admission = admission
+        self._permit = permit
+        self._reply = reply
+        self._request = request
+        self._settled = False
+        self.response = response
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield bytes as they arrive.
+
+        Raises:
+            ConnectionBroken: the connection ended early.
+            TimedOut: no byte came for the request's `timeout_s`.
+        """
+        watchdog = _Watchdog(self._reply, self._request.timeout_s)
+        try:
+            async for chunk in self._reply.chunks():
+                watchdog.touch()
+                yield chunk
+        except ConnectionBroken:
+            if watchdog.expired:
+                raise _timed_out(self._request) from None
+            raise
+        finally:
+            watchdog.stop()
+
+    async def settle(self, actual: Actual) -> None:
+        """Book what the stream used; the first call counts."""
+        if not self._settled:
+            self._settled = True
+            await self._admission.settle(self._permit, actual)
+
+    async def close(self) -> None:
+        """Drop the connection unless it was read to its end."""
+        self._reply.close()
+        await self.settle(Actual(state="unknown", request_id=self.response.request_id))
+
+
+class _Watchdog:
+    """One timer per stream instead of one per read: drops a reply that fell silent."""
+
+    __slots__ = ("_loop", "_reply", "_seen", "_silence_s", "_timer", "expired")
+
+    def __init__(self, reply: Reply, silence_s: float) -> None:
+        self._reply = reply
+        self._silence_s = silence_s
+        self._loop = asyncio.get_running_loop()
+        self._seen = self._loop.time()
+        self._timer = self._loop.call_later(silence_s, self._check)
+        self.expired = False
+
+    def touch(self) -> None:
+        """Note that bytes came."""
+        self._seen = self._loop.time()
+
+    def stop(self) -> None:
+        """Forget the stream."""
+        self._timer.cancel()
+
+    def _check(self) -> None:
+        idle_s = self._loop.time() - self._seen
+        if idle_s >= self._silence_s:
+            self.expired = True
+            self._reply.close()
+        else:
+            self._timer = self._loop.call_later(self._silence_s - idle_s, self._check)
+
+
+def _is_success(status: int) -> bool:
+    return 200 <= status < 300  # noqa: PLR2004 - the definition of success
+
+
+def _refused(response: Response) -> Actual:
+    return Actual(
+        state="refused",
+        cost_pusd=0,
+        request_id=response.request_id,
+        latency_ms=response.latency_ms,
+    )
+
+
+def _timed_out(request: Request) -> TimedOut:
+    return TimedOut(f"no answer to {request.method} {request.route} within {request.timeout_s:g} s")

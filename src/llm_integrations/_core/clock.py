@@ -1,0 +1,53 @@
+"""Time and randomness behind one Protocol; the only module that reads either.
+
+Rules modules take `now` and random numbers as arguments; everything that waits takes a `Clock`.
+Tests pass a clock that they move by hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+__all__ = ["Clock", "SystemClock"]
+
+
+class Clock(Protocol):
+    """What the library knows of time and chance."""
+
+    def now(self) -> datetime:
+        """Return the wall clock time, aware, in UTC."""
+
+    def monotonic(self) -> float:
+        """Return seconds on a clock that never goes back; only differences mean anything."""
+
+    def random(self) -> float:
+        """Return a number in [0, 1)."""
+
+    async def sleep(self, delay_s: float) -> None:
+        """Wait; ends early only by cancellation."""
+
+
+class SystemClock:
+    """The machine's own clock and randomness."""
+
+    __slots__ = ()
+
+    def now(self) -> datetime:
+        """Return the wall clock time, aware, in UTC."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Return seconds on the machine's monotonic clock."""
+        return time.monotonic()
+
+    def random(self) -> float:
+        """Return a number in [0, 1)."""
+        return random.random()
+
+    async def sleep(self, delay_s: float) -> None:
+        """Wait on the running event loop."""
+        await asyncio.sleep(delay_s)

@@ -1,0 +1,309 @@
+"""The one door to an HTTP client library: `Request` out, `Reply` back, three ways to fail.
+
+In: a whole `Request` value. Out: a `Reply` whose body is read once, plain or as chunks, already
+inflated under a size cap. Every library exception becomes `ConnectFailed`, `TimedOut` or
+`ConnectionBroken`. No retries, no limits, no vendor here: the next room is `_core/call`.
+
+Redirects are never followed (credentials stay home) and cookies are never kept.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
+
+from llm_integrations.errors import ConfigError, ConnectFailed, ConnectionBroken, TimedOut
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator, Mapping
+
+    import aiohttp
+    import httpx2
+    from yarl import URL
+
+__all__ = ["AiohttpTransport", "Httpx2Transport", "Reply", "Request", "Transport"]
+
+BODY_CAP_BYTES: Final = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One HTTP request, whole.
+
+    Attributes:
+        route: the path with its variables named, for logs and pacing ("/rest/api/3/issue/{key}").
+        timeout_s: for one attempt, from sending to the last byte of a plain answer; for a stream,
+            the longest silence.
+    """
+
+    method: str
+    url: str
+    route: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes | None = field(default=None, repr=False)
+    timeout_s: float = 60.0
+
+
+class Reply(Protocol):
+    """A status, headers, and a body that can be read once."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers; look-up ignores case."""
+
+    async def read(self) -> bytes:
+        """Return the whole body, inflated, and give the connection back."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body as it arrives, inflated."""
+
+    def close(self) -> None:
+        """Drop the connection if the body was not read to its end; safe to call twice."""
+
+
+class Transport(Protocol):
+    """Sends one request once."""
+
+    async def send(self, request: Request) -> Reply:
+        """Send and return as soon as the headers are there.
+
+        Raises:
+            ConnectFailed: nothing was sent.
+            ConnectionBroken: something was sent, no answer came.
+            TimedOut: the connection was not made in time.
+        """
+
+
+class Inflater:
+    """Inflates gzip and deflate bodies up to `BODY_CAP_BYTES`, so a small bomb stays small."""
+
+    __slots__ = ("_left", "_stream")
+
+    def __init__(self, encoding: str) -> None:
+        self._stream = zlib.decompressobj(wbits=47) if encoding in {"gzip", "deflate"} else None
+        self._left = BODY_CAP_BYTES
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what `data` inflates to.
+
+        Raises:
+            ConnectionBroken: the bytes are not what the header said, or the cap is passed.
+        """
+        if self._stream is not None and data:
+            try:
+                data = self._stream.decompress(data, self._left + 1)
+            except zlib.error:
+                msg = "the answer's compression is broken"
+                raise ConnectionBroken(msg) from None
+        self._left -= len(data)
+        if self._left < 0:
+            msg = f"the answer is larger than {BODY_CAP_BYTES} bytes"
+            raise ConnectionBroken(msg)
+        return data
+
+
+class AiohttpTransport:
+    """The default transport: one aiohttp session, imported and opened at the first request.
+
+    Args:
+        connect_timeout_s: to resolve, connect and shake hands.
+        connections: at most this many at once; further requests wait.
+        tls: a custom CA or a client certificate.
+        proxy: an HTTP proxy's URL; the environment is not read.
+    """
+
+    def __init__(
+        self,
+        *,
+        connect_timeout_s: float = 5.0,
+        connections: int = 1000,
+        tls: ssl.SSLContext | None = None,
+        proxy: str | None = None,
+    ) -> None:
+        self._connect_timeout_s = connect_timeout_s
+        self._connections = connections
+        self._tls = tls
+        self._proxy = proxy
+        self._session: aiohttp.ClientSession | None = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        import aiohttp  # noqa: PLC0415 - 340 ms; only those who send pay for it
+
+        connector = aiohttp.TCPConnector(
+            limit=self._connections, ssl=self._tls if self._tls is not None else True
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),
+            skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
+            proxy=self._proxy,
+        )
+
+    async def send(self, request: Request) -> Reply:
+        """Send one request; see `Transport`."""
+        session = self._session
+        if session is None:
+            session = self._session = self._open()
+        import aiohttp  # noqa: PLC0415 - already loaded by _open
+
+        try:
+            response = await session.request(
+                request.method,
+                _encoded(request.url),
+                headers=request.headers,
+                data=request.body,
+                allow_redirects=False,
+            )
+        except aiohttp.ConnectionTimeoutError:
+            raise _unreachable(request, "no connection in time") from None
+        except aiohttp.ClientConnectorError as error:
+            raise _unreachable(request, _reason(error.os_error)) from None
+        except (aiohttp.InvalidURL, ValueError):
+            msg = "the base URL or a header value cannot be sent; check the settings"
+            raise ConfigError(msg) from None
+        except TimeoutError:
+            msg = f"no answer to {request.method} {request.route}"
+            raise TimedOut(msg) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise _broken(request, type(error).__name__) from None
+        return _AiohttpReply(response, request)
+
+    async def aclose(self) -> None:
+        """Close all connections; the next request opens a new session."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+
+class _AiohttpReply:
+    __slots__ = ("_inflater", "_request", "_response", "headers", "status")
+
+    def __init__(self, response: aiohttp.ClientResponse, request: Request) -> None:
+        self._response = response
+        self._request = request
+        self.status: int = response.status
+        self.headers: Mapping[str, str] = response.headers
+        self._inflater = Inflater(response.headers.get("Content-Encoding", ""))
+
+    async def read(self) -> bytes:
+        """Return the whole body."""
+        import aiohttp  # noqa: PLC0415 - already loaded by the transport
+
+        try:
+            return self._inflater.feed(await self._response.read())
+        except (aiohttp.ClientError, OSError) as error:
+            raise _broken(self._request, type(error).__name__) from None
+        finally:
+            self.close()
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body as it arrives."""
+        import aiohttp  # noqa: PLC0415 - already loaded by the transport
+
+        content, feed = self._response.content, self._inflater.feed
+        try:
+            while data := await content.readany():
+                yield feed(data)
+        except (aiohttp.ClientError, OSError) as error:
+            raise _broken(self._request, type(error).__name__) from None
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Return the connection if the body is complete, else drop it."""
+        if self._response.content.at_eof():
+            self._response.release()
+        else:
+            self._response.close()
+
+
+class Httpx2Transport:
+    """A transport on the user's own `httpx2.AsyncClient` (what the official SDK takes).
+
+    The client stays the user's: its proxies, TLS and hooks apply, and the user closes it.
+    """
+
+    def __init__(self, client: httpx2.AsyncClient) -> None:
+        self._client = client
+
+    async def send(self, request: Request) -> Reply:
+        """Send one request; see `Transport`."""
+        import httpx2  # noqa: PLC0415 - an optional extra
+
+        try:
+            built = self._client.build_request(
+                request.method,
+                request.url,
+                headers=dict(request.headers),
+                content=request.body,
+                timeout=httpx2.Timeout(request.timeout_s, connect=5.0),
+            )
+            response = await self._client.send(built, stream=True, follow_redirects=False)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
+            raise _unreachable(request, type(error).__name__) from None
+        except httpx2.TimeoutException:
+            msg = f"no answer to {request.method} {request.route}"
+            raise TimedOut(msg) from None
+        except httpx2.TransportError as error:
+            raise _broken(request, type(error).__name__) from None
+        return _Httpx2Reply(response, request)
+
+
+class _Httpx2Reply:
+    __slots__ = ("_request", "_response", "headers", "status")
+
+    def __init__(self, response: httpx2.Response, request: Request) -> None:
+        self._response = response
+        self._request = request
+        self.status: int = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+
+    async def read(self) -> bytes:
+        """Return the whole body."""
+        return b"".join([chunk async for chunk in self.chunks()])
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body as it arrives, inflated here so that the cap holds."""
+        import httpx2  # noqa: PLC0415 - an optional extra
+
+        inflater = Inflater(self.headers.get("content-encoding", ""))
+        try:
+            async for data in self._response.aiter_raw():
+                yield inflater.feed(data)
+        except httpx2.TimeoutException:
+            msg = f"the answer to {self._request.method} {self._request.route} stalled"
+            raise TimedOut(msg) from None
+        except httpx2.TransportError as error:
+            raise _broken(self._request, type(error).__name__) from None
+        finally:
+            await self._response.aclose()
+
+    def close(self) -> None:
+        """Nothing to drop early: `chunks` closes the response when it ends or is closed."""
+
+
+def _encoded(url: str) -> URL:
+    """Tell aiohttp that the URL is percent-encoded already; it would decode %2F again."""
+    from yarl import URL  # noqa: PLC0415 - comes with aiohttp
+
+    return URL(url, encoded=True)
+
+
+def _unreachable(request: Request, reason: str) -> ConnectFailed:
+    return ConnectFailed(f"cannot connect for {request.method} {request.route}: {reason}")
+
+
+def _broken(request: Request, reason: str) -> ConnectionBroken:
+    return ConnectionBroken(f"connection broke during {request.method} {request.route}: {reason}")
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or type(error).__name__

@@ -1,0 +1,95 @@
+"""Bytes in, SSE payloads out. Sans I/O; the next room decodes them.
+
+Theory: a server-sent event ends with an empty line; what counts of it are its `data:` lines,
+joined by newlines (https://html.spec.whatwg.org/multipage/server-sent-events.html). Both vendors
+repeat the event's name inside the JSON, so names are not returned.
+
+1. Lines end with LF, CRLF or CR, and with nothing else: U+2028 and U+0085 are text.
+2. Chunks may cut anywhere, inside a CRLF or a UTF-8 character too: work on bytes.
+3. Comment lines and events without data yield nothing.
+4. An event that the end of the stream cuts off is dropped: its sender did not finish it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["EventTooLarge", "Splitter"]
+
+MAX_EVENT_BYTES: Final = 64 * 1024 * 1024
+
+
+class EventTooLarge(ValueError):
+    """One event passed the size cap."""
+
+
+class Splitter:
+    """Splits a byte stream into event payloads, whatever its chunks are.
+
+    >>> s = Splitter()
+    >>> s.feed(b'event: ping\\ndata: {"type"'), s.feed(b':"ping"}\\n\\n')
+    ([], [b'{"type":"ping"}'])
+    """
+
+    __slots__ = ("_max_event_bytes", "_started", "_tail")
+
+    def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._tail = bytearray()
+        self._started = False
+        self._max_event_bytes = max_event_bytes
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Return the payloads that `chunk` completes, in order.
+
+        Raises:
+            EventTooLarge: an event passed the cap; the stream is of no use any more.
+        """
+        tail = self._tail
+        scanned = max(len(tail) - 1, 0)
+        tail += chunk
+        if not self._started:
+            self._started = True
+            if tail.startswith(b"\xef\xbb\xbf"):
+                del tail[:3]
+        if b"\r" in tail:
+            scanned = self._fold_line_ends()
+        end = tail.rfind(b"\n\n", scanned)
+        if end < 0:
+            if len(tail) > self._max_event_bytes:
+                raise EventTooLarge(f"an event is larger than {self._max_event_bytes} bytes")
+            return []
+        complete = bytes(tail[:end])
+        del tail[: end + 2]
+        return [p for frame in complete.split(b"\n\n") if (p := _payload(frame)) is not None]
+
+    def finish(self) -> list[bytes]:
+        """Return what the end of the stream completes: an event whose last CR was held back."""
+        return self.feed(b"\n") if self._tail.endswith(b"\r") else []
+
+    def _fold_line_ends(self) -> int:
+        """Turn CRLF and CR into LF; a CR at the very end waits for its LF. Returns a scan start."""
+        tail = self._tail
+        held = tail.endswith(b"\r")
+        folded = tail.replace(b"\r\n", b"\n")
+        body = folded[:-1] if held else folded
+        tail[:] = body.replace(b"\r", b"\n")
+        if held:
+            tail += b"\r"
+        return 0
+
+
+def _payload(frame: bytes) -> bytes | None:
+    """Return the joined data lines of one event, or None when it has none."""
+    found = 0 if frame.startswith(b"data: ") else frame.find(b"\ndata: ") + 1
+    if found or frame.startswith(b"data: "):
+        value = frame[found + 6 :]
+        if b"\n" not in value:  # the usual event: one data line, the last
+            return value
+    lines = [_data(line) for line in frame.split(b"\n") if line.partition(b":")[0] == b"data"]
+    return b"\n".join(lines) if lines else None
+
+
+def _data(line: bytes) -> bytes:
+    """Return a data line's value, without the one space that may follow the colon."""
+    value = line.partition(b":")[2]
+    return value[1:] if value.startswith(b" ") else value
