@@ -92,6 +92,8 @@ class Actual:
 
     Attributes:
         cost_pusd: None when it cannot be known; then the hold counts as spent.
+        input_tokens: what counts against the input limit; None counts all that was asked for.
+        output_tokens: the same for the output limit.
         counters: the vendor's usage counters, by their wire names.
         raw: the vendor's usage object as it came.
         answer: the bytes to keep when the `Ask` had a `Keep`.
@@ -100,6 +102,8 @@ class Actual:
 
     state: State
     cost_pusd: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
     counters: Mapping[str, int] = field(default_factory=dict)
     raw: bytes = b""
     model: str = ""
@@ -448,7 +452,7 @@ class _Watchdog:
 
 
 def _is_success(status: int) -> bool:
-    return 200 <= status < 300  # noqa: PLR2004 - the definition of success
+    return 200 <= status < 300
 
 
 def _refused(response: Response) -> Actual:
