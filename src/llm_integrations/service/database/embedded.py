@@ -1,0 +1,363 @@
+"""One embedded PostgreSQL cluster: made when missing, started when down, shared, stopped last.
+
+A folder flows in, a running server flows out. All of it blocks: call it from a worker thread.
+
+Layout below the cluster's folder (as root, root owns it and the server's user owns two parts):
+
+    data/            PostgreSQL's own files, 0700, the server's user
+    socket/          the only way in, 0700, the server's user; no TCP listener exists
+    postgresql.conf  pg_hba.conf  pg_ident.conf   written by us at every start
+    log              what the server says, without statements and rows
+    lock             held alone while the cluster is made, started, stopped or deleted
+    in-use           held together by every process of ours that uses it, for as long as it does
+
+Rules:
+
+1. Who finds `in-use` free on leaving was the last one, and stops the server. The kernel frees
+   the locks of a killed process, so nothing needs to be cleaned up after `kill -9`: a server
+   left running is found by the next start and used again, one that was killed recovers.
+2. `data` appears by a rename, complete or not at all.
+3. Everything is settled under `lock`, so processes may start and stop in any order.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import quote
+
+import psycopg
+from psycopg.pq import PGconn, Ping
+
+from llm_integrations._core.clock import SystemClock
+from llm_integrations.errors import ConfigError, StoreUnavailable
+from llm_integrations.service.database.binaries import MAJOR, Programs, find_programs
+from llm_integrations.service.database.locks import FileLock, held_alone, pause
+from llm_integrations.service.database.place import (
+    check_place,
+    find_account,
+    home_folder,
+    make_folder,
+    make_private_folder,
+    require_posix,
+)
+
+ROLE = "llm_integrations"
+DATABASE = "llm_integrations"
+
+_PORT = 5432  # only the socket's name: nothing listens on TCP
+_SOCKET_PATH_BYTES = 90  # sun_path is 108 bytes on Linux, 104 on macOS
+_LOCK_S = 60
+_INITDB_S = 120
+_START_S = 60
+_STOP_S = 30
+_POLL_S = 0.01
+_OLD_SHARED_MEMORY_S = 10
+_LOG_BYTES = 10 * 1024 * 1024
+
+_CLOCK = SystemClock()
+
+_SETTINGS = """\
+# Written by llm-integrations at every start: changes here are lost.
+data_directory = {data}
+hba_file = {hba}
+ident_file = {ident}
+listen_addresses = ''
+port = {port}
+unix_socket_directories = {socket}
+unix_socket_permissions = 0700
+cluster_name = 'llm-integrations'
+max_connections = 200
+shared_buffers = 128MB
+# A promise of ours hangs on these three: what was acknowledged survives a power cut.
+fsync = on
+full_page_writes = on
+synchronous_commit = on
+jit = off
+timezone = 'UTC'
+log_timezone = 'UTC'
+# No statement and no row (DETAIL) in the log: both may hold bodies.
+log_min_error_statement = panic
+log_error_verbosity = terse
+log_checkpoints = off
+"""
+
+
+def open_cluster(
+    folder: Path | None, *, temporary: bool, progress: Callable[[str], None]
+) -> Cluster:
+    """Return the cluster in `folder` (or at its usual place), running and in use by us."""
+    require_posix()
+    account = find_account(progress)
+    home = home_folder().resolve()
+    try:
+        make_folder(home, account)
+        with held_alone(home / "lock", _LOCK_S, partial(make_folder, home, account)):
+            programs = find_programs(home, account, progress)
+        if temporary:
+            _clear_away_abandoned(home, programs)
+        if folder is None:
+            folder = home / "temporary" / secrets.token_hex(6) if temporary else home / "default"
+        folder = folder.resolve()
+        check_place(folder, account)
+        cluster = Cluster(folder, programs, home, temporary=temporary)
+        cluster.enter(progress)
+    except OSError as error:
+        message = f"the embedded PostgreSQL cannot use {error.filename or home}: {error.strerror}"
+        raise StoreUnavailable(message) from error
+    except subprocess.TimeoutExpired as error:
+        message = f"the embedded PostgreSQL hung: {Path(error.cmd[0]).name} in {folder or home}"
+        raise StoreUnavailable(message) from error
+    return cluster
+
+
+def _clear_away_abandoned(home: Path, programs: Programs) -> None:
+    """Delete the temporary clusters whose processes were all killed."""
+    folders = home / "temporary"
+    for folder in sorted(folders.iterdir()) if folders.exists() else ():
+        with suppress(StoreUnavailable):  # busy: somebody makes it or stops it just now
+            Cluster(folder, programs, home, temporary=True).clear_away()
+
+
+class Cluster:
+    """One data folder and its server, used by this process until `leave`."""
+
+    def __init__(self, folder: Path, programs: Programs, home: Path, *, temporary: bool) -> None:
+        self.folder = folder
+        self._programs = programs
+        self._temporary = temporary
+        self._data = folder / "data"
+        self._log = folder / "log"
+        self._socket_folder = _choose_socket_folder(folder, home)
+        self._in_use: FileLock | None = None
+
+    @property
+    def version(self) -> str:
+        """The version of the server's programs, such as "18.4"."""
+        return self._programs.version
+
+    def dsn(self, database: str = DATABASE) -> str:
+        """Return the address of a database, good for libpq and SQLAlchemy alike."""
+        host = quote(str(self._socket_folder), safe="")
+        return f"postgresql://{ROLE}@/{database}?host={host}&port={_PORT}"
+
+    def enter(self, progress: Callable[[str], None]) -> None:
+        """Use the cluster: make it and start it as needed, or join the server that runs."""
+        with self._settled():
+            self._check_version()
+            if not self.is_up():
+                if not self._data.exists():
+                    progress(f"creating a PostgreSQL {MAJOR} database in {self.folder}")
+                    self._create()
+                progress(f"starting PostgreSQL {self.version}")
+                self._start()
+                self._create_database()
+            if self._in_use is None:
+                self._in_use = FileLock(self.folder / "in-use")
+                self._in_use.try_together()
+
+    def leave(self) -> None:
+        """Stop using the cluster; the last one stops it, and deletes it when it is temporary."""
+        if self._in_use is None:
+            return
+        with self._settled():
+            self._in_use.close()
+            self._in_use = None
+            self._stop_if_unused()
+
+    def clear_away(self) -> None:
+        """Stop and delete a temporary cluster whose users all died without leaving it."""
+        with self._settled(wait_s=0):
+            self._stop_if_unused()
+
+    def is_up(self) -> bool:
+        """Say whether a server answers on the socket, be it only to say that it is full."""
+        answer = PGconn.ping(self.dsn("postgres").encode())
+        return answer in {Ping.OK, Ping.REJECT}
+
+    def _settled(self, wait_s: float = _LOCK_S) -> AbstractContextManager[None]:
+        """Hold `lock`, in a folder that is there: the last user may just have deleted it."""
+        make = partial(make_folder, self.folder, self._programs.account)
+        return held_alone(self.folder / "lock", wait_s, make)
+
+    def _check_version(self) -> None:
+        try:
+            found = (self._data / "PG_VERSION").read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            return
+        if found != str(MAJOR):
+            raise ConfigError(
+                f"{self._data} was written by PostgreSQL {found} and this release brings {MAJOR}:"
+                f" dump it with pg_dump {found}, move the folder away, start again and restore"
+            )
+
+    def _create(self) -> None:
+        account = self._programs.account
+        half_made = self.folder / "data.half-made"
+        shutil.rmtree(half_made, ignore_errors=True)
+        make_private_folder(half_made, account)
+        options = ["--username", ROLE, "--auth", "peer", "--encoding", "UTF8"]
+        options += ["--locale-provider", "builtin", "--locale", "C.UTF-8"]
+        options += ["--no-sync"] if self._temporary else []
+        with self._open_log() as log:
+            done = self._programs.run(
+                "initdb", *options, "--pgdata", str(half_made), timeout_s=_INITDB_S, log=log
+            )
+        if done.returncode != 0:
+            shutil.rmtree(half_made, ignore_errors=True)
+            raise self._failed("PostgreSQL could not create its data folder")
+        half_made.rename(self._data)
+
+    def _start(self) -> None:
+        self._write_settings()
+        make_folder(self._socket_folder.parent, self._programs.account)
+        make_private_folder(self._socket_folder, self._programs.account)
+        self._forget_reused_pid()
+        give_up = _CLOCK.monotonic() + _OLD_SHARED_MEMORY_S
+        while not self._try_start():
+            # A killed postmaster's children end by themselves, a moment after it.
+            if _CLOCK.monotonic() > give_up or "shared memory block" not in self._last_words():
+                raise self._failed("PostgreSQL did not start")
+            pause(0.1)
+
+    def _try_start(self) -> bool:
+        settings = f"--config-file={self.folder / 'postgresql.conf'}"
+        with self._open_log() as log:
+            server = self._programs.start("postgres", settings, "-D", str(self._data), log=log)
+        # Whoever started it must collect it, or its dead pid looks alive to the next start.
+        threading.Thread(target=server.wait, name="postgres-reaper", daemon=True).start()
+        deadline = _CLOCK.monotonic() + _START_S
+        while server.returncode is None:
+            if self._is_ready(server.pid):
+                return True
+            if _CLOCK.monotonic() > deadline:
+                raise self._failed(f"PostgreSQL was not ready after {_START_S} s")
+            pause(_POLL_S)
+        return False
+
+    def _is_ready(self, pid: int) -> bool:
+        lines = self._pid_file_lines()
+        return len(lines) > 7 and lines[0] == str(pid) and lines[7].strip() == "ready"
+
+    def _create_database(self) -> None:
+        question = "SELECT 1 FROM pg_database WHERE datname = %s"
+        try:
+            with psycopg.connect(self.dsn("postgres"), autocommit=True) as connection:
+                if connection.execute(question, [DATABASE]).fetchone() is None:
+                    connection.execute(f"CREATE DATABASE {DATABASE}")
+        except psycopg.Error as error:
+            raise self._failed("PostgreSQL could not make its first database") from error
+
+    def _stop_if_unused(self) -> None:
+        last = FileLock(self.folder / "in-use")
+        try:
+            if not last.try_alone():
+                return
+            if self.is_up():
+                self._stop()
+            if self._temporary:
+                self._delete()
+        finally:
+            last.close()
+
+    def _stop(self) -> None:
+        # What is deleted next needs no clean shutdown.
+        mode = "immediate" if self._temporary else "fast"
+        options = ["--pgdata", str(self._data), "--mode", mode, "--timeout", str(_STOP_S)]
+        with self._open_log() as log:
+            done = self._programs.run("pg_ctl", "stop", *options, timeout_s=2 * _STOP_S, log=log)
+        if done.returncode != 0:
+            raise self._failed("PostgreSQL did not stop")
+
+    def _delete(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if not self._socket_folder.is_relative_to(self.folder):
+            shutil.rmtree(self._socket_folder, ignore_errors=True)
+
+    def _write_settings(self) -> None:
+        files = {name: self.folder / name for name in ("pg_hba.conf", "pg_ident.conf")}
+        settings = _SETTINGS.format(
+            data=_quote(str(self._data)),
+            hba=_quote(str(files["pg_hba.conf"])),
+            ident=_quote(str(files["pg_ident.conf"])),
+            port=_PORT,
+            socket=_quote(f'"{self._socket_folder}"'),
+        )
+        account = self._programs.account
+        owners = {account.name, "root"} if account.is_other else {account.name}
+        idents = "".join(f'owners "{name}" {ROLE}\n' for name in sorted(owners))
+        for path, text in (
+            (self.folder / "postgresql.conf", settings),
+            (files["pg_hba.conf"], "local all all peer map=owners\n"),
+            (files["pg_ident.conf"], idents),
+        ):
+            path.write_text(text, encoding="utf-8")
+            path.chmod(0o644)
+
+    def _forget_reused_pid(self) -> None:
+        """Remove a pid file whose pid now belongs to something else (a restarted container).
+
+        PostgreSQL refuses to start while the pid in its file is alive, whatever that process is.
+        """
+        lines = self._pid_file_lines()
+        if not lines:
+            return
+        try:
+            program = Path(f"/proc/{int(lines[0])}/exe").readlink()
+        except (OSError, ValueError):
+            return  # Gone, or no /proc here: PostgreSQL's own check decides.
+        if program.name.partition(" ")[0] != "postgres":
+            (self._data / "postmaster.pid").unlink(missing_ok=True)
+
+    def _pid_file_lines(self) -> list[str]:
+        try:
+            text = (self._data / "postmaster.pid").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return []
+        return text.splitlines()
+
+    @contextmanager
+    def _open_log(self) -> Iterator[BinaryIO]:
+        with suppress(FileNotFoundError):
+            if self._log.stat().st_size > _LOG_BYTES:
+                self._log.replace(self.folder / "log.1")
+        with self._log.open("ab") as log:
+            yield log
+
+    def _last_words(self) -> str:
+        try:
+            with self._log.open("rb") as log:
+                log.seek(max(0, os.fstat(log.fileno()).st_size - 2000))
+                lines = log.read().decode("utf-8", "replace").splitlines()
+        except OSError:
+            return ""
+        marked = [line for line in lines if "FATAL:" in line or "error:" in line]
+        return marked[-1].partition("FATAL:")[2].strip() or marked[-1] if marked else ""
+
+    def _failed(self, what: str) -> StoreUnavailable:
+        why = self._last_words()
+        return StoreUnavailable(f"{what}: {why + '; ' if why else ''}see {self._log}")
+
+
+def _choose_socket_folder(folder: Path, home: Path) -> Path:
+    """Return a folder whose socket path is short enough, and plain enough for libpq."""
+    name = sha256(os.fsencode(folder)).hexdigest()[:12]
+    for choice in (folder / "socket", home / "sockets" / name):
+        path = os.fsencode(choice / f".s.PGSQL.{_PORT}")
+        if len(path) <= _SOCKET_PATH_BYTES and not set(path) & set(b",\"'\\\n"):
+            return choice
+    raise ConfigError(f"the path of the database is too long or odd for a Unix socket: {home}")
+
+
+def _quote(value: str) -> str:
+    """Quote a value for postgresql.conf."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"

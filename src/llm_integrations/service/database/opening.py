@@ -1,0 +1,251 @@
+"""Open the service's database: a given server is checked, an embedded one is started.
+
+`DATABASE_URL` or nothing flows in, a `Database` flows out whose address answered a moment ago.
+It must not know a table, and must not let a password into a message.
+
+The address has one form, `postgresql://user@/database?host=/folder&port=5432` or
+`postgresql://user:password@host:port/database`. Tried with psycopg 3.3 and dbos 3.4.0: both take
+it as it is (psycopg by libpq; DBOS as `system_database_url`, which it reads with SQLAlchemy and
+turns into `postgresql+psycopg://` itself). `postgresql+psycopg://` and `postgres://` are accepted
+here and handed out in that form; libpq's `host=... dbname=...` is refused, DBOS cannot read it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import SplitResult, unquote, urlsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from llm_integrations._core.clock import SystemClock
+from llm_integrations.errors import ConfigError, StoreUnavailable
+from llm_integrations.service.database.embedded import Cluster, open_cluster
+
+_SCHEMES = frozenset({"postgres", "postgresql", "postgresql+psycopg"})
+_CONNECT_S = 10
+_RETRY_S = 0.1
+# What libpq reports when the settings are wrong; anything else may pass by itself.
+_WRONG_SETTINGS = (
+    "authentication failed",
+    "does not exist",
+    "no pg_hba.conf entry",
+    "no password supplied",
+    "permission denied",
+    "is not permitted to log in",
+    "failed to resolve host",
+    "server does not support SSL",
+)
+_QUESTIONS = (
+    "SELECT current_setting('server_version'), current_setting('server_encoding'),"
+    " pg_is_in_recovery()"
+)
+
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A PostgreSQL that answers.
+
+    Attributes:
+        dsn: the address, for psycopg and for DBOS; may hold a password, so it is never printed.
+        embedded: whether it is our own server.
+        location: what to tell people, without the password.
+    """
+
+    dsn: str = field(repr=False)
+    embedded: bool
+    location: str
+    _cluster: Cluster | None = field(default=None, repr=False)
+
+    async def ensure_up(self) -> None:
+        """Start the embedded server again if it was killed; a given server is left alone."""
+        if self._cluster is not None:
+            await _in_thread(partial(self._cluster.enter, _say_nothing))
+
+    async def stop(self) -> None:
+        """Stop using it; the last process that used an embedded server stops it.
+
+        Close your connections before: the server does not wait for them. Doing it twice is fine.
+        """
+        if self._cluster is not None:
+            await _in_thread(self._cluster.leave)
+
+
+async def open_database(
+    url: str | None,
+    *,
+    folder: Path | None = None,
+    temporary: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> Database:
+    """Return the database at `url`, or an embedded one where `url` is None or empty.
+
+    An embedded database is shared by all processes that open the same folder.
+
+    Args:
+        url: a `postgresql://` address.
+        folder: where the embedded database lives; a fixed place of this user when None.
+        temporary: delete it when its last user stops it; without a folder it is a fresh one.
+            Those whose processes were all killed are cleared away by the next of its kind.
+        progress: told in one line about each thing that takes time or changes the machine.
+
+    Raises:
+        ConfigError: a setting is wrong or the extra `[embedded]` is missing.
+        StoreUnavailable: it does not answer, or the embedded server could not be started.
+    """
+    if url:
+        return await _open_given(url)
+    say = _across_threads(progress) if progress else _say_nothing
+    start = partial(open_cluster, folder, temporary=temporary, progress=say)
+    opening = asyncio.ensure_future(_in_thread(start))
+    try:
+        cluster = await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        # A thread cannot be cancelled: let it end, then undo what it did.
+        await asyncio.wait([opening])
+        if opening.exception() is None:
+            await _in_thread(opening.result().leave)
+        raise
+    location = f"embedded PostgreSQL {cluster.version} in {cluster.folder}"
+    return Database(cluster.dsn(), embedded=True, location=location, _cluster=cluster)
+
+
+async def wait_until_up(dsn: str, timeout_s: float) -> None:
+    """Wait until the server at `dsn` accepts a connection.
+
+    Raises:
+        ConfigError: at once, when waiting cannot help (a wrong password).
+        StoreUnavailable: when `timeout_s` passed.
+    """
+    clock = SystemClock()
+    deadline = clock.monotonic() + timeout_s
+    while True:
+        left_s = max(_RETRY_S, deadline - clock.monotonic())
+        try:
+            await _ask(_read_address(dsn), min(left_s, _CONNECT_S))
+        except StoreUnavailable:
+            if clock.monotonic() >= deadline:
+                raise
+            await clock.sleep(_RETRY_S)
+        else:
+            return
+
+
+@dataclass(frozen=True, slots=True)
+class _Address:
+    """A checked address: what to connect with, and how to name it to people."""
+
+    dsn: str = field(repr=False)
+    password: str = field(repr=False)
+    name: str
+
+
+async def _open_given(url: str) -> Database:
+    address = _read_address(url)
+    version, encoding, is_standby = await _ask(address, _CONNECT_S)
+    if encoding != "UTF8":
+        raise ConfigError(f"{address.name}: the database must be UTF8, it is {encoding}")
+    if is_standby:
+        raise ConfigError(f"{address.name} is a read-only standby: give its primary's address")
+    location = f"PostgreSQL {version.partition(' ')[0]} at {address.name}"
+    return Database(address.dsn, embedded=False, location=location)
+
+
+async def _ask(address: _Address, timeout_s: float) -> tuple[str, str, bool]:
+    """Connect once and ask what we must know about a server."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            connection = await psycopg.AsyncConnection.connect(address.dsn, autocommit=True)
+            async with connection:
+                row = await (await connection.execute(_QUESTIONS)).fetchone()
+    except TimeoutError:
+        message = f"{address.name} did not answer within {timeout_s:g} s"
+        raise StoreUnavailable(message) from None
+    except psycopg.Error as error:
+        raise _explain(error, address) from None  # its text is ours to clean, so no chain
+    if row is None:
+        raise StoreUnavailable(f"{address.name} answered with nothing")
+    return row[0], row[1], row[2]
+
+
+def _explain(error: psycopg.Error, address: _Address) -> ConfigError | StoreUnavailable:
+    text = str(error)
+    why = text.rpartition("FATAL:")[2].strip().partition("\n")[0]
+    why = why.removeprefix("connection failed: ")
+    if address.password:
+        why = why.replace(address.password, "***")
+    if any(each in text for each in _WRONG_SETTINGS):
+        return ConfigError(f"{address.name}: {why} (check DATABASE_URL)")
+    return StoreUnavailable(f"{address.name}: {why}")
+
+
+def _read_address(url: str) -> _Address:
+    """Take an address apart, as strictly as both of its readers do together.
+
+    libpq and URL libraries split a password that holds a raw `@`, `/`, `#` or `%` differently, and
+    then name pieces of it as host or port. So a message never quotes the address, and one on
+    which both do not agree is refused.
+    """
+    scheme, _, rest = url.strip().partition("://")
+    wrong = ConfigError(
+        "DATABASE_URL is not of the form postgresql://user:password@host:5432/database"
+        " (write special characters of the password as %40 and so on)"
+    )
+    if scheme not in _SCHEMES:
+        raise wrong
+    dsn = f"postgresql://{rest}"
+    try:
+        parts = urlsplit(dsn)
+        known = conninfo_to_dict(dsn)
+        agrees = (
+            unquote(parts.username or "") == known.get("user", "")
+            and unquote(parts.password or "") == known.get("password", "")
+            and (parts.port is None or str(parts.port) == known.get("port"))
+        )
+    except (ValueError, psycopg.Error):
+        raise wrong from None
+    if not agrees or parts.fragment or "@" in parts.path or parts.netloc.count("@") > 1:
+        raise wrong
+    return _Address(dsn, str(known.get("password", "")), _name(parts, known))
+
+
+def _name(parts: SplitResult, known: Mapping[str, object]) -> str:
+    host = known.get("host") or "localhost"
+    port = f":{parts.port}" if parts.port else ""
+    return f"{host}{port}/{known.get('dbname') or known.get('user') or ''}"
+
+
+async def _in_thread(work: Callable[[], _Result]) -> _Result:
+    """Do blocking work in a thread of its own.
+
+    Not `asyncio.to_thread`: DBOS makes its thread pool the loop's, and leaves it there shut down,
+    so that nothing could be stopped after `DBOS.destroy` (dbos 3.4.0).
+    """
+    threads = ThreadPoolExecutor(1, thread_name_prefix="database")
+    try:
+        return await asyncio.get_running_loop().run_in_executor(threads, work)
+    finally:
+        threads.shutdown(wait=False)
+
+
+def _across_threads(progress: Callable[[str], None]) -> Callable[[str], None]:
+    """Return a `progress` for a worker thread; the lines are told on the loop, in order."""
+    loop = asyncio.get_running_loop()
+
+    def say(line: str) -> None:
+        loop.call_soon_threadsafe(progress, line)
+
+    return say
+
+
+def _say_nothing(_: str) -> None:
+    pass

@@ -1,0 +1,66 @@
+"""A real PostgreSQL for tests: one server per run, one fresh database per test.
+
+`postgres_url` gives a test its own empty database. The server is embedded, shared by all xdist
+workers, started by the first test that asks and deleted by the last worker to end; with
+`TEST_DATABASE_URL` it is that server instead, whose user must be allowed to CREATE DATABASE.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+
+from llm_integrations.errors import ConfigError
+from llm_integrations.service.database import Database, home_folder, open_database
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The address of a server's maintenance database."""
+    database = asyncio.run(_open_shared())
+    yield database.dsn
+    asyncio.run(database.stop())
+
+
+@pytest.fixture
+def postgres_url(postgres_database: Callable[[], str]) -> str:
+    """The address of a fresh, empty database, dropped after the test."""
+    return postgres_database()
+
+
+@pytest.fixture
+def postgres_database(postgres_server: str) -> Iterator[Callable[[], str]]:
+    """A function that makes one more fresh database, for tests that need several."""
+    made: list[str] = []
+
+    def make() -> str:
+        name = f"test_{secrets.token_hex(6)}"
+        with psycopg.connect(postgres_server, autocommit=True) as connection:
+            connection.execute(
+                f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'".encode()
+            )
+        made.append(name)
+        return urlunsplit(urlsplit(postgres_server)._replace(path=f"/{name}"))
+
+    yield make
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        for name in made:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+async def _open_shared() -> Database:
+    url = os.environ.get("TEST_DATABASE_URL")
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or secrets.token_hex(6)
+    try:
+        if url:
+            return await open_database(url)
+        folder = home_folder() / "temporary" / f"tests-{run[:12]}"
+        return await open_database(None, folder=folder, temporary=True)
+    except ConfigError as error:
+        pytest.skip(str(error))
