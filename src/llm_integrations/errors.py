@@ -150,7 +150,7 @@ class APIError(IntegrationError):
         retryable: whether the vendor's rules allow the same request again.
     """
 
-    def __init__(  # noqa: PLR0913 - one keyword per documented attribute
+    def __init__(
         self,
         message: str | None = None,
         *,
