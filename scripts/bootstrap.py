@@ -24,6 +24,7 @@ import json
 import os
 import shlex
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -234,7 +235,16 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
     misleading |= {"PIP_TARGET", "PIP_PREFIX", "PIP_REQUIRE_VIRTUALENV"}
     kept = {name: value for name, value in os.environ.items() if name not in misleading}
     ours = {"PIP_USER": "0", "UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1"}
+    if has_system_certificates():  # as pip does; a company's own root is there and nowhere else
+        ours |= {"UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1"}
     return kept | ours | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"} | dict(settings)
+
+
+def has_system_certificates() -> bool:
+    """Tell whether this machine keeps root certificates; a bare container may have none."""
+    paths = ssl.get_default_verify_paths()
+    folder = Path(paths.openssl_capath)
+    return Path(paths.openssl_cafile).exists() or (folder.is_dir() and any(folder.iterdir()))
 
 
 def run(arguments: Sequence[str], purpose: str, settings: Mapping[str, str] | None = None) -> None:
