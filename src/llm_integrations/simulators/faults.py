@@ -20,7 +20,7 @@ from typing import Final, Generic, TypeVar
 __all__ = ["Cut", "Fault", "FaultPlan", "Reset", "Slow", "StatusError", "html_error"]
 
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
-_HTML: Final = "<html>\r\n<head><title>{0}</title></head>\r\n<body><h1>{0}</h1></body>\r\n</html>\r\n"
+_HTML: Final = "<html>\n<head><title>{0}</title></head>\n<body><h1>{0}</h1></body>\n</html>\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,14 +66,10 @@ class Cut(Fault):
     after_events: int = 3
 
 
-def html_error(
-    status: int, title: str, *, headers: Mapping[str, str] = _NO_HEADERS
-) -> StatusError:
+def html_error(status: int, title: str, *, headers: Mapping[str, str] = _NO_HEADERS) -> StatusError:
     """Return the kind of error page a proxy in front of the service would send."""
     page = _HTML.format(f"{status} {title}").encode()
-    return StatusError(
-        status=status, body=page, content_type="text/html", headers=headers
-    )
+    return StatusError(status=status, body=page, content_type="text/html", headers=headers)
 
 
 RequestT = TypeVar("RequestT")

@@ -35,9 +35,7 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _EXTENSION: Final = "llm_integrations.connection"
 _KEEP_ALIVE_S: Final = 75
-_RESET_ON_CLOSE: Final = struct.pack(
-    "ii", 1, 0
-)  # SO_LINGER on, zero seconds: close sends RST
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds: close sends RST
 
 
 class Connection:
@@ -121,12 +119,14 @@ class LoopbackServer:
         self._port = listener.getsockname()[1]
         config = uvicorn.Config(
             self._app,
+            interface="asgi3",
             http=_Protocol,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             timeout_keep_alive=_KEEP_ALIVE_S,
         )
         config.load()

@@ -1,0 +1,142 @@
+"""The rate limits: three token buckets for each model group, and the headers that tell of them.
+
+https://platform.claude.com/docs/en/api/rate-limits: a bucket refills continuously to its limit a
+minute; input counts when a request starts, tokens read from the cache do not count; output counts
+as it is made and `max_tokens` not at all. Pure: time comes in as seconds.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from llm_integrations.simulators.anthropic.errors import ApiError
+
+__all__ = ["UNLIMITED", "Limits", "RateLimits"]
+
+_MINUTE_S: Final = 60.0
+_THOUSAND: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one group of models may use a minute."""
+
+    requests_per_minute: int = 4_000_000
+    input_tokens_per_minute: int = 4_000_000_000
+    output_tokens_per_minute: int = 800_000_000
+
+
+UNLIMITED: Final = Limits()
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """One level that refills; below zero it owes."""
+
+    limit: int
+    level: float = 0.0
+    at: float = field(default=-math.inf)
+
+    def refill(self, now: float) -> None:
+        self.level = min(float(self.limit), self.level + max(0.0, now - self.at) * self.rate)
+        self.at = max(self.at, now)
+
+    @property
+    def rate(self) -> float:
+        return self.limit / _MINUTE_S
+
+    def wait_s(self, amount: float) -> float:
+        """Return how long until the bucket holds this much, or is full."""
+        return max(0.0, min(amount, self.limit) - self.level) / self.rate
+
+    @property
+    def remaining(self) -> int:
+        return max(0, math.floor(self.level))
+
+    def full_at(self, now: float) -> str:
+        full = datetime.fromtimestamp(math.ceil(now + self.wait_s(self.limit)), UTC)
+        return f"{full:%Y-%m-%dT%H:%M:%SZ}"
+
+
+class _Group:
+    def __init__(self, limits: Limits) -> None:
+        self.requests = _Bucket(limits.requests_per_minute)
+        self.input = _Bucket(limits.input_tokens_per_minute)
+        self.output = _Bucket(limits.output_tokens_per_minute)
+
+    def refill(self, now: float) -> None:
+        for bucket in (self.requests, self.input, self.output):
+            bucket.refill(now)
+
+
+class RateLimits:
+    """The buckets of one organization."""
+
+    def __init__(self, limits: Limits | Mapping[str, Limits] | None) -> None:
+        """Take one set of limits for every group, or one a group; groups without have none."""
+        self._limits = limits
+        self._groups: dict[str, _Group] = {}
+
+    def admit(self, group: str, input_tokens: int, now: float) -> None:
+        """Take a request and its input out of the buckets, or raise the 429."""
+        buckets = self._group(group, now)
+        for bucket, amount, name, unit in (
+            (buckets.requests, 1, "requests", "requests"),
+            (buckets.input, input_tokens, "input-tokens", "input tokens"),
+            (buckets.output, 1, "output-tokens", "output tokens"),
+        ):
+            if bucket.level < amount:
+                wait_s = max(1, math.ceil(bucket.wait_s(amount)))
+                headers = {"retry-after": str(wait_s), **self.headers(group, now)}
+                headers[f"anthropic-ratelimit-{name}-remaining"] = str(
+                    bucket.remaining if bucket is buckets.input else 0
+                )
+                message = (
+                    "This request would exceed your organization's rate limit of "
+                    f"{bucket.limit:,} {unit} per minute."
+                )
+                raise ApiError(429, message, headers=headers)
+        buckets.requests.level -= 1
+        buckets.input.level -= input_tokens
+
+    def produced(self, group: str, output_tokens: int, now: float) -> None:
+        """Count output that was made."""
+        self._group(group, now).output.level -= output_tokens
+
+    def headers(self, group: str, now: float) -> dict[str, str]:
+        """Return the `anthropic-ratelimit-*` headers."""
+        buckets = self._group(group, now)
+        found: dict[str, str] = {}
+        for name, bucket in (
+            ("requests", buckets.requests),
+            ("input-tokens", buckets.input),
+            ("output-tokens", buckets.output),
+        ):
+            found |= _headers(name, bucket.limit, bucket.remaining, bucket.full_at(now))
+        both = buckets.input.remaining + buckets.output.remaining
+        reset = max(buckets.input.full_at(now), buckets.output.full_at(now))
+        limit = buckets.input.limit + buckets.output.limit
+        return found | _headers("tokens", limit, round(both / _THOUSAND) * _THOUSAND, reset)
+
+    def _group(self, name: str, now: float) -> _Group:
+        group = self._groups.get(name)
+        if group is None:
+            group = self._groups[name] = _Group(self._limits_of(name))
+        group.refill(now)
+        return group
+
+    def _limits_of(self, name: str) -> Limits:
+        if isinstance(self._limits, Mapping):
+            return self._limits.get(name, UNLIMITED)
+        return self._limits or UNLIMITED
+
+
+def _headers(name: str, limit: int, remaining: int, reset: str) -> dict[str, str]:
+    prefix = f"anthropic-ratelimit-{name}"
+    return {
+        f"{prefix}-limit": str(limit),
+        f"{prefix}-remaining": str(remaining),
+        f"{prefix}-reset": reset,
+    }

@@ -1,0 +1,254 @@
+"""One HTTP exchange: the request read whole and recorded, the reply sent, whole or in events.
+
+Knows ASGI and faults, nothing of Claude: `simulator` decides what a reply says. A reply tells
+through its `Meter` how much of it was made, before the bytes that complete it leave, so that
+whoever reads the bill after an answer finds it there.
+"""
+
+import asyncio
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+from llm_integrations.simulators.anthropic.errors import ApiError, PingsOnly, StreamError
+from llm_integrations.simulators.anthropic.events import PING, Event, error_event
+from llm_integrations.simulators.faults import Cut, Fault, Reset
+from llm_integrations.simulators.loopback import Connection, Receive, Scope, Send
+
+__all__ = [
+    "MAX_BODY_BYTES",
+    "Exchange",
+    "Pace",
+    "RecordedRequest",
+    "Reply",
+    "StreamReply",
+    "decoded_body",
+]
+
+MAX_BODY_BYTES: Final = 32 * 1024 * 1024
+_GZIP_OR_ZLIB: Final = 47  # zlib.decompressobj: window of 32 KB, header detected
+
+
+@dataclass(slots=True, kw_only=True)
+class RecordedRequest:
+    """A request as it arrived, and what became of it."""
+
+    method: str
+    path: str
+    query: Mapping[str, list[str]]
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes
+    at: datetime
+    request_id: str
+    json: Any = None  # the decoded body, None where there is none
+    status: int | None = None  # None where no answer was begun
+    billed_pusd: int = 0
+
+    @property
+    def wants_stream(self) -> bool:
+        """Whether the body asks for events."""
+        return isinstance(self.json, dict) and self.json.get("stream") is True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """An answer with a body. `done` is told when its work is finished, before it is sent."""
+
+    status: int = 200
+    body: bytes
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    done: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamReply:
+    """An answer in events. `done` is told once how many output tokens had been made."""
+
+    events: Iterable[Event]
+    headers: Mapping[str, str]
+    done: Callable[[int, bool], None]  # output tokens, whether the message was completed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How a stream's bytes leave: the pause between events, the size of chunks (None: events)."""
+
+    pause_s: float = 0.0
+    chunk_bytes: int | None = None
+
+
+class Exchange:
+    """One request and its reply on one connection."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Wrap what the server hands to an ASGI app."""
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._connection = Connection.of(scope)
+
+    async def read(self, *, at: datetime, request_id: str) -> RecordedRequest:
+        """Read the request; a body over the cap is left unread beyond it."""
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1")
+            for name, value in self._scope["headers"]
+        }
+        body = bytearray()
+        more = True
+        while more and len(body) <= MAX_BODY_BYTES:
+            message = await self._receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        return RecordedRequest(
+            method=self._scope["method"],
+            path=self._scope["path"],
+            query=parse_qs(self._scope["query_string"].decode("latin-1")),
+            headers=headers,
+            body=bytes(body),
+            at=at,
+            request_id=request_id,
+        )
+
+    async def reset(self) -> None:
+        """Drop the connection."""
+        await self._connection.reset(self._receive)
+
+    async def send(self, record: RecordedRequest, reply: Reply, fault: Fault | None) -> None:
+        """Send a reply, or as much of it as the fault allows."""
+        reply.done()
+        if isinstance(fault, Reset):
+            await self.reset()
+            return
+        headers = {
+            "content-type": reply.content_type,
+            "content-length": str(len(reply.body)),
+            **reply.headers,
+        }
+        await self._start(record, reply.status, headers)
+        if isinstance(fault, Cut):
+            await self._body(reply.body[: len(reply.body) // 2], more=True)
+            await self._connection.close(self._receive)
+            return
+        await self._body(reply.body, more=False)
+
+    async def stream(
+        self, record: RecordedRequest, reply: StreamReply, fault: Fault | None, pace: Pace
+    ) -> None:
+        """Send a stream until its end, its fault, or until the caller has gone."""
+        meter = _Meter(reply.done)
+        try:
+            if isinstance(fault, Reset):
+                for event in reply.events:
+                    meter.count(event)
+                meter.settle(completed=True)
+                await self.reset()
+                return
+            headers = {
+                "content-type": "text/event-stream; charset=utf-8",
+                "cache-control": "no-cache",
+                **reply.headers,
+            }
+            await self._start(record, 200, headers)
+            await self._events(record, reply.events, meter, fault, pace)
+        finally:
+            meter.settle(completed=False)
+
+    async def _events(
+        self,
+        record: RecordedRequest,
+        events: Iterable[Event],
+        meter: "_Meter",
+        fault: Fault | None,
+        pace: Pace,
+    ) -> None:
+        last = fault.after_events if isinstance(fault, (Cut, StreamError, PingsOnly)) else None
+        for sent, event in enumerate(events):
+            if sent == last and fault is not None:
+                meter.settle(completed=False)
+                await self._break_off(record, fault)
+                return
+            if not self._connection.is_open:
+                return
+            meter.count(event)
+            if event.data["type"] == "message_stop":
+                meter.settle(completed=True)
+            await self._frame(event.frame(), pace)
+        if last is not None and fault is not None:
+            await self._break_off(record, fault)
+            return
+        await self._body(b"", more=False)
+
+    async def _break_off(self, record: RecordedRequest, fault: Fault) -> None:
+        match fault:
+            case StreamError():
+                event = error_event(fault.error_type, fault.message, record.request_id)
+                await self._body(event.frame(), more=True)
+                await self._body(b"", more=False)
+                return
+            case PingsOnly():
+                loop = asyncio.get_running_loop()
+                until = loop.time() + fault.for_s
+                while self._connection.is_open and loop.time() < until:
+                    await self._body(PING.frame(), more=True)
+                    await asyncio.sleep(fault.every_s)
+            case _:
+                pass
+        await self._connection.close(self._receive)
+
+    async def _frame(self, frame: bytes, pace: Pace) -> None:
+        size = pace.chunk_bytes or len(frame)
+        for at in range(0, len(frame), size):
+            await self._body(frame[at : at + size], more=True)
+            await asyncio.sleep(pace.pause_s)  # also lets a caller's departure be noticed
+
+    async def _start(
+        self, record: RecordedRequest, status: int, headers: Mapping[str, str]
+    ) -> None:
+        record.status = status
+        encoded = [
+            (name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()
+        ]
+        await self._send({"type": "http.response.start", "status": status, "headers": encoded})
+
+    async def _body(self, body: bytes, *, more: bool) -> None:
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+class _Meter:
+    """Counts what a stream made and tells it once."""
+
+    def __init__(self, done: Callable[[int, bool], None]) -> None:
+        self._done: Callable[[int, bool], None] | None = done
+        self._output_tokens = 0
+
+    def count(self, event: Event) -> None:
+        self._output_tokens = max(self._output_tokens, event.output_tokens)
+
+    def settle(self, *, completed: bool) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done(self._output_tokens, completed)
+
+
+def decoded_body(record: RecordedRequest) -> bytes:
+    """Return the body without its content encoding; raises the 400 of one we cannot read."""
+    encoding = record.headers.get("content-encoding", "identity").strip().lower()
+    if encoding in {"identity", ""}:
+        return record.body
+    if encoding not in {"gzip", "deflate"}:
+        message = f"Content-Encoding {encoding!r} is not supported"
+        raise ApiError(400, message, error_code="request_body_encoding_unsupported")
+    inflater = zlib.decompressobj(_GZIP_OR_ZLIB)
+    try:
+        body = inflater.decompress(record.body, MAX_BODY_BYTES)
+    except zlib.error as error:
+        message = "The request body could not be decoded"
+        raise ApiError(400, message, error_code="request_body_encoding_invalid") from error
+    if inflater.unconsumed_tail:
+        message = "The decoded request body is too large"
+        raise ApiError(413, message, error_code="request_body_too_large_after_decoding")
+    return body
