@@ -20,10 +20,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
+from llm_integrations._core.admission import Actual, Admission, Ask, Keep, Observation, Pricing
 from llm_integrations._core.retry import delay_before_retry
-from llm_integrations.errors import APIError, ConnectionBroken, TimedOut, TransportError
+from llm_integrations.errors import (
+    APIError,
+    ConnectionBroken,
+    StreamInterrupted,
+    TimedOut,
+    TransportError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -49,118 +56,6 @@ __all__ = [
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-State = Literal["settled", "partial", "refused", "unknown"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Keep:
-    """Asks the store to keep the answer under (scope, name), in the commit that settles it."""
-
-    scope: str
-    name: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """What one attempt wants to use, before it is sent.
-
-    Attributes:
-        group: the pool of limits it draws from.
-        hold_pusd: the most it can cost, in pico-USD; None when the price is unknown.
-        bounded: whether `hold_pusd` is a true upper bound.
-        model: what was asked for, for the ledger.
-        call_id: one id for all attempts of a call; `Caller` numbers the attempts.
-    """
-
-    group: str
-    requests: int = 1
-    input_tokens: int = 0
-    output_tokens: int = 0
-    hold_pusd: int | None = 0
-    bounded: bool = True
-    price_version: str = ""
-    model: str = ""
-    tags: Mapping[str, str] = field(default_factory=dict)
-    keep: Keep | None = None
-    call_id: str = ""
-    attempt: int = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Actual:
-    """What one attempt did use.
-
-    Attributes:
-        cost_pusd: None when it cannot be known; then the hold counts as spent.
-        input_tokens: what counts against the input limit; None counts all that was asked for.
-        output_tokens: the same for the output limit.
-        counters: the vendor's usage counters, by their wire names.
-        raw: the vendor's usage object as it came.
-        answer: the bytes to keep when the `Ask` had a `Keep`.
-        ttft_ms: milliseconds to the first content of a stream.
-    """
-
-    state: State
-    cost_pusd: int | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    counters: Mapping[str, int] = field(default_factory=dict)
-    raw: bytes = b""
-    model: str = ""
-    request_id: str = ""
-    latency_ms: int = 0
-    ttft_ms: int | None = None
-    answer: bytes | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Observation:
-    """What an answer's headers say of the server's limits.
-
-    Attributes:
-        limits: per dimension ("requests", "input_tokens", "output_tokens"): (limit, remaining).
-        pause_s: stop sending to `scope` for this long.
-        scope: what to pause: "group", "site" or a name the vendor's admission understands.
-    """
-
-    limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    pause_s: float | None = None
-    scope: str = "group"
-
-
-class Admission(Protocol):
-    """Limits, budgets and the ledger, as the call loop sees them."""
-
-    async def admit(self, ask: Ask) -> object:
-        """Wait for room and return a permit.
-
-        Raises:
-            BudgetExceeded: the money is not there.
-            InvalidRequest: the ask is larger than the limit can ever admit.
-        """
-
-    async def settle(self, permit: object, actual: Actual) -> None:
-        """Book what the attempt used; gives back what it did not."""
-
-    async def cancel(self, permit: object) -> None:
-        """Give everything back: nothing was sent."""
-
-    def observe(self, ask: Ask, seen: Observation, sent_at: float) -> None:
-        """Learn from headers; `sent_at` is when that request left, on the monotonic clock."""
-
-
-class Pricing(Protocol):
-    """Money rules of a vendor."""
-
-    @property
-    def version(self) -> str:
-        """Name of the price table, for the ledger."""
-
-    def hold(self, body: Mapping[str, object], size_bytes: int) -> tuple[int | None, bool]:
-        """Return (most this request can cost in pico-USD or None, is it a true bound)."""
-
-    def cost(self, usage: Mapping[str, object], model: str) -> int | None:
-        """Return what this usage costs in pico-USD, None when unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,12 +135,16 @@ class Caller:
         """
         return await self._with_retries(call, lambda number: self._attempt(call, number))
 
-    async def open(self, call: Call[object]) -> OpenStream:
-        """Return a stream whose 2xx headers have arrived; the caller settles and closes it.
+    async def open(self, call: Call[object], consume: Callable[[OpenStream], Awaitable[T]]) -> T:
+        """Open a stream and return what `consume` makes of it.
 
-        Retries end here: once a stream is open, what happens in it is its reader's affair.
+        What `consume` reads belongs to the attempt: if it raises, the stream is closed and the
+        rules decide about another attempt. So it reads on for as long as nothing has reached the
+        user, and returns the stream to whoever reads the rest, settles and closes it.
         """
-        return await self._with_retries(call, lambda number: self._attempt_stream(call, number))
+        return await self._with_retries(
+            call, lambda number: self._attempt_stream(call, number, consume)
+        )
 
     async def _with_retries(self, call: Call[object], attempt: Callable[[int], Awaitable[T]]) -> T:
         """Run attempts until one succeeds or the rules of `_core/retry` say stop."""
@@ -255,7 +154,7 @@ class Caller:
             number += 1
             try:
                 return await attempt(number)
-            except (APIError, TransportError) as error:
+            except (APIError, TransportError, StreamInterrupted) as error:
                 delay_s = delay_before_retry(
                     error,
                     attempt=number,
@@ -270,7 +169,7 @@ class Caller:
 
     async def _attempt(self, call: Call[T], number: int) -> T:
         """Admit, send, read and settle once."""
-        ask = replace(call.ask, attempt=number)
+        ask = _numbered(call.ask, number)
         permit = await self._admission.admit(ask)
         sent_at = self._clock.monotonic()
         actual: Actual | None = Actual(state="unknown")
@@ -291,23 +190,33 @@ class Caller:
         finally:
             await self._book(permit, actual)
 
-    async def _attempt_stream(self, call: Call[object], number: int) -> OpenStream:
+    async def _attempt_stream(
+        self, call: Call[object], number: int, consume: Callable[[OpenStream], Awaitable[T]]
+    ) -> T:
+        """Open a stream once and hand it to `consume`."""
+        stream = await self._open_once(call, number)
+        try:
+            return await consume(stream)
+        except BaseException:
+            await stream.close()
+            raise
+
+    async def _open_once(self, call: Call[object], number: int) -> OpenStream:
         """Admit, send and read the headers once; a refusal is settled here."""
-        ask = replace(call.ask, attempt=number)
+        ask = _numbered(call.ask, number)
         permit = await self._admission.admit(ask)
         sent_at = self._clock.monotonic()
         actual: Actual | None = Actual(state="unknown")
         handed_over = False
         try:
-            reply = await self._send(call.request)
-            if _is_success(reply.status):
-                response = self._judged(call, ask, reply, b"", sent_at)
-                stream = OpenStream(self._admission, permit, reply, call.request, response)
-                handed_over = True
-                return stream
-            response = self._judged(call, ask, reply, await reply.read(), sent_at)
-            actual = _refused(response)
-            raise self._vendor.refuse(response, self._clock.now())
+            reply, body = await self._open_reply(call.request)
+            response = self._judged(call, ask, reply, body, sent_at)
+            if not _is_success(reply.status):
+                actual = _refused(response)
+                raise self._vendor.refuse(response, self._clock.now())
+            stream = OpenStream(self._admission, permit, reply, call.request, response)
+            handed_over = True
+            return stream
         except TransportError as error:
             if not error.may_have_arrived:
                 actual = None
@@ -329,11 +238,17 @@ class Caller:
         except TimeoutError:
             raise _timed_out(request) from None
 
-    async def _send(self, request: Request) -> Reply:
-        """Send and wait for the headers within one deadline."""
+    async def _open_reply(self, request: Request) -> tuple[Reply, bytes]:
+        """Send and wait for the headers, and for the body of a refusal, within one deadline."""
         try:
             async with asyncio.timeout(request.timeout_s):
-                return await self._transport.send(request)
+                reply = await self._transport.send(request)
+                if _is_success(reply.status):
+                    return reply, b""
+                try:
+                    return reply, await reply.read()
+                finally:
+                    reply.close()
         except TimeoutError:
             raise _timed_out(request) from None
 
@@ -449,6 +364,10 @@ class _Watchdog:
             self._reply.close()
         else:
             self._timer = self._loop.call_later(self._silence_s - idle_s, self._check)
+
+
+def _numbered(ask: Ask, number: int) -> Ask:
+    return ask if number == 1 else replace(ask, attempt=number)
 
 
 def _is_success(status: int) -> bool:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
-from llm_integrations.errors import APIError, TransportError
+from llm_integrations.errors import APIError, StreamInterrupted, TransportError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -46,7 +46,7 @@ class RetryPolicy:
 
 
 def delay_before_retry(
-    error: APIError | TransportError,
+    error: APIError | TransportError | StreamInterrupted,
     *,
     attempt: int,
     elapsed_s: float,
@@ -71,7 +71,8 @@ def delay_before_retry(
             return None
         named_s = error.retry_after_s
     else:
-        if error.may_have_arrived and not repeatable:
+        arrived = isinstance(error, StreamInterrupted) or error.may_have_arrived
+        if arrived and not repeatable:
             return None
         named_s = None
     if named_s is None:

@@ -24,10 +24,10 @@ class EventTooLarge(ValueError):
 
 
 class Splitter:
-    """Splits a byte stream into event payloads, whatever its chunks are.
+    r"""Splits a byte stream into event payloads, whatever its chunks are.
 
     >>> s = Splitter()
-    >>> s.feed(b'event: ping\\ndata: {"type"'), s.feed(b':"ping"}\\n\\n')
+    >>> s.feed(b'event: ping\ndata: {"type"'), s.feed(b':"ping"}\n\n')
     ([], [b'{"type":"ping"}'])
     """
 

@@ -1,0 +1,126 @@
+"""What the call loop and an admission tell each other: values, and the two Protocols between.
+
+Pure values, so that rules modules (limits, pacing) may name them. A client fills in an `Ask`, the
+admission answers with a permit, the call loop reports the `Actual`; headers become `Observation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+__all__ = ["Actual", "Admission", "Ask", "Keep", "Observation", "Pricing"]
+
+State = Literal["settled", "partial", "refused", "unknown"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """Asks the store to keep the answer under (scope, name), in the commit that settles it."""
+
+    scope: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What one attempt wants to use, before it is sent.
+
+    Attributes:
+        group: the pool of limits it draws from.
+        hold_pusd: the most it can cost, in pico-USD; None when the price is unknown.
+        bounded: whether `hold_pusd` is a true upper bound.
+        model: what was asked for, for the ledger.
+        call_id: one id for all attempts of a call; `Caller` numbers the attempts.
+    """
+
+    group: str
+    requests: int = 1
+    input_tokens: int = 0
+    output_tokens: int = 0
+    hold_pusd: int | None = 0
+    bounded: bool = True
+    price_version: str = ""
+    model: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    keep: Keep | None = None
+    call_id: str = ""
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actual:
+    """What one attempt did use.
+
+    Attributes:
+        cost_pusd: None when it cannot be known; then the hold counts as spent.
+        input_tokens: what counts against the input limit; None counts all that was asked for.
+        output_tokens: the same for the output limit.
+        counters: the vendor's usage counters, by their wire names.
+        raw: the vendor's usage object as it came.
+        answer: the bytes to keep when the `Ask` had a `Keep`.
+        ttft_ms: milliseconds to the first content of a stream.
+    """
+
+    state: State
+    cost_pusd: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    counters: Mapping[str, int] = field(default_factory=dict)
+    raw: bytes = b""
+    model: str = ""
+    request_id: str = ""
+    latency_ms: int = 0
+    ttft_ms: int | None = None
+    answer: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What an answer's headers say of the server's limits.
+
+    Attributes:
+        limits: per dimension ("requests", "input_tokens", "output_tokens"): (limit, remaining).
+        pause_s: stop sending to `scope` for this long.
+        scope: what to pause: "group", "site" or a name the vendor's admission understands.
+    """
+
+    limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    pause_s: float | None = None
+    scope: str = "group"
+
+
+class Admission(Protocol):
+    """Limits, budgets and the ledger, as the call loop sees them."""
+
+    async def admit(self, ask: Ask) -> object:
+        """Wait for room and return a permit.
+
+        Raises:
+            BudgetExceeded: the money is not there.
+            InvalidRequest: the ask is larger than the limit can ever admit.
+        """
+
+    async def settle(self, permit: object, actual: Actual) -> None:
+        """Book what the attempt used; gives back what it did not."""
+
+    async def cancel(self, permit: object) -> None:
+        """Give everything back: nothing was sent."""
+
+    def observe(self, ask: Ask, seen: Observation, sent_at: float) -> None:
+        """Learn from headers; `sent_at` is when that request left, on the monotonic clock."""
+
+
+class Pricing(Protocol):
+    """Money rules of a vendor."""
+
+    @property
+    def version(self) -> str:
+        """Name of the price table, for the ledger."""
+
+    def hold(self, body: Mapping[str, object], size_bytes: int) -> tuple[int | None, bool]:
+        """Return (most this request can cost in pico-USD or None, is it a true bound)."""
+
+    def cost(self, usage: Mapping[str, object], model: str) -> int | None:
+        """Return what this usage costs in pico-USD, None when unknown."""
