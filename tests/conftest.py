@@ -1,3 +1,26 @@
-"""Fixtures that every test may ask for come from the plugins named here."""
+"""What every test may need; other fixtures stand beside the tests that use them."""
+
+import os
+
+import pytest
+from hypothesis import settings
+
+from scripts import chromium as browser
 
 pytest_plugins = ["tests.postgres"]
+
+# No deadline: a loaded machine is no bug. In CI the examples are the same in every run, so that a
+# red one is about the change; elsewhere they differ, and the blob printed repeats a failure.
+settings.register_profile(
+    "repository", deadline=None, print_blob=True, derandomize=bool(os.environ.get("CI"))
+)
+settings.load_profile("repository")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Return the path of a real Chromium; skip with the command that installs one."""
+    found = browser.find()
+    if found is None:
+        pytest.skip(browser.SKIP_REASON)
+    return found
