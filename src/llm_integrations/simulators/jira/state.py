@@ -1,0 +1,521 @@
+"""The simulated site: its records and the rules by which they change.
+
+In flow writes (an actor, a JSON payload in v2 or v3 form), out flow records; every accepted write
+is kept in `writes` and announced as a `Change` to the listeners, in the same call, so that a
+webhook body is drawn from the very state it tells about. Knows no HTTP and no webhook shape.
+A rule that says no raises `Refused`; then nothing has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Final, Literal
+
+from . import fields as field_table
+from .clock import SiteClock
+from .fields import FIELDS, Context, Field, apply_verbs, change_sides, off_screen, read_value
+from .records import (
+    Board,
+    ChangeItem,
+    Changelog,
+    Comment,
+    Issue,
+    IssueType,
+    Json,
+    Option,
+    Priority,
+    Project,
+    Resolution,
+    RichText,
+    Sprint,
+    Status,
+    Transition,
+    User,
+    Write,
+)
+from .refusal import Refused, bad_field, no_issue
+
+ChangeKind = Literal[
+    "issue_created",
+    "issue_updated",
+    "issue_deleted",
+    "comment_created",
+    "comment_updated",
+    "comment_deleted",
+]
+
+_COMMENT_LIMIT: Final = 5_000
+_PROPERTY_LIMIT: Final = 32_768
+
+
+@dataclass(slots=True, frozen=True)
+class Change:
+    """One thing that happened on the site. `cascade` marks the fallout of a larger write."""
+
+    kind: ChangeKind
+    at_ms: int
+    actor: User
+    issue: Issue
+    changelog: Changelog | None = None
+    comment: Comment | None = None
+    cascade: bool = False
+
+
+@dataclass(slots=True)
+class Catalogue:
+    """What a site is born with; `seed` fills it in."""
+
+    users: list[User]
+    service_account_id: str
+    issue_types: list[IssueType]
+    priorities: list[Priority]
+    statuses: list[Status]
+    transitions: list[Transition]
+    resolutions: list[Resolution]
+    severities: list[Option]
+    projects: list[Project]
+    boards: list[Board]
+    sprints: list[Sprint]
+
+
+class Site:
+    """One Jira site in memory."""
+
+    def __init__(self, catalogue: Catalogue, clock: SiteClock, *, is_cloud: bool) -> None:
+        """Take over the catalogue; no issues yet."""
+        self.is_cloud = is_cloud
+        self.clock = clock
+        self.service_account_id = catalogue.service_account_id
+        self.users = {user.account_id: user for user in catalogue.users}
+        self.issue_types: list[IssueType] = catalogue.issue_types
+        self.priorities: list[Priority] = catalogue.priorities
+        self.statuses: list[Status] = catalogue.statuses
+        self.transitions: list[Transition] = catalogue.transitions
+        self.resolutions: list[Resolution] = catalogue.resolutions
+        self.severities: list[Option] = catalogue.severities
+        self.projects = {project.key: project for project in catalogue.projects}
+        self.boards = {board.id: board for board in catalogue.boards}
+        self.sprints = {sprint.id: sprint for sprint in catalogue.sprints}
+        self.issues: dict[str, Issue] = {}
+        self.writes: list[Write] = []
+        self.listeners: list[Callable[[Change], None]] = []
+        self._by_id: dict[str, Issue] = {}
+        self._comments: dict[str, tuple[Issue, Comment]] = {}
+        self._issue_ids = count(10_000)
+        self._comment_ids = count(20_000)
+        self._changelog_ids = count(30_000)
+
+    # Finding
+
+    def find_user(self, wanted: str) -> User | None:
+        """Return the user with this account id, e-mail, login name or key."""
+        if wanted in self.users:
+            return self.users[wanted]
+        for user in self.users.values():
+            if wanted in {user.email, user.name, user.key}:
+                return user
+        return None
+
+    def find_project(self, wanted: str) -> Project | None:
+        """Return the project with this key or id."""
+        found = (p for p in self.projects.values() if wanted.upper() == p.key or wanted == p.id)
+        return next(found, None)
+
+    def find_issue(self, wanted: str) -> Issue | None:
+        """Return the issue with this id or key, whatever the case of the key."""
+        return self._by_id.get(wanted) or self.issues.get(wanted.upper())
+
+    def issue(self, wanted: str) -> Issue:
+        """Return the issue or refuse with 404."""
+        found = self.find_issue(wanted)
+        if found is None:
+            raise no_issue()
+        return found
+
+    def comment(self, comment_id: str, issue: Issue | None = None) -> Comment:
+        """Return the comment (of this issue) or refuse with 404."""
+        owner, comment = self._comments.get(comment_id, (None, None))
+        if comment is None or (issue is not None and owner is not issue):
+            raise Refused(404, f"Can not find a comment for the id: {comment_id}.")
+        return comment
+
+    def comment_owner(self, comment_id: str) -> Issue:
+        """Return the issue a comment belongs to, or refuse with 404."""
+        self.comment(comment_id)
+        return self._comments[comment_id][0]
+
+    def transitions_from(self, status: Status) -> list[Transition]:
+        """Return the arrows that leave a status."""
+        return [
+            arrow
+            for arrow in self.transitions
+            if arrow.to != status and (not arrow.sources or status.id in arrow.sources)
+        ]
+
+    # Issues
+
+    def create_issue(self, actor: User, payload: Json, *, documents: bool) -> Issue:
+        """Create an issue from a REST body."""
+        sent = payload.get("fields") or {}
+        if not isinstance(sent, dict):
+            raise Refused(400, "Invalid request payload. Refer to the REST API documentation.")
+        project = self._project_of(sent)
+        context = Context(self, project, documents)
+        values = self._incoming(payload, {}, context, lambda field: field.on_create)
+        _require(values, project)
+        properties = _read_properties(payload)
+        values.pop("project", None)
+        issue = self._new_issue(actor, project, values)
+        issue.properties.update(properties)
+        born = Changelog(
+            str(next(self._changelog_ids)),
+            actor,
+            issue.created_ms,
+            tuple(self._creation_items(issue)),
+        )
+        self._log(actor, issue, "create_issue", payload)
+        self._announce("issue_created", actor, issue, changelog=born)
+        return issue
+
+    def edit_issue(self, actor: User, issue: Issue, payload: Json, *, documents: bool) -> None:
+        """Apply `fields`, `update` and `properties` of a REST body."""
+        context = Context(self, issue.project, documents)
+        values = self._incoming(payload, issue.fields, context, lambda field: field.on_edit)
+        comments = _comment_bodies(payload)
+        for body in comments:
+            field_table.read_rich(body.get("body"), "comment", documents=documents)
+        properties = _read_properties(payload)
+        self._log(actor, issue, "edit_issue", payload)
+        issue.properties.update(properties)
+        self._change_fields(actor, issue, values)
+        for body in comments:
+            self.add_comment(actor, issue, body, documents=documents)
+
+    def delete_issue(self, actor: User, issue: Issue, *, with_subtasks: bool) -> None:
+        """Remove an issue; its comments follow as a cascade."""
+        children = [other for other in self.issues.values() if other.fields.get("parent") is issue]
+        subtasks = [child for child in children if child.fields["issuetype"].subtask]
+        if subtasks and not with_subtasks:
+            key = issue.key
+            raise Refused(
+                400,
+                f"The issue '{key}' has subtasks.  You must specify the 'deleteSubtasks' "
+                "parameter to delete this issue and all its subtasks.",
+            )
+        for child in subtasks:
+            self.delete_issue(actor, child, with_subtasks=True)
+        self._log(actor, issue, "delete_issue", None)
+        del self.issues[issue.key], self._by_id[issue.id]
+        self._announce("issue_deleted", actor, issue)
+        for comment in issue.comments:
+            del self._comments[comment.id]
+            self._announce("comment_deleted", actor, issue, comment=comment, cascade=True)
+
+    def transition_issue(
+        self, actor: User, issue: Issue, payload: Json, *, documents: bool
+    ) -> None:
+        """Move an issue along an arrow of the workflow."""
+        chosen = payload.get("transition")
+        wanted = str(chosen.get("id", "")) if isinstance(chosen, dict) else ""
+        if not wanted:
+            raise Refused(400, "Missing 'transition' identifier")
+        arrows = {arrow.id: arrow for arrow in self.transitions_from(issue.status)}
+        if wanted not in arrows:
+            raise Refused(
+                400, "It seems that you have tried to perform an invalid workflow operation."
+            )
+        arrow = arrows[wanted]
+        context = Context(self, issue.project, documents)
+        allowed = {"assignee"} | ({"resolution"} if arrow.to.category.key == "done" else set())
+        values = self._incoming(payload, issue.fields, context, lambda field: field.id in allowed)
+        comments = _comment_bodies(payload)
+        for body in comments:
+            field_table.read_rich(body.get("body"), "comment", documents=documents)
+        self._log(actor, issue, "transition_issue", payload)
+        self._move(actor, issue, arrow, values)
+        for body in comments:
+            self.add_comment(actor, issue, body, documents=documents)
+
+    def assign(self, actor: User, issue: Issue, user: User | None) -> None:
+        """Set or clear the assignee."""
+        self._log(actor, issue, "edit_issue", {"assignee": user and user.account_id})
+        self._change_fields(actor, issue, {"assignee": user})
+
+    # Comments
+
+    def add_comment(self, actor: User, issue: Issue, payload: Json, *, documents: bool) -> Comment:
+        """Add a comment from a REST body."""
+        if len(issue.comments) >= _COMMENT_LIMIT:
+            raise Refused(413, "The issue has reached its limit of comments.")
+        rich = _comment_body(payload, documents=documents)
+        now = self.clock.now_ms()
+        comment = Comment(
+            id=str(next(self._comment_ids)),
+            issue_id=issue.id,
+            rich=rich,
+            author=actor,
+            update_author=actor,
+            created_ms=now,
+            updated_ms=now,
+            properties=_read_properties(payload),
+            visibility=payload.get("visibility"),
+        )
+        issue.comments.append(comment)
+        issue.updated_ms = now
+        self._comments[comment.id] = (issue, comment)
+        self._log(actor, issue, "add_comment", payload)
+        self._announce("comment_created", actor, issue, comment=comment)
+        return comment
+
+    def edit_comment(
+        self, actor: User, comment: Comment, payload: Json, *, documents: bool
+    ) -> None:
+        """Replace the body of a comment and set the properties that come along."""
+        issue = self.comment_owner(comment.id)
+        rich = _comment_body(payload, documents=documents)
+        properties = _read_properties(payload)
+        comment.edits.append(comment.rich)
+        comment.rich = rich
+        comment.properties.update(properties)
+        comment.update_author = actor
+        comment.updated_ms = issue.updated_ms = self.clock.now_ms()
+        self._log(actor, issue, "edit_comment", payload)
+        self._announce("comment_updated", actor, issue, comment=comment)
+
+    def delete_comment(self, actor: User, comment: Comment) -> None:
+        """Remove a comment."""
+        issue = self.comment_owner(comment.id)
+        issue.comments.remove(comment)
+        del self._comments[comment.id]
+        issue.updated_ms = self.clock.now_ms()
+        self._log(actor, issue, "delete_comment", None)
+        self._announce("comment_deleted", actor, issue, comment=comment)
+
+    def set_property(self, actor: User, issue: Issue, owner: Issue | Comment, item: Json) -> bool:
+        """Store one entity property; True when it is new."""
+        key, value = item["key"], item["value"]
+        is_new = key not in owner.properties
+        owner.properties[key] = value
+        kind = "set_issue_property" if isinstance(owner, Issue) else "set_comment_property"
+        self._log(actor, issue, kind, item)
+        return is_new
+
+    def move_to_sprint(self, actor: User, issues: Iterable[Issue], sprint: Sprint | None) -> None:
+        """Put issues into a sprint, or into the backlog."""
+        for issue in issues:
+            self._log(actor, issue, "edit_issue", {"sprint": sprint and sprint.id})
+            self._change_fields(actor, issue, {field_table.SPRINT_FIELD: sprint})
+
+    # The inside
+
+    def _project_of(self, sent: Json) -> Project:
+        """Return the project a create names."""
+        reference = sent.get("project")
+        wanted = (
+            (reference.get("key") or reference.get("id")) if isinstance(reference, dict) else None
+        )
+        project = self.find_project(str(wanted)) if wanted else None
+        if project is None:
+            raise bad_field("project", "Specify a valid project ID or key")
+        return project
+
+    def _incoming(
+        self,
+        payload: Json,
+        current: Mapping[str, Any],
+        context: Context,
+        allowed: Callable[[Field], bool],
+    ) -> dict[str, Any]:
+        """Read every field a request names, collecting all complaints into one refusal."""
+        sent, verbs = payload.get("fields") or {}, payload.get("update") or {}
+        if not isinstance(sent, dict) or not isinstance(verbs, dict):
+            raise Refused(400, "Invalid request payload. Refer to the REST API documentation.")
+        values: dict[str, Any] = {}
+        errors = {
+            name: f"Field '{name}' cannot appear in both 'fields' and 'update'"
+            for name in set(sent) & set(verbs)
+        }
+        for name in [*sent, *(verb for verb in verbs if verb != "comment")]:
+            field = FIELDS.get(name)
+            if name in errors:
+                continue
+            if field is None or not allowed(field):
+                errors[name] = off_screen(name)
+                continue
+            try:
+                values[name] = (
+                    read_value(sent[name], field, context)
+                    if name in sent
+                    else apply_verbs(verbs[name], field, current.get(name), context)
+                )
+            except Refused as refused:
+                errors.update(refused.errors)
+        if errors:
+            raise Refused(400, errors=errors)
+        return values
+
+    def _new_issue(self, actor: User, project: Project, values: dict[str, Any]) -> Issue:
+        now = self.clock.now_ms()
+        defaults = {
+            "priority": next(p for p in self.priorities if p.name == "Medium"),
+            "reporter": actor,
+            "labels": [],
+            "components": [],
+            "fixVersions": [],
+            "versions": [],
+        }
+        issue = Issue(
+            id=str(next(self._issue_ids)),
+            key=f"{project.key}-{project.next_number}",
+            project=project,
+            number=project.next_number,
+            status=self.statuses[0],
+            creator=actor,
+            created_ms=now,
+            updated_ms=now,
+            status_changed_ms=now,
+            fields=dict.fromkeys(FIELDS) | defaults | values,
+        )
+        del issue.fields["project"]
+        project.next_number += 1
+        self.issues[issue.key] = self._by_id[issue.id] = issue
+        return issue
+
+    def _creation_items(self, issue: Issue) -> list[ChangeItem]:
+        """Return the items a create announces, as recorded bodies show them."""
+        items = [
+            _item(FIELDS[name], None, issue.fields[name])
+            for name in ("description", "priority", "reporter", "assignee")
+            if issue.fields[name] is not None
+        ]
+        status = ChangeItem(
+            "Status",
+            "status",
+            None,
+            None,
+            issue.status.id,
+            issue.status.name,
+        )
+        return [*items, status, _item(FIELDS["summary"], None, issue.fields["summary"])]
+
+    def _change_fields(self, actor: User, issue: Issue, values: Mapping[str, Any]) -> None:
+        """Store new values and announce what really changed; nothing changed is no event."""
+        items = [
+            _item(FIELDS[name], issue.fields[name], value)
+            for name, value in values.items()
+            if issue.fields[name] != value
+        ]
+        issue.fields.update(values)
+        if items:
+            changelog = self._record_change(issue, actor, items)
+            self._announce("issue_updated", actor, issue, changelog=changelog)
+
+    def _move(self, actor: User, issue: Issue, arrow: Transition, values: dict[str, Any]) -> None:
+        """Change the status, and the resolution that goes with it."""
+        is_done = arrow.to.category.key == "done"
+        if is_done:
+            values.setdefault("resolution", self.resolutions[0])
+        else:
+            values["resolution"] = None
+        items = [
+            _item(FIELDS[name], issue.fields[name], value)
+            for name, value in values.items()
+            if issue.fields[name] != value
+        ]
+        old, issue.status = issue.status, arrow.to
+        items.append(ChangeItem("status", "status", old.id, old.name, arrow.to.id, arrow.to.name))
+        issue.fields.update(values)
+        changelog = self._record_change(issue, actor, items)
+        issue.status_changed_ms = changelog.created_ms
+        issue.resolved_ms = changelog.created_ms if is_done else None
+        self._announce("issue_updated", actor, issue, changelog=changelog)
+
+    def _record_change(self, issue: Issue, actor: User, items: list[ChangeItem]) -> Changelog:
+        now = self.clock.now_ms()
+        entry = Changelog(str(next(self._changelog_ids)), actor, now, tuple(items))
+        issue.changelog.append(entry)
+        issue.updated_ms = now
+        return entry
+
+    def _log(self, actor: User, issue: Issue, kind: str, body: Any) -> None:
+        now = self.clock.now_s()
+        self.writes.append(Write(now, actor.account_id, issue.key, kind, body))
+
+    def _announce(
+        self,
+        kind: ChangeKind,
+        actor: User,
+        issue: Issue,
+        *,
+        changelog: Changelog | None = None,
+        comment: Comment | None = None,
+        cascade: bool = False,
+    ) -> None:
+        at_ms = self.clock.now_ms()
+        change = Change(kind, at_ms, actor, issue, changelog, comment, cascade)
+        for listener in list(self.listeners):
+            listener(change)
+
+
+def property_value(key: str, value: Any, size: int) -> Json:
+    """Check one entity property (`size` = characters of its JSON) and return it as an item."""
+    if not key or len(key) > 255:
+        raise Refused(400, "The property key must be between 1 and 255 characters.")
+    if size > _PROPERTY_LIMIT:
+        raise Refused(400, f"The property value is longer than {_PROPERTY_LIMIT} characters.")
+    return {"key": key, "value": value}
+
+
+def _require(values: Mapping[str, Any], project: Project) -> None:
+    """Refuse a create that lacks what every issue has."""
+    errors = {}
+    if values.get("issuetype") is None:
+        errors["issuetype"] = "Specify an issue type"
+    if values.get("summary") is None:
+        errors["summary"] = "You must specify a summary of the issue."
+    kind, parent = values.get("issuetype"), values.get("parent")
+    if kind is not None and kind.subtask and (parent is None or parent.project is not project):
+        errors["parent"] = "Issue type is a sub-task but parent issue key or id not specified."
+    if errors:
+        raise Refused(400, errors=errors)
+
+
+def _item(field: Field, old: Any, new: Any) -> ChangeItem:
+    """Return the changelog item of one field."""
+    return ChangeItem(
+        field.change_name or (field.name if field.custom else field.id),
+        field.id,
+        *change_sides(field, old),
+        *change_sides(field, new),
+        is_custom=field.custom is not None,
+        is_user=field.kind is field_table.USER,
+    )
+
+
+def _comment_body(payload: Json, *, documents: bool) -> RichText:
+    body = payload.get("body")
+    if body is None or body == "" or (isinstance(body, str) and not body.strip()):
+        raise bad_field("comment", "Comment body can not be empty!")
+    return field_table.read_rich(body, "comment", documents=documents)
+
+
+def _comment_bodies(payload: Json) -> list[Json]:
+    """Return the comments an `update` adds."""
+    operations = (payload.get("update") or {}).get("comment") or []
+    bodies = [entry.get("add") for entry in operations if isinstance(entry, dict)]
+    if any(not isinstance(body, dict) for body in bodies) or len(bodies) != len(operations):
+        raise bad_field("comment", "Operation is not supported on this field.")
+    return [body for body in bodies if body is not None]
+
+
+def _read_properties(payload: Json) -> dict[str, object]:
+    """Return the entity properties of a request body, by key."""
+    sent = payload.get("properties") or []
+    if not isinstance(sent, list) or any(
+        not isinstance(item, dict) or not isinstance(item.get("key"), str) or "value" not in item
+        for item in sent
+    ):
+        raise Refused(400, "Invalid request payload. Refer to the REST API documentation.")
+    return {item["key"]: item["value"] for item in sent}
