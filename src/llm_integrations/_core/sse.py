@@ -7,7 +7,8 @@ repeat the event's name inside the JSON, so names are not returned.
 1. Lines end with LF, CRLF or CR, and with nothing else: U+2028 and U+0085 are text.
 2. Chunks may cut anywhere, inside a CRLF or a UTF-8 character too: work on bytes.
 3. Comment lines and events without data yield nothing.
-4. An event that the end of the stream cuts off is dropped: its sender did not finish it.
+4. An event that the end of the stream cuts off is not one (`feed` never returns it); `finish`
+   hands out what came of it, for readers who can tell that it is whole.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ class Splitter:
         return [p for frame in complete.split(b"\n\n") if (p := _payload(frame)) is not None]
 
     def finish(self) -> list[bytes]:
-        """Return what the end of the stream completes: an event whose last CR was held back."""
-        return self.feed(b"\n") if self._tail.endswith(b"\r") else []
+        """Return the payload of an event that lacks its empty line; it may be cut anywhere."""
+        return self.feed(b"\n\n") if self._tail else []
 
     def _fold_line_ends(self) -> int:
         """Turn CRLF and CR into LF; a CR at the very end waits for its LF. Returns a scan start."""
