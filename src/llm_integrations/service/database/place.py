@@ -15,6 +15,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,9 +88,8 @@ def home_folder() -> Path:
 def make_folder(folder: Path, account: Account) -> None:
     """Make `folder` and what is missing above it; what exists already stays as it is.
 
-    New folders can be passed through by the server's user and are closed to everybody else
-    where that user is ourselves. Root takes an existing folder only when nobody else can
-    write in it.
+    New folders can be passed through by the server's user, and are closed to everybody else
+    where that user is ourselves. An existing one is refused when others could write in it.
     """
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     for each in reversed(missing):
@@ -98,20 +98,19 @@ def make_folder(folder: Path, account: Account) -> None:
         except FileExistsError:
             continue
         each.chmod(0o755 if account.is_other else 0o700)  # mkdir's own mode obeys the umask
-    if account.is_other:
-        found = folder.stat()
-        if found.st_uid != 0 or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise ConfigError(
-                f"as root the embedded PostgreSQL needs a folder that only root may write: {folder}"
-            )
+    found = folder.stat()
+    if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigError(f"others own or may write the folder of the embedded database: {folder}")
 
 
 def make_private_folder(folder: Path, account: Account) -> None:
-    """Make `folder` for the server's user alone (0700), unless it exists."""
-    try:
-        folder.mkdir(mode=0o700)
-    except FileExistsError:
-        return
+    """Make `folder` for the server's user alone (0700), unless it is there and just so."""
+    with suppress(FileNotFoundError):
+        found = folder.lstat()
+        if found.st_uid == account.uid and stat.S_IMODE(found.st_mode) == 0o700:
+            return
+        folder.rmdir()  # we died between the next two steps; anything else in it is an error
+    folder.mkdir(mode=0o700)
     if account.is_other:
         os.chown(folder, account.uid, account.gid)
 
