@@ -56,11 +56,11 @@ def postgres_database(postgres_server: str) -> Iterator[Callable[[], str]]:
 
 async def _open_shared() -> Database:
     url = os.environ.get("TEST_DATABASE_URL")
+    if url:
+        return await open_database(url)
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or secrets.token_hex(6)
+    folder = home_folder() / "temporary" / f"tests-{run[:12]}"
     try:
-        if url:
-            return await open_database(url)
-        folder = home_folder() / "temporary" / f"tests-{run[:12]}"
         return await open_database(None, folder=folder, temporary=True)
     except ConfigError as error:
-        pytest.skip(str(error))
+        pytest.skip(f"no PostgreSQL for tests: {error}")
