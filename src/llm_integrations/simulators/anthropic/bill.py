@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 from genai_prices import Usage as PricedUsage
 from genai_prices import calc_price
@@ -38,7 +38,7 @@ class Charge:
 
     request_id: str
     model: str
-    usage: Usage
+    usage: Mapping[str, Any]
     pusd: int
 
 
