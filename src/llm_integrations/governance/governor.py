@@ -1,0 +1,328 @@
+"""The governor: budget hold, then limits, then the call, then the books.
+
+An `Ask` flows in and a permit out, or a refusal before anything is sent; the `Actual` of the
+attempt flows in and its ledger row is settled. Knows integers and no vendor.
+
+The hold comes first: a refused call then never takes from a limit, and is refused at once even
+when the line is long. Whoever is cancelled in the line gives the hold back.
+
+The ledger row of an attempt is written before it is sent and settled after. If the database is
+away when an attempt ends, its caller gets `StoreUnavailable`, the row stays held, and the
+governor tries again with each heartbeat; if the process dies meanwhile, its lease of `LEASE_S`
+runs out and another process, or the next one to open, books the row as "unknown": its hold then
+counts as spent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from llm_integrations._core.clock import SystemClock
+from llm_integrations.errors import BudgetExceeded, StoreError, StoreUnavailable
+from llm_integrations.governance.budgets import Budgets, us_of
+from llm_integrations.governance.ledger import Ledger
+from llm_integrations.governance.limiter import Limiter
+from llm_integrations.governance.reports import Reports
+from llm_integrations.store import open_store
+from llm_integrations.store.records import Checkpoint, Hold, Settlement
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+
+    from llm_integrations._core.admission import Actual, Ask, Observation
+    from llm_integrations._core.clock import Clock
+    from llm_integrations.governance.budgets import Budget
+    from llm_integrations.governance.limits import Limit, Reservation
+    from llm_integrations.store.protocol import GovernanceStore
+    from llm_integrations.store.records import FinalState, Refusal
+
+__all__ = ["LEASE_S", "Governor", "Permit"]
+
+LEASE_S: Final = 30.0
+"""How long after its last heartbeat a process counts as dead; it beats three times as often."""
+
+_logger = logging.getLogger("llm_integrations.governance")
+
+
+class Permit:
+    """One admitted attempt: what it holds, and the key of its ledger row."""
+
+    __slots__ = ("ask", "call_id", "reservation")
+
+    def __init__(self, ask: Ask, call_id: str, reservation: Reservation) -> None:
+        self.ask = ask
+        self.call_id = call_id
+        self.reservation = reservation
+
+
+class Governor:
+    """Limits, budgets and a ledger under any number of clients; open it with `Governor.open`.
+
+    Attributes:
+        store: where answers are kept.
+        budgets: their state, and how to change them.
+        ledger: what each attempt cost.
+        reports: sums over the ledger.
+    """
+
+    def __init__(self, store: GovernanceStore, limiter: Limiter, clock: Clock) -> None:
+        self.store = store
+        self.budgets = Budgets(store, clock)
+        self.ledger = Ledger(store)
+        self.reports = Reports(store)
+        self._limiter = limiter
+        self._clock = clock
+        self._owner = secrets.token_hex(8)
+        self._tags: ContextVar[Mapping[str, str]] = ContextVar("tags", default={})  # noqa: B039 - never changed, only replaced
+        self._late: list[Settlement] = []
+        self._undoing: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        url: str = "memory:",
+        *,
+        budgets: Sequence[Budget] | None = None,
+        limits: Sequence[Limit] | None = None,
+        clock: Clock | None = None,
+    ) -> AsyncIterator[Governor]:
+        """Open the books at `memory:`, `sqlite:///file` or `postgresql://…`.
+
+        Args:
+            url: where the books are.
+            budgets: added to those stored, replacing any of the same name; None changes nothing.
+            limits: hold in this process; what they leave open is learned from headers.
+            clock: time and chance.
+
+        Raises:
+            ConfigError: a budget, a limit or the URL makes no sense.
+            StoreError: the database is of a newer version, locked or away.
+
+        Example:
+            async with Governor.open(
+                "sqlite:///costs.db", budgets=[Budget("cap", usd="1.00", window="day")]
+            ) as governor:
+                ...
+        """
+        clock = clock or SystemClock()
+        limiter = Limiter(limits or (), clock=clock)
+        store = await open_store(url, clock=clock)
+        governor = cls(store, limiter, clock)
+        try:
+            await governor._start(budgets)
+        except BaseException:
+            await store.close()
+            raise
+        keeper = asyncio.create_task(governor._keep_alive(), name="governor")
+        try:
+            yield governor
+        finally:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+            await governor._stop()
+
+    async def admit(self, ask: Ask) -> Permit:
+        """Hold the money, wait for room, and return a permit.
+
+        Raises:
+            BudgetExceeded: a hard budget has too little left, or cannot tell what it would cost.
+            InvalidRequest: the ask is larger than a limit can ever admit.
+            RateLimited: the server asked for a pause that is longer than calls wait for.
+            StoreUnavailable: the books cannot be written, so nothing may be sent.
+        """
+        self._limiter.check(ask)
+        hold = self._hold(ask)
+        try:
+            refusal = await self.store.hold(hold)
+        except (asyncio.CancelledError, StoreUnavailable):
+            self._undo(hold)  # it may have been written
+            raise
+        if refusal is not None:
+            raise self._exceeded(hold, refusal)
+        try:
+            reservation = await self._limiter.reserve(ask)
+        except BaseException:
+            self._undo(hold)
+            raise
+        return Permit(ask, hold.call_id, reservation)
+
+    async def settle(self, permit: object, actual: Actual) -> None:
+        """Book what the attempt used, and keep its answer in the same commit; safe to repeat.
+
+        Raises:
+            StoreUnavailable: it could not be booked yet; it will be, at the latest as "unknown".
+        """
+        permit = _own(permit)
+        self._limiter.finish(permit.reservation, actual)
+        keep = permit.ask.keep
+        kept = None
+        if keep is not None and actual.answer is not None:
+            kept = Checkpoint(keep.scope, keep.name, actual.answer)
+        await self._book(
+            Settlement(
+                call_id=permit.call_id,
+                attempt=permit.ask.attempt,
+                state=actual.state,
+                cost_pusd=actual.cost_pusd,
+                served=actual.model,
+                request_id=actual.request_id,
+                counters=_encode(actual.counters),
+                raw=actual.raw,
+                settled_us=us_of(self._clock.now()),
+                latency_ms=actual.latency_ms,
+                ttft_ms=actual.ttft_ms,
+                keep=kept,
+            )
+        )
+
+    async def cancel(self, permit: object) -> None:
+        """Give everything back: nothing was sent."""
+        permit = _own(permit)
+        self._limiter.give_back(permit.reservation)
+        await self._book(self._plain(permit.call_id, permit.ask.attempt, "released"))
+
+    def observe(self, ask: Ask, seen: Observation, sent_at: float) -> None:
+        """Learn the server's limits from headers; a pause holds back the whole group."""
+        self._limiter.observe(ask, seen, sent_at)
+
+    @contextmanager
+    def tags(self, **tags: str) -> Iterator[None]:
+        """Tag all calls made inside, for calls made by other people's code.
+
+        Example:
+            with governor.tags(issue="ABC-1"):
+                await client.complete("...", model=ClaudeModel.HAIKU_5_5, max_tokens=100)
+        """
+        token = self._tags.set({**self._tags.get(), **tags})
+        try:
+            yield
+        finally:
+            self._tags.reset(token)
+
+    def _hold(self, ask: Ask) -> Hold:
+        """Turn an ask into the ledger row to be."""
+        now_us = us_of(self._clock.now())
+        tags = self._tags.get()
+        tags = {**tags, **ask.tags} if tags else ask.tags
+        return Hold(
+            call_id=ask.call_id or f"{now_us:014x}{secrets.token_hex(9)}",
+            attempt=ask.attempt,
+            owner=self._owner,
+            group=ask.group,
+            model=ask.model,
+            hold_pusd=ask.hold_pusd,
+            bounded=ask.bounded,
+            price_version=ask.price_version,
+            tags=_encode(tags),
+            issue=tags.get("issue"),
+            delivery=tags.get("delivery"),
+            created_us=now_us,
+            windows=self.budgets.book.find_windows(tags, now_us),
+        )
+
+    def _exceeded(self, hold: Hold, refusal: Refusal) -> BudgetExceeded:
+        """Say which budget refused, and why."""
+        span = next(
+            (row.span for row in self.budgets.book.rows if row.name == refusal.budget), "total"
+        )
+        whose = f"{refusal.budget!r}" + (f" of {refusal.key}" if refusal.key else "")
+        left = f"{refusal.left_pusd / 10**12:.6f} USD left"
+        if hold.hold_pusd is None:
+            why = f"has {left}, and the price of {hold.model or 'this call'} is not known"
+        elif not hold.bounded:
+            why = f"has {left}, and this call has no upper bound of its cost"
+        else:
+            why = f"has {left}, the call may cost {hold.hold_pusd / 10**12:.6f} USD"
+        return BudgetExceeded(
+            f"budget {whose} {why}",
+            budget=refusal.budget,
+            left_pusd=refusal.left_pusd,
+            resets_in_s=None if span == "total" else (refusal.end_us - hold.created_us) / 1e6,
+        )
+
+    def _plain(self, call_id: str, attempt: int, state: FinalState) -> Settlement:
+        now_us = us_of(self._clock.now())
+        return Settlement(call_id=call_id, attempt=attempt, state=state, settled_us=now_us)
+
+    def _undo(self, hold: Hold) -> None:
+        """Release a hold from where one cannot wait for it."""
+        release = self._plain(hold.call_id, hold.attempt, "released")
+        task = asyncio.get_running_loop().create_task(self._book_quietly(release))
+        self._undoing.add(task)
+        task.add_done_callback(self._undoing.discard)
+
+    async def _book(self, settlement: Settlement) -> None:
+        """Settle; when the database is away, remember to do it later."""
+        try:
+            await self.store.settle(settlement)
+        except StoreUnavailable:
+            self._late.append(settlement)
+            raise
+
+    async def _book_quietly(self, settlement: Settlement) -> None:
+        try:
+            await self._book(settlement)
+        except StoreUnavailable as error:
+            _logger.warning("a hold is given back later: %s", error)
+
+    async def _start(self, budgets: Sequence[Budget] | None) -> None:
+        """Show that this process lives, book what dead ones left, and read the budgets."""
+        await self.store.beat(self._owner, LEASE_S)
+        await self._sweep()
+        if budgets is not None:
+            await self.budgets.save(budgets)
+        await self.budgets.load()
+
+    async def _keep_alive(self) -> None:
+        """Beat until cancelled; in passing catch up with what was missed."""
+        while True:
+            await self._clock.sleep(LEASE_S / 3)
+            try:
+                await self.store.beat(self._owner, LEASE_S)
+                await self._catch_up()
+                await self._sweep()
+                await self.budgets.load()
+            except StoreError as error:
+                _logger.warning("the books cannot be reached: %s", error)
+
+    async def _catch_up(self) -> None:
+        """Book what could not be booked when it happened."""
+        while self._late:
+            await self.store.settle(self._late[0])
+            del self._late[0]
+
+    async def _sweep(self) -> None:
+        lost = await self.store.sweep()
+        if lost:
+            _logger.warning("%d attempts of dead processes are booked as unknown", lost)
+
+    async def _stop(self) -> None:
+        """Leave nothing held: what is still on its way becomes "unknown"."""
+        try:
+            if self._undoing:
+                await asyncio.wait(self._undoing)
+            await self._catch_up()
+            await self.store.retire(self._owner)
+            await self._sweep()
+        except StoreError as error:
+            _logger.warning("the books cannot be closed in order: %s", error)
+        finally:
+            await self.store.close()
+
+
+def _own(permit: object) -> Permit:
+    if not isinstance(permit, Permit):
+        raise TypeError("this permit was not given by a Governor")
+    return permit
+
+
+def _encode(values: Mapping[str, object]) -> str:
+    return msgspec.json.encode(values).decode() if values else "{}"

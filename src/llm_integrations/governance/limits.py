@@ -1,0 +1,229 @@
+"""Limits as arithmetic: buckets that refill, pools of buckets, and what headers teach them.
+
+Pure: the time is an argument, waiting is the business of `limiter`. Seconds are those of a
+monotonic clock.
+
+Rules:
+1. A bucket holds at most one minute's worth and refills continuously, as the server's own does
+   (https://docs.claude.com/en/api/rate-limits). Its level may go below zero: a debt.
+2. A pool takes from all of its buckets or from none. What asks for more than a bucket can ever
+   hold is refused at once; if the capacity shrinks while it waits, it goes when the bucket is
+   full and leaves a debt.
+3. What was taken is corrected by what was used: the difference is returned or charged.
+4. Headers decide. A server's limit becomes the capacity, capped by the configured one. The level
+   falls to what the server says remains, less what left after the request it speaks of; it rises
+   only if nothing else is on its way. Answers to requests older than the last one are ignored.
+5. A pause empties the buckets, so that they refill from its end on: no herd. Where a pool has no
+   limit on requests, those that waited leave one by one, `RESUME_SPACING_S` apart.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Final
+
+from llm_integrations.errors import ConfigError
+
+if TYPE_CHECKING:
+    from llm_integrations._core.admission import Observation
+
+__all__ = ["DIMENSIONS", "RESUME_SPACING_S", "Bucket", "Limit", "Pool", "Reservation", "Want"]
+
+Want = tuple[int, int, int]
+"""Requests, input tokens, output tokens."""
+
+DIMENSIONS: Final = ("requests", "input_tokens", "output_tokens")
+RESUME_SPACING_S: Final = 0.05
+_MINUTE_S: Final = 60.0
+_ROUNDING: Final = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What a group may use; None leaves it to what the server's headers say.
+
+    Attributes:
+        group: the pool it is for; "*" for each group that has no limit of its own.
+        concurrency: attempts on their way at the same time.
+    """
+
+    group: str = "*"
+    _: KW_ONLY
+    requests_per_minute: int | None = None
+    input_tokens_per_minute: int | None = None
+    output_tokens_per_minute: int | None = None
+    concurrency: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("requests_per_minute", *_TOKEN_LIMITS, "concurrency"):
+            value: object = getattr(self, name)
+            if value is not None and not (isinstance(value, int) and value > 0):
+                raise ConfigError(f"limit {self.group!r}: {name} must be a whole number above 0")
+
+    @property
+    def per_minute(self) -> tuple[int | None, int | None, int | None]:
+        """The three limits in the order of `DIMENSIONS`."""
+        return (
+            self.requests_per_minute,
+            self.input_tokens_per_minute,
+            self.output_tokens_per_minute,
+        )
+
+
+_TOKEN_LIMITS: Final = ("input_tokens_per_minute", "output_tokens_per_minute")
+
+
+class Bucket:
+    """One dimension: refills at `capacity` per minute up to `capacity`."""
+
+    __slots__ = ("at", "capacity", "level", "rate")
+
+    def __init__(self, capacity: float, now: float) -> None:
+        self.capacity = capacity
+        self.rate = capacity / _MINUTE_S
+        self.level = capacity
+        self.at = now
+
+    def refill(self, now: float) -> float:
+        """Bring the level up to date and return it."""
+        elapsed_s = now - self.at
+        if elapsed_s > 0:
+            self.at = now
+            level = self.level + elapsed_s * self.rate
+            self.level = level if level < self.capacity else self.capacity  # noqa: FURB136 - hot, see bench
+        return self.level
+
+    def resize(self, capacity: float, now: float) -> None:
+        """Change the limit; what is there stays, as far as it fits."""
+        self.refill(now)
+        self.capacity = capacity
+        self.rate = capacity / _MINUTE_S
+        self.level = min(self.level, capacity)
+
+
+class Reservation:
+    """What one attempt has taken, and when."""
+
+    __slots__ = ("pool", "taken_at", "want")
+
+    def __init__(self, pool: Pool, want: Want, taken_at: float) -> None:
+        self.pool = pool
+        self.want = want
+        self.taken_at = taken_at
+
+
+class Pool:
+    """All limits of one group."""
+
+    __slots__ = (
+        "_buckets",
+        "_configured",
+        "_draining",
+        "_learned_at",
+        "_live",
+        "_on_the_way",
+        "concurrency",
+        "paused_until",
+    )
+
+    def __init__(self, limit: Limit, now: float) -> None:
+        self._configured = limit.per_minute
+        self._buckets: list[Bucket | None] = [
+            None if size is None else Bucket(float(size), now) for size in self._configured
+        ]
+        self._live = self._pairs()
+        self._on_the_way: dict[Reservation, None] = {}
+        self._learned_at = -math.inf
+        self._draining = False
+        self.concurrency = limit.concurrency
+        self.paused_until = -math.inf
+
+    def find_excess(self, want: Want) -> tuple[str, int] | None:
+        """Return the dimension that can never admit this, and its capacity."""
+        for index, bucket in self._live:
+            if want[index] > bucket.capacity:
+                return DIMENSIONS[index], int(bucket.capacity)
+        return None
+
+    def take(self, want: Want, now: float) -> Reservation | float:
+        """Take it all, or return the seconds until it may be there (inf: until one ends)."""
+        if now < self.paused_until:
+            return self.paused_until - now
+        if self.concurrency is not None and len(self._on_the_way) >= self.concurrency:
+            return math.inf
+        wait_s = 0.0
+        for index, bucket in self._live:
+            level = bucket.refill(now)
+            needed = want[index]
+            if needed > level:
+                short = min(needed, bucket.capacity) - level
+                if short > _ROUNDING:
+                    wait_s = max(wait_s, short / bucket.rate)
+        if wait_s:
+            return wait_s
+        for index, bucket in self._live:
+            bucket.level -= want[index]
+        if self._draining:
+            self.paused_until = now + RESUME_SPACING_S
+        reservation = Reservation(self, want, now)
+        self._on_the_way[reservation] = None
+        return reservation
+
+    def give_back(self, reservation: Reservation, used: Want) -> None:
+        """End a reservation: return what was not used, charge what was used beyond it."""
+        if reservation not in self._on_the_way:
+            return
+        del self._on_the_way[reservation]
+        want = reservation.want
+        for index, bucket in self._live:
+            bucket.level += want[index] - used[index]
+
+    def learn(self, seen: Observation, sent_at: float, now: float) -> None:
+        """Adopt what the answer to a request that left at `sent_at` says of the limits."""
+        if sent_at < self._learned_at or not seen.limits:
+            return
+        self._learned_at = sent_at
+        later = self._taken_after(sent_at)
+        alone = len(self._on_the_way) <= 1
+        for index, dimension in enumerate(DIMENSIONS):
+            said = seen.limits.get(dimension)
+            if said is None or said[0] <= 0:
+                continue
+            limit, remaining = said
+            configured = self._configured[index]
+            is_ours_tighter = configured is not None and configured < limit
+            capacity = float(configured if is_ours_tighter and configured else limit)
+            bucket = self._buckets[index]
+            if bucket is None:
+                bucket = self._buckets[index] = Bucket(capacity, now)
+                self._live = self._pairs()
+            bucket.resize(capacity, now)
+            level = float(max(0, min(remaining, limit)) - later[index])
+            if level < bucket.level or (alone and not is_ours_tighter):
+                bucket.level = min(level, capacity)
+
+    def pause(self, until: float) -> None:
+        """Let nothing through before `until`, and only a trickle right after it."""
+        self.paused_until = max(self.paused_until, until)
+        self._draining = self._buckets[0] is None
+        for _, bucket in self._live:
+            bucket.level = min(bucket.level, 0.0)
+            bucket.at = self.paused_until
+
+    def drained(self) -> None:
+        """Note that nobody waits any more: the trickle after a pause is over."""
+        self._draining = False
+
+    def _pairs(self) -> tuple[tuple[int, Bucket], ...]:
+        return tuple((i, bucket) for i, bucket in enumerate(self._buckets) if bucket is not None)
+
+    def _taken_after(self, moment: float) -> list[int]:
+        """Return what was taken after this moment and is still on its way."""
+        later = [0, 0, 0]
+        for reservation in reversed(self._on_the_way):
+            if reservation.taken_at <= moment:
+                break
+            for index, amount in enumerate(reservation.want):
+                later[index] += amount
+        return later

@@ -1,0 +1,48 @@
+"""The only room with SQL: ledger, budgets, owners and kept answers, on SQLite or PostgreSQL.
+
+A URL flows in, a `GovernanceStore` flows out. Values are those of `records`; money is integer
+pico-USD and time integer microseconds. Knows nothing of vendors, limits or calendars.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from llm_integrations.errors import ConfigError
+
+if TYPE_CHECKING:
+    from llm_integrations._core.clock import Clock
+    from llm_integrations.store.protocol import GovernanceStore
+
+__all__ = ["open_store"]
+
+
+async def open_store(url: str, *, clock: Clock) -> GovernanceStore:
+    """Open the store at `memory:`, `sqlite:///path` or `postgresql://…`.
+
+    The path after `sqlite:///` is relative; a fourth slash makes it absolute.
+
+    Raises:
+        ConfigError: the URL is of no known form, or its driver is not installed.
+        StoreError: the database is of a newer version, or not ours.
+        StoreUnavailable: the database cannot be reached or is locked.
+    """
+    scheme, _, rest = url.partition(":")
+    if scheme in {"memory", "sqlite"}:
+        from llm_integrations.store.sqlite import MEMORY, SqliteStore  # noqa: PLC0415 - see below
+
+        path = MEMORY if scheme == "memory" else unquote(rest.removeprefix("///"))
+        if scheme == "sqlite" and (not rest.startswith("///") or not path):
+            raise ConfigError("a SQLite store is written sqlite:///path/to/file")
+        return await SqliteStore.open(path, clock)
+    if scheme in {"postgresql", "postgres"}:
+        # Drivers are imported with the store that needs them: one of them is an extra.
+        try:
+            from llm_integrations.store.postgres import PostgresStore  # noqa: PLC0415
+        except ImportError as error:
+            raise ConfigError(
+                "a postgresql:// store needs the extra: pip install 'llm-integrations[postgres]'"
+            ) from error
+        return await PostgresStore.open(url, clock)
+    raise ConfigError("a store is memory:, sqlite:///path or postgresql://host/database")

@@ -1,0 +1,119 @@
+"""Brings a database to this version's schema, one numbered `.sql` file at a time.
+
+The files of `migrations/<dialect>/` flow in, in order of their number; the last number applied
+stands in a version row. Two processes that open at once are serialised by the database. A schema
+newer than the files is refused: an older program must not write what it does not understand.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from importlib.resources import files
+from typing import TYPE_CHECKING, Final, Literal
+
+from msgspec import Struct
+
+from llm_integrations.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from psycopg import AsyncConnection
+
+__all__ = ["Migration", "load_migrations", "migrate_postgres", "migrate_sqlite"]
+
+_LOCK: Final = 0x6C6C6D69  # "llmi": serialises migrations in a database
+
+
+class Migration(Struct, frozen=True):
+    """One step of the schema."""
+
+    number: int
+    name: str
+    sql: str
+
+
+def load_migrations(dialect: Literal["sqlite", "postgres"]) -> list[Migration]:
+    """Return the steps in order; their numbers run from 1 without a gap."""
+    folder = files("llm_integrations.store") / "migrations" / dialect
+    found = sorted((item for item in folder.iterdir() if item.name.endswith(".sql")), key=_name)
+    steps = [
+        Migration(int(item.name.partition("_")[0]), item.name, item.read_text("utf-8"))
+        for item in found
+    ]
+    if [step.number for step in steps] != list(range(1, len(steps) + 1)):
+        raise StoreError(f"the migrations of {dialect} are not numbered from 1 without a gap")
+    return steps
+
+
+def migrate_sqlite(database: sqlite3.Connection) -> None:
+    """Apply what is missing, in one transaction.
+
+    Raises:
+        StoreError: the file was written by a newer version.
+    """
+    steps = load_migrations("sqlite")
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS llm_integrations_schema (version INTEGER NOT NULL)"
+        )
+        row = database.execute("SELECT version FROM llm_integrations_schema").fetchone()
+        if row is None:
+            database.execute("INSERT INTO llm_integrations_schema VALUES (0)")
+        version = row[0] if row else 0
+        for step in _missing(steps, version):
+            for statement in _statements(step.sql):
+                database.execute(statement)
+            database.execute("UPDATE llm_integrations_schema SET version = ?", (step.number,))
+        database.execute("COMMIT")
+    except BaseException:
+        database.execute("ROLLBACK")
+        raise
+
+
+async def migrate_postgres(connection: AsyncConnection[tuple[object, ...]]) -> None:
+    """Apply what is missing, in one transaction, under an advisory lock.
+
+    Raises:
+        StoreError: the database was written by a newer version.
+    """
+    steps = load_migrations("postgres")
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        await connection.execute(
+            "CREATE TABLE IF NOT EXISTS llm_integrations_schema (version int NOT NULL)"
+        )
+        cursor = await connection.execute("SELECT version FROM llm_integrations_schema")
+        row = await cursor.fetchone()
+        if row is None:
+            await connection.execute("INSERT INTO llm_integrations_schema VALUES (0)")
+        version = int(str(row[0])) if row else 0
+        for step in _missing(steps, version):
+            await connection.execute(step.sql.encode())
+            await connection.execute(
+                "UPDATE llm_integrations_schema SET version = %s", (step.number,)
+            )
+
+
+def _name(item: object) -> str:
+    return str(getattr(item, "name", ""))
+
+
+def _missing(steps: list[Migration], version: int) -> list[Migration]:
+    if version > len(steps):
+        raise StoreError(
+            f"the database has schema {version}, this version of llm-integrations knows up to"
+            f" {len(steps)}: upgrade llm-integrations, or use another database"
+        )
+    return steps[version:]
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Split a script at its semicolons; `executescript` would end the transaction."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

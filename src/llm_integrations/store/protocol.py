@@ -1,0 +1,97 @@
+"""`GovernanceStore`: what governance and the service ask of a database.
+
+Two implementations, SQLite and PostgreSQL, pass one contract suite. Rules for both:
+
+1. A write that has begun runs to its end even if the task that awaits it is cancelled. The
+   opposite operation, issued later by the same process, is executed after it.
+2. Writes are grouped: what many tasks ask for at once is one commit, and each is told after it.
+3. `hold` over several windows is one guarded statement: all are claimed or none is.
+4. An attempt is settled once. Only "unknown" may be corrected later, since it is a guess.
+5. A database that is away raises `StoreUnavailable`; whether the write happened is then unknown,
+   and repeating it is safe.
+
+A held row belongs to an owner, a process with a lease. `sweep` turns held rows whose owner's
+lease has run out into "unknown": the attempt may have been billed, so its hold counts as spent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llm_integrations.store.records import (
+        AttemptState,
+        BudgetRow,
+        EntryFilter,
+        EntryRow,
+        Hold,
+        Refusal,
+        Settlement,
+        SpendRow,
+        WindowRow,
+    )
+
+__all__ = ["GovernanceStore"]
+
+
+class GovernanceStore(Protocol):
+    """Ledger, budgets, owners and kept answers in one database."""
+
+    async def close(self) -> None:
+        """Finish the writes that have begun and let go of the database."""
+
+    async def save_budgets(self, budgets: Sequence[BudgetRow]) -> None:
+        """Add these budgets; one of the same name is replaced, its counters stay."""
+
+    async def delete_budget(self, name: str) -> bool:
+        """Forget a budget and its counters; return whether it was there."""
+
+    async def load_budgets(self) -> list[BudgetRow]:
+        """Return all budgets, by name."""
+
+    async def load_windows(self, now_us: int) -> list[WindowRow]:
+        """Return the windows that contain this moment, by budget and key."""
+
+    async def hold(self, hold: Hold) -> Refusal | None:
+        """Claim the money and write the row, or change nothing and say which budget refused.
+
+        Raises:
+            StoreError: the ledger has this attempt already.
+        """
+
+    async def settle(self, settlement: Settlement) -> bool:
+        """Book the end of an attempt and keep its answer; return False if that was done before.
+
+        Moves the claimed money from held to spent; "refused" and "released" give all of it back.
+        """
+
+    async def load_entries(
+        self, wanted: EntryFilter, *, limit: int, before: EntryRow | None = None
+    ) -> list[EntryRow]:
+        """Return up to `limit` rows, the newest first; `before` is the last one of a page."""
+
+    async def total_pusd(self, states: Sequence[AttemptState]) -> int:
+        """Return the sum charged to rows in these states, however large."""
+
+    async def spend_by(self, key: str, wanted: EntryFilter) -> list[SpendRow]:
+        """Return money by "model", "group", "issue", "delivery" or any tag, the dearest first."""
+
+    async def spend_by_time(self, step_us: int, wanted: EntryFilter) -> list[SpendRow]:
+        """Return money by time of creation; the key is the start of the step, in microseconds."""
+
+    async def beat(self, owner: str, lease_s: float) -> None:
+        """Extend the lease of a living owner."""
+
+    async def retire(self, owner: str) -> None:
+        """End an owner's lease now."""
+
+    async def sweep(self) -> int:
+        """Settle as "unknown" what dead owners still hold; return how many rows."""
+
+    async def load_kept(self, scope: str) -> dict[str, bytes]:
+        """Return what is kept in this scope, by name."""
+
+    async def keep(self, scope: str, name: str, result: bytes) -> bytes:
+        """Keep `result` unless something is there already; return what is there."""

@@ -1,0 +1,197 @@
+"""What goes into the store and comes out of it: plain values, all money integer pico-USD.
+
+Times are integers too: microseconds since 1970-01-01 UTC, in fields that end in `_us`. The rooms
+above turn them into aware datetimes.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from msgspec import Struct
+
+__all__ = [
+    "MAX_PUSD",
+    "AttemptState",
+    "BudgetRow",
+    "Checkpoint",
+    "EntryFilter",
+    "EntryRow",
+    "FinalState",
+    "Hold",
+    "Refusal",
+    "Settlement",
+    "SpendRow",
+    "WindowClaim",
+    "WindowRow",
+]
+
+MAX_PUSD: Final = 4 * 10**18
+"""The largest single amount (4 million USD): two of them still fit a 64-bit column."""
+
+AttemptState = Literal["held", "settled", "partial", "refused", "released", "unknown"]
+FinalState = Literal["settled", "partial", "refused", "released", "unknown"]
+
+
+class BudgetRow(Struct, frozen=True, kw_only=True):
+    """One budget as stored; `budgets` in governance knows what the fields mean."""
+
+    name: str
+    limit_pusd: int
+    span: str
+    tag: str | None
+    zone: str
+    hard: bool
+
+
+class WindowClaim(Struct, frozen=True):
+    """The one window of a budget that a hold falls into; `key` is the tag's value, or empty."""
+
+    budget: str
+    key: str
+    start_us: int
+    end_us: int
+
+
+class WindowRow(Struct, frozen=True, kw_only=True):
+    """A window with its counters."""
+
+    budget: str
+    key: str
+    start_us: int
+    end_us: int
+    spent_pusd: int
+    held_pusd: int
+
+
+class Hold(Struct, frozen=True, kw_only=True):
+    """A new ledger row: an attempt that is about to be sent.
+
+    Attributes:
+        hold_pusd: the most it can cost; None when no price is known.
+        bounded: whether `hold_pusd` is a true upper bound; hard budgets refuse it otherwise.
+        tags: a JSON object.
+        windows: the budget windows that it draws from, in sorted order.
+    """
+
+    call_id: str
+    attempt: int
+    owner: str
+    group: str
+    model: str
+    hold_pusd: int | None
+    bounded: bool
+    price_version: str
+    tags: str
+    issue: str | None
+    delivery: str | None
+    created_us: int
+    windows: tuple[WindowClaim, ...] = ()
+
+    @property
+    def guard_pusd(self) -> int:
+        """What a hard budget must have left; more than any has when there is no true bound."""
+        bound = self.hold_pusd if self.bounded else None
+        return MAX_PUSD + 1 if bound is None else bound
+
+
+class Checkpoint(Struct, frozen=True):
+    """An answer to keep under (scope, name)."""
+
+    scope: str
+    name: str
+    result: bytes
+
+
+class Settlement(Struct, frozen=True, kw_only=True):
+    """How an attempt ended.
+
+    Attributes:
+        cost_pusd: None when it cannot be known; then the hold counts as spent.
+        counters: a JSON object.
+        raw: the vendor's usage object as it came.
+        keep: written in the same commit.
+    """
+
+    call_id: str
+    attempt: int
+    state: FinalState
+    settled_us: int
+    cost_pusd: int | None = None
+    served: str = ""
+    request_id: str = ""
+    counters: str = "{}"
+    raw: bytes = b""
+    latency_ms: int | None = None
+    ttft_ms: int | None = None
+    keep: Checkpoint | None = None
+
+
+class Refusal(Struct, frozen=True, kw_only=True):
+    """Why a hold was not taken: this budget, in this window, has only so much left."""
+
+    budget: str
+    key: str
+    end_us: int
+    left_pusd: int
+
+
+class EntryRow(Struct, frozen=True, kw_only=True):
+    """One ledger row, whole.
+
+    Attributes:
+        charged_pusd: what counts against budgets: the cost, or the hold where no cost is known.
+    """
+
+    call_id: str
+    attempt: int
+    owner: str
+    group: str
+    state: AttemptState
+    model: str
+    served: str
+    request_id: str
+    hold_pusd: int | None
+    cost_pusd: int | None
+    charged_pusd: int
+    price_version: str
+    counters: str
+    raw: bytes
+    tags: str
+    issue: str | None
+    delivery: str | None
+    created_us: int
+    settled_us: int | None
+    latency_ms: int | None
+    ttft_ms: int | None
+
+
+class EntryFilter(Struct, frozen=True, kw_only=True):
+    """Which ledger rows: all conditions hold; None means any.
+
+    Attributes:
+        since_us: created at or after.
+        until_us: created before.
+        tags: (name, value) pairs that the row must carry.
+    """
+
+    since_us: int | None = None
+    until_us: int | None = None
+    states: tuple[AttemptState, ...] | None = None
+    issue: str | None = None
+    delivery: str | None = None
+    tags: tuple[tuple[str, str], ...] = ()
+
+
+class SpendRow(Struct, frozen=True, kw_only=True):
+    """Money of all rows that share a key.
+
+    Attributes:
+        spent_pusd: charged to settled and partial rows.
+        unknown_pusd: held by rows whose outcome is unknown; counted as spent by budgets.
+    """
+
+    key: str
+    attempts: int
+    spent_pusd: int
+    unknown_pusd: int

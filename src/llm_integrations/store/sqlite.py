@@ -1,0 +1,347 @@
+"""The SQLite store: one file, one writer thread per process, any number of processes.
+
+Asyncio tasks hand operations to the writer's queue; it takes all that wait, runs them in one
+transaction and tells everyone after the commit. Reads of a file open a connection of their own,
+so a long report delays no call. A database in memory has no disk to wait for: it is used on the
+event loop itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from contextlib import closing, suppress
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar, cast
+
+from llm_integrations.errors import StoreError, StoreUnavailable
+from llm_integrations.store.migrate import migrate_sqlite
+from llm_integrations.store.sqlite_ops import Operations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from llm_integrations._core.clock import Clock
+    from llm_integrations.store.records import (
+        AttemptState,
+        BudgetRow,
+        EntryFilter,
+        EntryRow,
+        Hold,
+        Refusal,
+        Settlement,
+        SpendRow,
+        WindowRow,
+    )
+
+__all__ = ["SqliteStore"]
+
+T = TypeVar("T")
+MEMORY: Final = ":memory:"
+_BUSY_S: Final = 5.0
+_BATCH: Final = 256
+_OLDEST: Final = (3, 37, 0)  # STRICT tables; RETURNING came in 3.35
+
+
+class SqliteStore:
+    """A `GovernanceStore` in one SQLite file, or in memory.
+
+    Args:
+        path: the file, made if it is not there; ":memory:" for none.
+        clock: what time it is for leases and kept answers.
+    """
+
+    __slots__ = ("_clock", "_path", "_runner")
+
+    def __init__(self, path: str, runner: _Inline | _Writer, clock: Clock) -> None:
+        self._path = path
+        self._runner = runner
+        self._clock = clock
+
+    @classmethod
+    async def open(cls, path: str, clock: Clock) -> Self:
+        """Open the file and bring its schema up to date.
+
+        Raises:
+            StoreError: it is no database of ours, or one of a newer version.
+            StoreUnavailable: it cannot be opened, or is locked.
+        """
+        if sqlite3.sqlite_version_info < _OLDEST:
+            raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or newer is needed")
+        if path == MEMORY:
+            return cls(path, _Inline(_connect(path)), clock)
+        database = await asyncio.to_thread(_connect, path)
+        return cls(path, _Writer(database, asyncio.get_running_loop()), clock)
+
+    async def close(self) -> None:
+        """Finish the writes that have begun and close the file."""
+        await self._runner.close()
+
+    async def save_budgets(self, budgets: Sequence[BudgetRow]) -> None:
+        """See `GovernanceStore`."""
+        await self._runner.write(lambda ops: ops.save_budgets(budgets))
+
+    async def delete_budget(self, name: str) -> bool:
+        """See `GovernanceStore`."""
+        return await self._runner.write(lambda ops: ops.delete_budget(name))
+
+    async def load_budgets(self) -> list[BudgetRow]:
+        """See `GovernanceStore`."""
+        return await self._read(lambda ops: ops.load_budgets())
+
+    async def load_windows(self, now_us: int) -> list[WindowRow]:
+        """See `GovernanceStore`."""
+        return await self._read(lambda ops: ops.load_windows(now_us))
+
+    async def hold(self, hold: Hold) -> Refusal | None:
+        """See `GovernanceStore`."""
+        return await self._runner.write(lambda ops: ops.hold(hold))
+
+    async def settle(self, settlement: Settlement) -> bool:
+        """See `GovernanceStore`."""
+        return await self._runner.write(lambda ops: ops.settle(settlement))
+
+    async def load_entries(
+        self, wanted: EntryFilter, *, limit: int, before: EntryRow | None = None
+    ) -> list[EntryRow]:
+        """See `GovernanceStore`."""
+        return await self._read(lambda ops: ops.load_entries(wanted, limit, before))
+
+    async def total_pusd(self, states: Sequence[AttemptState]) -> int:
+        """See `GovernanceStore`."""
+        return await self._read(lambda ops: ops.total_pusd(states))
+
+    async def spend_by(self, key: str, wanted: EntryFilter) -> list[SpendRow]:
+        """See `GovernanceStore`."""
+        return await self._read(lambda ops: ops.spend_by(key, wanted))
+
+    async def spend_by_time(self, step_us: int, wanted: EntryFilter) -> list[SpendRow]:
+        """See `GovernanceStore`."""
+        return await self._read(lambda ops: ops.spend_by_time(step_us, wanted))
+
+    async def beat(self, owner: str, lease_s: float) -> None:
+        """See `GovernanceStore`."""
+        expires_us = self._now_us() + round(lease_s * 1_000_000)
+        await self._runner.write(lambda ops: ops.beat(owner, expires_us))
+
+    async def retire(self, owner: str) -> None:
+        """See `GovernanceStore`."""
+        await self._runner.write(lambda ops: ops.beat(owner, 0))
+
+    async def sweep(self) -> int:
+        """See `GovernanceStore`."""
+        now_us = self._now_us()
+        return await self._runner.write(lambda ops: ops.sweep(now_us))
+
+    async def load_kept(self, scope: str) -> dict[str, bytes]:
+        """See `GovernanceStore`."""
+        return await self._read(lambda ops: ops.load_kept(scope))
+
+    async def keep(self, scope: str, name: str, result: bytes) -> bytes:
+        """See `GovernanceStore`."""
+        now_us = self._now_us()
+        return await self._runner.write(lambda ops: ops.keep(scope, name, result, now_us))
+
+    async def _read(self, question: Callable[[Operations], T]) -> T:
+        """Ask on a connection of its own; what has been committed is seen."""
+        if isinstance(self._runner, _Inline):
+            return await self._runner.write(question)
+        return await asyncio.to_thread(_ask, self._path, question)
+
+    def _now_us(self) -> int:
+        return _microseconds(self._clock.now())
+
+
+class _Inline:
+    """Runs each operation at once: for a database in memory, where nothing waits."""
+
+    __slots__ = ("_database", "_operations")
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        self._operations = Operations(database)
+
+    async def write(self, operation: Callable[[Operations], T]) -> T:
+        """Run one operation in a transaction of its own."""
+        self._database.execute("BEGIN")
+        try:
+            result = operation(self._operations)
+        except BaseException as error:
+            self._database.execute("ROLLBACK")
+            self._operations.forget()
+            if isinstance(error, sqlite3.Error):
+                raise _translated(error, MEMORY) from error
+            raise
+        self._database.execute("COMMIT")
+        return result
+
+    async def close(self) -> None:
+        """Let go of the memory."""
+        self._database.close()
+
+
+class _Job(Generic[T]):
+    """An operation on its way through the writer, and the future that awaits its result."""
+
+    __slots__ = ("error", "future", "operation", "result")
+
+    def __init__(self, operation: Callable[[Operations], T], future: asyncio.Future[T]) -> None:
+        self.operation = operation
+        self.future = future
+        self.error: Exception | None = None
+        self.result: T | None = None
+
+    def run(self, operations: Operations) -> None:
+        """Run on the writer's thread."""
+        self.error = None
+        self.result = self.operation(operations)
+
+    def deliver(self) -> None:
+        """Tell the waiter, on its loop; one that was cancelled no longer listens."""
+        if self.future.done():
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(cast("T", self.result))
+
+
+class _Writer:
+    """The one thread that writes: group commit over all that waits in its queue."""
+
+    __slots__ = ("_closing", "_database", "_loop", "_operations", "_path", "_queue", "_thread")
+
+    def __init__(self, database: sqlite3.Connection, loop: asyncio.AbstractEventLoop) -> None:
+        self._database = database
+        self._operations = Operations(database)
+        self._loop = loop
+        self._queue: SimpleQueue[_Job[object] | None] = SimpleQueue()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
+        self._thread.start()
+
+    async def write(self, operation: Callable[[Operations], T]) -> T:
+        """Queue one operation and wait for the commit that contains it."""
+        if self._closing:
+            raise StoreUnavailable("the store is closed")
+        job = _Job(operation, self._loop.create_future())
+        self._queue.put(cast("_Job[object]", job))  # it delivers to its own future only
+        return await job.future
+
+    async def close(self) -> None:
+        """Write what is queued, then stop the thread."""
+        if not self._closing:
+            self._closing = True
+            self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        with closing(self._database):
+            while (batch := self._take()) is not None:
+                self._commit(batch)
+                with suppress(RuntimeError):  # the loop is gone, and with it all who waited
+                    self._loop.call_soon_threadsafe(_deliver, batch)
+
+    def _take(self) -> list[_Job[object]] | None:
+        """Return all that waits, at least one; None at the end."""
+        job = self._queue.get()
+        batch = []
+        while job is not None:
+            batch.append(job)
+            if len(batch) == _BATCH:
+                return batch
+            try:
+                job = self._queue.get_nowait()
+            except Empty:
+                return batch
+        if batch:
+            self._queue.put(None)
+            return batch
+        return None
+
+    def _commit(self, batch: list[_Job[object]]) -> None:
+        """Run all in one transaction; if one fails, each in a transaction of its own."""
+        error = self._attempt(batch)
+        if error is None:
+            return
+        if len(batch) == 1 or isinstance(error, StoreUnavailable):
+            for job in batch:
+                job.error = error
+            return
+        for job in batch:
+            job.error = self._attempt([job])
+
+    def _attempt(self, batch: list[_Job[object]]) -> Exception | None:
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            for job in batch:
+                job.run(self._operations)
+            self._database.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - whoever awaits a job gets it
+            self._operations.forget()
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            return _translated(error, "the ledger") if isinstance(error, sqlite3.Error) else error
+        return None
+
+
+def _deliver(batch: list[_Job[object]]) -> None:
+    for job in batch:
+        job.deliver()
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    """Open for writing, with the schema brought up to date."""
+    database = None
+    try:
+        database = sqlite3.connect(
+            path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+        )
+        if path != MEMORY:
+            _switch_to_wal(database)
+            database.execute("PRAGMA synchronous = NORMAL")
+        migrate_sqlite(database)
+    except sqlite3.Error as error:
+        if database is not None:
+            database.close()
+        raise _translated(error, path) from error
+    except StoreError as error:
+        if database is not None:
+            database.close()
+        raise StoreError(f"{path}: {error}") from error
+    return database
+
+
+def _switch_to_wal(database: sqlite3.Connection) -> None:
+    """Ask for the write-ahead log; this one statement does not wait for a lock by itself."""
+    pause = threading.Event()
+    for _ in range(round(_BUSY_S / 0.05)):
+        with suppress(sqlite3.OperationalError):
+            database.execute("PRAGMA journal_mode = WAL")
+            return
+        pause.wait(0.05)
+    database.execute("PRAGMA journal_mode = WAL")
+
+
+def _ask(path: str, question: Callable[[Operations], T]) -> T:
+    """Run one read on a connection of its own."""
+    try:
+        with closing(sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)) as database:
+            database.execute("PRAGMA query_only = ON")
+            database.execute("BEGIN")
+            return question(Operations(database))
+    except sqlite3.Error as error:
+        raise _translated(error, path) from error
+
+
+def _translated(error: sqlite3.Error, place: str) -> StoreError:
+    """Say in our words what SQLite said: away for now, or wrong."""
+    if isinstance(error, sqlite3.OperationalError):
+        return StoreUnavailable(f"{place}: {error}")
+    return StoreError(f"{place}: {error}")
+
+
+def _microseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1_000_000)

@@ -1,0 +1,368 @@
+"""The SQL of the SQLite store, as plain functions of one connection inside one transaction.
+
+Called on the writer's thread only (or, for a database in memory, on the event loop's). Nothing
+here commits: the caller owns the transaction, and tells `forget` when one was rolled back.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Final
+
+from llm_integrations.errors import StoreError
+from llm_integrations.store.records import (
+    BudgetRow,
+    EntryFilter,
+    EntryRow,
+    Hold,
+    Refusal,
+    Settlement,
+    SpendRow,
+    WindowClaim,
+    WindowRow,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llm_integrations.store.records import AttemptState
+
+__all__ = ["Operations"]
+
+_INSERT_ENTRY: Final = """
+INSERT INTO ledger (call_id, attempt, owner, grp, state, model, hold_pusd, price_version,
+                    tags, issue, delivery, windows, created_us)
+VALUES (?, ?, ?, ?, 'held', ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+# All windows have room, or none is touched.
+_CLAIM: Final = """
+UPDATE budget_window SET held_pusd = held_pusd + :hold
+WHERE id IN (SELECT value FROM json_each(:windows))
+  AND NOT EXISTS (
+    SELECT 1 FROM budget_window AS w JOIN budget AS b ON b.name = w.budget
+    WHERE w.id IN (SELECT value FROM json_each(:windows))
+      AND b.hard AND b.limit_pusd - w.spent_pusd - w.held_pusd < :guard)
+"""
+_REFUSING: Final = """
+SELECT w.budget, w.key, w.end_us, b.limit_pusd - w.spent_pusd - w.held_pusd
+FROM budget_window AS w JOIN budget AS b ON b.name = w.budget
+WHERE w.id IN (SELECT value FROM json_each(:windows))
+  AND b.hard AND b.limit_pusd - w.spent_pusd - w.held_pusd < :guard
+ORDER BY 4, 1 LIMIT 1
+"""
+_MAKE_WINDOW: Final = """
+INSERT OR IGNORE INTO budget_window (budget, key, start_us, end_us)
+SELECT name, ?, ?, ? FROM budget WHERE name = ?
+"""
+_FIND_WINDOW: Final = """
+SELECT id FROM budget_window WHERE budget = ? AND key = ? AND start_us = ? AND end_us = ?
+"""
+_FIND_ENTRY: Final = """
+SELECT state, hold_pusd, charged_pusd, windows FROM ledger WHERE call_id = ? AND attempt = ?
+"""
+_SETTLE_ENTRY: Final = """
+UPDATE ledger SET state = ?, cost_pusd = ?, charged_pusd = ?, served = ?, request_id = ?,
+    counters = ?, raw = ?, settled_us = ?, latency_ms = ?, ttft_ms = ?
+WHERE call_id = ? AND attempt = ?
+"""
+_SETTLE_WINDOWS: Final = """
+UPDATE budget_window SET held_pusd = held_pusd - ?, spent_pusd = spent_pusd + ?
+WHERE id IN (SELECT value FROM json_each(?))
+"""
+_KEEP: Final = """
+INSERT OR IGNORE INTO checkpoint (scope, name, result, created_us) VALUES (?, ?, ?, ?)
+"""
+_ENTRY_COLUMNS: Final = (
+    "call_id, attempt, owner, grp, state, model, served, request_id, hold_pusd, cost_pusd,"
+    " charged_pusd, price_version, counters, raw, tags, issue, delivery, created_us, settled_us,"
+    " latency_ms, ttft_ms"
+)
+# SQLite's sum() of integers fails where 64 bits end, so high and low parts are added apart.
+_PART: Final = 10**12
+_SUMS: Final = ", ".join(
+    f"coalesce(sum(charged_pusd {part} {_PART}) FILTER (WHERE state IN ({states})), 0)"
+    for states in ("'settled', 'partial'", "'unknown'")
+    for part in ("/", "%")
+)
+_KEY_COLUMNS: Final = {
+    "model": "coalesce(nullif(served, ''), model)",
+    "group": "grp",
+    "issue": "issue",
+    "delivery": "delivery",
+}
+
+
+class Operations:
+    """What can be done in a transaction."""
+
+    __slots__ = ("_database", "_window_ids")
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        self._window_ids: dict[WindowClaim, int] = {}
+
+    def forget(self) -> None:
+        """Drop what was learned from rows that may be gone."""
+        self._window_ids.clear()
+
+    def hold(self, hold: Hold) -> Refusal | None:
+        """See `GovernanceStore.hold`."""
+        windows = "[]"
+        if hold.windows:
+            ids = self._find_windows(hold.windows)
+            windows = str(ids)
+            refusal = self._claim(hold, windows, len(ids)) if ids else None
+            if refusal is not None:
+                return refusal
+        try:
+            self._database.execute(
+                _INSERT_ENTRY,
+                (
+                    hold.call_id,
+                    hold.attempt,
+                    hold.owner,
+                    hold.group,
+                    hold.model,
+                    hold.hold_pusd,
+                    hold.price_version,
+                    hold.tags,
+                    hold.issue,
+                    hold.delivery,
+                    windows,
+                    hold.created_us,
+                ),
+            )
+        except sqlite3.IntegrityError as error:
+            raise StoreError(
+                f"attempt {hold.attempt} of call {hold.call_id} is in the ledger already"
+            ) from error
+        return None
+
+    def settle(self, settlement: Settlement) -> bool:
+        """See `GovernanceStore.settle`."""
+        row = self._database.execute(
+            _FIND_ENTRY, (settlement.call_id, settlement.attempt)
+        ).fetchone()
+        if row is None:
+            return False
+        state, hold_pusd, charged_before, windows = row
+        if state != "held" and (state != "unknown" or settlement.state == "unknown"):
+            return False
+        charged = _charge(settlement, hold_pusd)
+        self._database.execute(
+            _SETTLE_ENTRY,
+            (
+                settlement.state,
+                settlement.cost_pusd,
+                charged,
+                settlement.served,
+                settlement.request_id,
+                settlement.counters,
+                settlement.raw,
+                settlement.settled_us,
+                settlement.latency_ms,
+                settlement.ttft_ms,
+                settlement.call_id,
+                settlement.attempt,
+            ),
+        )
+        if windows != "[]":
+            held = (hold_pusd or 0) if state == "held" else 0
+            self._database.execute(_SETTLE_WINDOWS, (held, charged - charged_before, windows))
+        kept = settlement.keep
+        if kept is not None:
+            self._database.execute(
+                _KEEP, (kept.scope, kept.name, kept.result, settlement.settled_us)
+            )
+        return True
+
+    def sweep(self, now_us: int) -> int:
+        """See `GovernanceStore.sweep`."""
+        self._database.execute("DELETE FROM ledger_owner WHERE expires_us <= ?", (now_us,))
+        lost = self._database.execute(
+            "SELECT call_id, attempt FROM ledger"
+            " WHERE state = 'held' AND owner NOT IN (SELECT id FROM ledger_owner)"
+        ).fetchall()
+        for call_id, attempt in lost:
+            self.settle(
+                Settlement(call_id=call_id, attempt=attempt, state="unknown", settled_us=now_us)
+            )
+        return len(lost)
+
+    def beat(self, owner: str, expires_us: int) -> None:
+        """Set the end of an owner's lease."""
+        self._database.execute(
+            "INSERT OR REPLACE INTO ledger_owner VALUES (?, ?)", (owner, expires_us)
+        )
+
+    def save_budgets(self, budgets: Sequence[BudgetRow]) -> None:
+        """See `GovernanceStore.save_budgets`."""
+        self._database.executemany(
+            "INSERT OR REPLACE INTO budget (name, limit_pusd, span, tag, zone, hard)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            [(b.name, b.limit_pusd, b.span, b.tag, b.zone, int(b.hard)) for b in budgets],
+        )
+
+    def delete_budget(self, name: str) -> bool:
+        """See `GovernanceStore.delete_budget`."""
+        self.forget()
+        self._database.execute("DELETE FROM budget_window WHERE budget = ?", (name,))
+        return self._database.execute("DELETE FROM budget WHERE name = ?", (name,)).rowcount > 0
+
+    def load_budgets(self) -> list[BudgetRow]:
+        """See `GovernanceStore.load_budgets`."""
+        rows = self._database.execute(
+            "SELECT name, limit_pusd, span, tag, zone, hard FROM budget ORDER BY name"
+        )
+        return [
+            BudgetRow(name=n, limit_pusd=p, span=s, tag=t, zone=z, hard=bool(h))
+            for n, p, s, t, z, h in rows
+        ]
+
+    def load_windows(self, now_us: int) -> list[WindowRow]:
+        """See `GovernanceStore.load_windows`."""
+        rows = self._database.execute(
+            "SELECT budget, key, start_us, end_us, spent_pusd, held_pusd FROM budget_window"
+            " WHERE start_us <= ?1 AND ?1 < end_us ORDER BY budget, key, start_us",
+            (now_us,),
+        )
+        return [
+            WindowRow(budget=b, key=k, start_us=s, end_us=e, spent_pusd=p, held_pusd=h)
+            for b, k, s, e, p, h in rows
+        ]
+
+    def load_entries(
+        self, wanted: EntryFilter, limit: int, before: EntryRow | None
+    ) -> list[EntryRow]:
+        """See `GovernanceStore.load_entries`."""
+        where, values = _where(wanted)
+        if before is not None:
+            where += " AND (created_us, call_id, attempt) < (?, ?, ?)"
+            values += (before.created_us, before.call_id, before.attempt)
+        rows = self._database.execute(
+            f"SELECT {_ENTRY_COLUMNS} FROM ledger WHERE {where}"  # noqa: S608 - our own words
+            " ORDER BY created_us DESC, call_id DESC, attempt DESC LIMIT ?",
+            (*values, limit),
+        )
+        return [_entry(row) for row in rows]
+
+    def total_pusd(self, states: Sequence[AttemptState]) -> int:
+        """See `GovernanceStore.total_pusd`."""
+        marks = ", ".join("?" * len(states))
+        high, low = self._database.execute(
+            f"SELECT coalesce(sum(charged_pusd / {_PART}), 0),"  # noqa: S608 - our own words
+            f" coalesce(sum(charged_pusd % {_PART}), 0) FROM ledger WHERE state IN ({marks})",
+            tuple(states),
+        ).fetchone()
+        return int(high) * _PART + int(low)
+
+    def spend_by(self, key: str, wanted: EntryFilter) -> list[SpendRow]:
+        """See `GovernanceStore.spend_by`."""
+        column = _KEY_COLUMNS.get(key)
+        keys: list[object] = []
+        if column is None:
+            column = "(SELECT value FROM json_each(tags) WHERE key = ?)"
+            keys.append(key)
+        rows = self._spend(column, keys, wanted)
+        return sorted(rows, key=lambda row: (-row.spent_pusd - row.unknown_pusd, row.key))
+
+    def spend_by_time(self, step_us: int, wanted: EntryFilter) -> list[SpendRow]:
+        """See `GovernanceStore.spend_by_time`."""
+        rows = self._spend("created_us / ? * ?", [step_us, step_us], wanted)
+        return sorted(rows, key=lambda row: int(row.key))
+
+    def load_kept(self, scope: str) -> dict[str, bytes]:
+        """See `GovernanceStore.load_kept`."""
+        return dict(
+            self._database.execute(
+                "SELECT name, result FROM checkpoint WHERE scope = ? ORDER BY name", (scope,)
+            )
+        )
+
+    def keep(self, scope: str, name: str, result: bytes, now_us: int) -> bytes:
+        """See `GovernanceStore.keep`."""
+        self._database.execute(_KEEP, (scope, name, result, now_us))
+        row = self._database.execute(
+            "SELECT result FROM checkpoint WHERE scope = ? AND name = ?", (scope, name)
+        ).fetchone()
+        return bytes(row[0])
+
+    def _claim(self, hold: Hold, windows: str, count: int) -> Refusal | None:
+        """Claim the hold in all windows, or in none and say which one refused."""
+        claim = {
+            "hold": hold.hold_pusd or 0,
+            "guard": hold.guard_pusd,
+            "windows": windows,
+        }
+        if self._database.execute(_CLAIM, claim).rowcount == count:
+            return None
+        row = self._database.execute(_REFUSING, claim).fetchone()
+        if row is None:
+            raise StoreError("a budget was deleted meanwhile")
+        budget, key, end_us, left_pusd = row
+        return Refusal(budget=budget, key=key, end_us=end_us, left_pusd=max(0, left_pusd))
+
+    def _find_windows(self, claims: Sequence[WindowClaim]) -> list[int]:
+        """Return the ids of these windows, made if need be; deleted budgets have none."""
+        found = []
+        for claim in claims:
+            window = self._window_ids.get(claim)
+            if window is None:
+                place = (claim.key, claim.start_us, claim.end_us)
+                self._database.execute(_MAKE_WINDOW, (*place, claim.budget))
+                row = self._database.execute(_FIND_WINDOW, (claim.budget, *place)).fetchone()
+                if row is None:
+                    continue
+                window = self._window_ids[claim] = int(row[0])
+            found.append(window)
+        return found
+
+    def _spend(self, column: str, keys: list[object], wanted: EntryFilter) -> list[SpendRow]:
+        where, values = _where(wanted)
+        rows = self._database.execute(
+            f"SELECT {column}, count(*), {_SUMS} FROM ledger"  # noqa: S608 - our own words
+            f" WHERE {where} GROUP BY 1",
+            (*keys, *values),
+        )
+        return [
+            SpendRow(
+                key="" if key is None else str(key),
+                attempts=attempts,
+                spent_pusd=spent_high * _PART + spent_low,
+                unknown_pusd=unknown_high * _PART + unknown_low,
+            )
+            for key, attempts, spent_high, spent_low, unknown_high, unknown_low in rows
+        ]
+
+
+def _charge(settlement: Settlement, hold_pusd: int | None) -> int:
+    """Return what an ended attempt counts for: its cost, or the hold where none is known."""
+    if settlement.cost_pusd is not None:
+        return settlement.cost_pusd
+    return 0 if settlement.state in {"refused", "released"} else hold_pusd or 0
+
+
+def _where(wanted: EntryFilter) -> tuple[str, list[object]]:
+    """Return a condition made of our own words, and the values for its marks."""
+    conditions = ["1"]
+    values: list[object] = []
+    for condition, value in (
+        ("created_us >= ?", wanted.since_us),
+        ("created_us < ?", wanted.until_us),
+        ("issue = ?", wanted.issue),
+        ("delivery = ?", wanted.delivery),
+    ):
+        if value is not None:
+            conditions.append(condition)
+            values.append(value)
+    if wanted.states is not None:
+        conditions.append(f"state IN ({', '.join('?' * len(wanted.states))})")
+        values.extend(wanted.states)
+    for name, value in wanted.tags:
+        conditions.append("? = (SELECT t.value FROM json_each(tags) AS t WHERE t.key = ?)")
+        values.extend((value, name))
+    return " AND ".join(conditions), values
+
+
+def _entry(row: tuple[object, ...]) -> EntryRow:
+    return EntryRow(**dict(zip(EntryRow.__struct_fields__, row, strict=True)))  # type: ignore[arg-type]
