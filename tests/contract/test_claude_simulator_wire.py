@@ -464,3 +464,13 @@ async def test_a_port_can_be_chosen_and_is_free_again_after_stop() -> None:
     await second.start()
     assert second.base_url == first.base_url
     await second.stop()
+
+
+async def test_an_answer_does_not_wait_for_an_acknowledgement(
+    sim: ClaudeSimulator, http: ClientSession
+) -> None:
+    began = time.monotonic()
+    for _ in range(10):
+        await post(http, sim, request(), headers())
+
+    assert time.monotonic() - began < 0.3  # with Nagle's delay it is at least 0.4
