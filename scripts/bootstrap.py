@@ -85,6 +85,11 @@ def stamp_of(lock: str) -> dict[str, str]:
     return {"root": str(ROOT), "python": VERSION, "lock": lock, "digest": digest.hexdigest()}
 
 
+def write_stamp(lock: str) -> None:
+    """Leave the mark of a finished set-up."""
+    STAMP.write_text(json.dumps(stamp_of(lock)))
+
+
 def set_up(lock: str) -> None:
     """Make `.venv`, find an installer, install the lock and the project, leave the stamp."""
     started = time.monotonic()
@@ -105,7 +110,7 @@ def set_up(lock: str) -> None:
         pip = pip or make_venv(base)
         uv = uv_in_venv(pip)
     install(lock, uv, index_settings(pip or [base, "-m", "pip"]))
-    STAMP.write_text(json.dumps(stamp_of(lock)))
+    write_stamp(lock)
     say(f"ready after {time.monotonic() - started:.0f} s; next time this is skipped")
 
 

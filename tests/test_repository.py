@@ -23,7 +23,9 @@ TEXT: Final = {
     ".toml", ".txt", ".yaml", ".yml",
 }  # fmt: skip
 # Written in two halves, so that this file does not find itself.
-ADDRESSES: Final = re.compile(r"py" r"pi\.org|python" r"hosted\.org|registry\.npm" r"js\.|/simple/")
+ADDRESSES: Final = re.compile(
+    r"py" r"pi\.org|python" r"hosted\.org|registry\.npm" r"js\.|/sim" r"ple/"
+)
 HOME_PATHS: Final = re.compile(
     r"/(?:home|Users)/(?!user\b|you\b|me\b)[a-z][\w.-]*/|(?<![\w.])/ro"
     r"ot/|(?<![\w.~/-])/wo"
@@ -182,7 +184,8 @@ def test_every_module_has_a_place_among_the_layers(contract: str) -> None:
 
 
 def test_the_rooms_are_those_of_the_design() -> None:
-    assert contracts()["rooms"]["layers"] == [
+    layers = [re.sub(r"[()]", "", layer) for layer in contracts()["rooms"]["layers"]]
+    assert layers == [
         "cli",
         "demo",
         "service | simulators",
