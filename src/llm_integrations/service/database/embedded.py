@@ -40,7 +40,7 @@ import psycopg
 from psycopg.pq import PGconn, Ping
 
 from llm_integrations._core.clock import SystemClock
-from llm_integrations.errors import ConfigError, StoreUnavailable
+from llm_integrations.errors import ConfigError, IntegrationError, StoreUnavailable
 from llm_integrations.service.database.binaries import MAJOR, NEWEST_KNOWN, Programs, find_programs
 from llm_integrations.service.database.locks import FileLock, held_alone, pause
 from llm_integrations.service.database.place import (
@@ -102,8 +102,7 @@ def open_cluster(
     require_posix()
     account = find_account(progress)
     home = home_folder().resolve()
-    try:
-        make_folder(home, account)
+    with _one_line_errors(folder or home):
         with held_alone(home / "lock", _LOCK_S, partial(make_folder, home, account)):
             programs = find_programs(home, account, progress)
         if temporary:
@@ -112,13 +111,20 @@ def open_cluster(
         check_place(folder, account)
         cluster = Cluster(folder, programs, home, temporary=temporary)
         cluster.enter(progress)
+        return cluster
+
+
+@contextmanager
+def _one_line_errors(folder: Path) -> Iterator[None]:
+    """Turn what the operating system says into an error of ours."""
+    try:
+        yield
     except OSError as error:
-        message = f"the embedded PostgreSQL cannot use {error.filename or home}: {error.strerror}"
+        message = f"the embedded PostgreSQL cannot use {error.filename or folder}: {error.strerror}"
         raise StoreUnavailable(message) from error
     except subprocess.TimeoutExpired as error:
-        message = f"the embedded PostgreSQL hung: {Path(error.cmd[0]).name} in {folder or home}"
+        message = f"the embedded PostgreSQL hung: {Path(error.cmd[0]).name} in {folder}"
         raise StoreUnavailable(message) from error
-    return cluster
 
 
 def _choose_folder(wish: Path | None, home: Path, *, temporary: bool) -> Path:
@@ -138,7 +144,8 @@ def _clear_away_abandoned(home: Path, programs: Programs) -> None:
     """Delete the temporary clusters whose processes were all killed."""
     folders = home / "temporary"
     for folder in sorted(folders.iterdir()) if folders.exists() else ():
-        with suppress(StoreUnavailable):  # busy: somebody makes it or stops it just now
+        # Busy, because somebody makes it or stops it just now; or a stray file.
+        with suppress(IntegrationError), _one_line_errors(folder):
             Cluster(folder, programs, home, temporary=True).clear_away()
 
 
@@ -167,27 +174,29 @@ class Cluster:
 
     def enter(self, progress: Callable[[str], None]) -> None:
         """Use the cluster: make it and start it as needed, or join the server that runs."""
-        with self._settled():
+        with _one_line_errors(self.folder), self._settled():
             self._check_version()
-            if not self.is_up():
-                if not self._data.exists():
-                    progress(f"creating a PostgreSQL {MAJOR} database in {self.folder}")
-                    self._create()
-                progress(f"starting PostgreSQL {self.version}{self._age()}")
-                self._start()
-                self._create_database()
             if self._in_use is None:
                 self._in_use = FileLock(self.folder / "in-use")
                 self._in_use.try_together()
+            try:
+                if not self.is_up():
+                    if not self._data.exists():
+                        progress(f"creating a PostgreSQL {MAJOR} database in {self.folder}")
+                        self._create()
+                    progress(f"starting PostgreSQL {self.version}{self._age()}")
+                    self._start()
+                self._ensure_database()
+            except BaseException:
+                self._let_go()
+                raise
 
     def leave(self) -> None:
         """Stop using the cluster; the last one stops it, and deletes it when it is temporary."""
         if self._in_use is None:
             return
-        with self._settled():
-            self._in_use.close()
-            self._in_use = None
-            self._stop_if_unused()
+        with _one_line_errors(self.folder), self._settled():
+            self._let_go()
 
     def clear_away(self) -> None:
         """Stop and delete a temporary cluster whose users all died without leaving it."""
@@ -195,9 +204,16 @@ class Cluster:
             self._stop_if_unused()
 
     def is_up(self) -> bool:
-        """Say whether a server answers on the socket, be it only to say that it is full."""
-        answer = PGconn.ping(self.dsn("postgres").encode())
-        return answer in {Ping.OK, Ping.REJECT}
+        """Say whether a server answers; waits for one that is recovering or shutting down."""
+        deadline = _CLOCK.monotonic() + _START_S
+        while (answer := self._ping()) == Ping.REJECT:
+            if _CLOCK.monotonic() > deadline:
+                raise self._failed(f"PostgreSQL was not ready after {_START_S} s")
+            pause(_POLL_S)
+        return answer == Ping.OK
+
+    def _ping(self) -> int:
+        return PGconn.ping(self.dsn("postgres").encode())
 
     def _settled(self, wait_s: float = _LOCK_S) -> AbstractContextManager[None]:
         """Hold `lock`, in a folder that is there: the last user may just have deleted it."""
@@ -268,21 +284,27 @@ class Cluster:
         lines = self._pid_file_lines()
         return len(lines) > 7 and lines[0] == str(pid) and lines[7].strip() == "ready"
 
-    def _create_database(self) -> None:
+    def _ensure_database(self) -> None:
         question = "SELECT 1 FROM pg_database WHERE datname = %s"
         try:
             with psycopg.connect(self.dsn("postgres"), autocommit=True) as connection:
                 if connection.execute(question, [DATABASE]).fetchone() is None:
                     connection.execute(f"CREATE DATABASE {DATABASE}")
         except psycopg.Error as error:
-            raise self._failed("PostgreSQL could not make its first database") from error
+            raise self._failed("PostgreSQL did not let us in") from error
+
+    def _let_go(self) -> None:
+        if self._in_use is not None:
+            self._in_use.close()
+            self._in_use = None
+            self._stop_if_unused()
 
     def _stop_if_unused(self) -> None:
         last = FileLock(self.folder / "in-use")
         try:
             if not last.try_alone():
                 return
-            if self.is_up():
+            if self._ping() != Ping.NO_RESPONSE:
                 self._stop()
             if self._temporary:
                 self._delete()
