@@ -91,7 +91,13 @@ def _comment_events(change: Change, renderer: Renderer) -> list[Event]:
 
 
 def _full_issue(change: Change, renderer: Renderer) -> Json:
-    """Return the issue with its full field set; comments ride in REST, not in webhooks."""
-    shown = renderer.issue(change.issue, ("*all", "-comment"))
+    """Return the issue with its full field set.
+
+    Recorded bodies hold comments and worklogs on Server always, on Cloud only when it is deleted.
+    """
+    is_whole = change.kind == "issue_deleted" or not renderer.site.is_cloud
+    shown = renderer.issue(
+        change.issue, ("*all",) if is_whole else ("*all", "-comment", "-worklog")
+    )
     del shown["expand"]
     return shown

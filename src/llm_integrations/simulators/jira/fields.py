@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 SUMMARY_LIMIT: Final = 255
 LABEL_LIMIT: Final = 255
+_MISSING: Final = {
+    "summary": "You must specify a summary of the issue.",
+    "issuetype": "Specify an issue type",
+}
 
 
 @dataclass(slots=True, frozen=True)
@@ -74,6 +78,8 @@ def off_screen(field_id: str) -> str:
 
 def read_value(value: Any, field: Field, context: Context) -> Any:
     """Turn the JSON value of a whole field into what the issue stores."""
+    if value is None and field.required:
+        raise bad_field(field.id, _MISSING.get(field.id, f"{field.name} is required."))
     if not field.kind.many:
         return field.kind.read(value, field, context)
     if value is None:
@@ -133,7 +139,7 @@ def _unique(values: Iterable[Any]) -> list[Any]:
 
 
 def _read_text(value: Any, field: Field, _context: Context) -> str | None:
-    if value is None and not field.required:
+    if value is None:
         return None
     if not isinstance(value, str):
         raise bad_field(field.id, "Operation value must be a string")
@@ -141,7 +147,7 @@ def _read_text(value: Any, field: Field, _context: Context) -> str | None:
         text = f"The {field.name.lower()} is invalid because it contains newline characters."
         raise bad_field(field.id, text)
     if not value.strip() and field.required:
-        raise bad_field(field.id, "You must specify a summary of the issue.")
+        raise bad_field(field.id, _MISSING[field.id])
     if len(value) > SUMMARY_LIMIT:
         text = f"{field.name} must be less than {SUMMARY_LIMIT} characters."
         raise bad_field(field.id, text)

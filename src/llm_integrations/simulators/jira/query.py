@@ -195,7 +195,7 @@ class Search:
     def _moment(self, text: str) -> int:
         """Return a date literal as ms: `-5m`, `2026-11-22`, `2026-11-22 10:00`, or plain ms."""
         relative = _RELATIVE.fullmatch(text)
-        if relative and relative[1]:
+        if relative and (relative[1] or relative[3]):
             seconds = int(relative[2]) * _UNITS[relative[3]]
             sign = -1 if relative[1] == "-" else 1
             # Minute resolution, as Jira's index has it.

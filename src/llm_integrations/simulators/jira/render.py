@@ -287,6 +287,7 @@ class Renderer:
                 "votes": 0,
                 "hasVoted": False,
             },
+            "worklog": {"startAt": 0, "maxResults": 20, "total": 0, "worklogs": []},
             "comment": {
                 "comments": comments,
                 "self": self.link(f"issue/{issue.id}/comment"),
