@@ -1,0 +1,169 @@
+"""The statements of `deliveries`, by name; each is one commit."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from llm_integrations.store.intake import APPLICATION_VERSION, QUEUE, WORKFLOW
+
+LOAD: Final = """
+SELECT i.seq, i.delivery_id, %(generation)s::int AS generation, i.site, i.partition, i.event_name,
+       i.issue_id, i.issue_key, i.project_key, i.actor_id, i.occurred_ms, i.body,
+       coalesce(r.scope, i.delivery_id) AS scope, coalesce(r.failures, 0) AS failures, r.wake_at,
+       r.outcome, d.actions AS decision,
+       coalesce((SELECT jsonb_object_agg(h.handler, h.occurred_ms) FROM llm_integrations.handled h
+                 WHERE h.partition = i.partition), '{}') AS handled_ms,
+       EXISTS (SELECT FROM llm_integrations.inbox n
+               WHERE n.partition = i.partition AND n.seq > i.seq) AS has_newer
+FROM llm_integrations.inbox i
+LEFT JOIN llm_integrations.run r ON r.delivery_id = i.delivery_id AND r.generation = %(generation)s
+LEFT JOIN llm_integrations.decision d ON d.scope = coalesce(r.scope, i.delivery_id)
+WHERE i.delivery_id = %(id)s
+"""
+
+LIST_NEWER: Final = """
+SELECT i.delivery_id, i.event_name, i.project_key, i.occurred_ms, i.body
+FROM llm_integrations.inbox i
+WHERE i.partition = %(partition)s AND i.seq > %(seq)s
+  AND NOT EXISTS (SELECT FROM llm_integrations.run r
+                  WHERE r.delivery_id = i.delivery_id AND r.outcome IS NOT NULL)
+ORDER BY i.seq DESC LIMIT 50
+"""
+
+SAVE_FAILURE: Final = """
+INSERT INTO llm_integrations.run
+    (delivery_id, generation, scope, handler, failures, wake_at, last_error)
+VALUES (%(id)s, %(generation)s, %(scope)s, %(handler)s, %(counts)s, %(wake_at)s, %(error)s)
+ON CONFLICT (delivery_id, generation) DO UPDATE
+SET handler = excluded.handler, failures = run.failures + excluded.failures,
+    wake_at = excluded.wake_at, last_error = excluded.last_error
+WHERE run.outcome IS NULL
+RETURNING failures
+"""
+
+SAVE_OUTCOME: Final = """
+WITH ended AS (
+    INSERT INTO llm_integrations.run
+        (delivery_id, generation, scope, handler, outcome, reason, ended_at)
+    VALUES (%(id)s, %(generation)s, %(scope)s, %(handler)s, %(outcome)s, %(reason)s, now())
+    ON CONFLICT (delivery_id, generation) DO UPDATE
+    SET handler = excluded.handler, outcome = excluded.outcome, reason = excluded.reason,
+        ended_at = excluded.ended_at, wake_at = NULL
+    WHERE run.outcome IS NULL
+    RETURNING 1 AS one
+), newest AS (
+    INSERT INTO llm_integrations.handled (partition, handler, occurred_ms)
+    SELECT %(partition)s, %(handler)s, %(occurred_ms)s::bigint FROM ended
+    WHERE %(occurred_ms)s::bigint IS NOT NULL
+    ON CONFLICT (partition, handler) DO UPDATE
+    SET occurred_ms = greatest(handled.occurred_ms, excluded.occurred_ms)
+)
+SELECT one FROM ended
+"""
+
+SAVE_DECISION: Final = """
+INSERT INTO llm_integrations.decision (scope, delivery_id, actions)
+VALUES (%(scope)s, %(id)s, %(actions)b)
+ON CONFLICT (scope) DO UPDATE SET scope = excluded.scope
+RETURNING actions
+"""
+
+LIST_ACTIONS_OF_SCOPE: Final = """
+SELECT scope, position, name, summary, state, reason, result_id, changed_at
+FROM llm_integrations.action WHERE scope = %(scope)s
+"""
+
+LIST_ACTIONS: Final = """
+SELECT scope, position, name, summary, state, reason, result_id, changed_at
+FROM llm_integrations.action WHERE delivery_id = %(id)s ORDER BY changed_at, scope, position
+"""
+
+SAVE_ACTION: Final = """
+INSERT INTO llm_integrations.action
+    (scope, position, delivery_id, partition, name, summary, fields, state, reason, result_id)
+VALUES (%(scope)s, %(position)s, %(id)s, %(partition)s, %(name)s, %(summary)s, %(fields)s,
+        %(state)s, %(reason)s, %(result_id)s)
+ON CONFLICT (scope, position) DO UPDATE
+SET state = excluded.state, reason = excluded.reason, result_id = excluded.result_id,
+    changed_at = now()
+WHERE action.state <> 'sent'
+RETURNING position
+"""
+
+RECENT_WRITES: Final = """
+SELECT count(*) FILTER (WHERE state = 'sent' AND scope <> %(scope)s)::int AS count,
+       coalesce(
+           (SELECT array_agg(DISTINCT f) FROM llm_integrations.action a, unnest(a.fields) AS f
+            WHERE a.partition = %(partition)s AND a.changed_at > now() - interval '1 hour'
+              AND a.state IN ('sending', 'sent')), '{}') AS fields
+FROM llm_integrations.action
+WHERE partition = %(partition)s AND changed_at > now() - interval '1 hour'
+"""
+
+LIST: Final = """
+SELECT i.seq, i.delivery_id, coalesce(r.generation, 1) AS generation, i.site, i.event_name,
+       i.issue_key, i.project_key, coalesce(nullif(r.handler, ''), i.handler) AS handler,
+       i.received_at, r.ended_at, r.outcome, coalesce(r.reason, '') AS reason,
+       coalesce(r.failures, 0) AS failures, coalesce(r.last_error, '') AS last_error, r.wake_at
+FROM llm_integrations.inbox i
+LEFT JOIN LATERAL (SELECT * FROM llm_integrations.run WHERE run.delivery_id = i.delivery_id
+                   ORDER BY generation DESC LIMIT 1) r ON true
+WHERE (%(id)s::text IS NULL OR i.delivery_id = %(id)s::text)
+  AND (%(before)s::bigint IS NULL OR i.seq < %(before)s::bigint)
+  AND (%(issue_key)s::text IS NULL OR i.issue_key = %(issue_key)s::text)
+  AND (%(outcome)s::text IS NULL OR coalesce(r.outcome, 'open') = %(outcome)s::text)
+ORDER BY i.seq DESC LIMIT %(limit)s
+"""
+
+COUNT_OUTCOMES: Final = """
+SELECT coalesce(r.outcome, 'open') AS outcome, count(*)::int AS count
+FROM llm_integrations.inbox i
+LEFT JOIN LATERAL (SELECT outcome FROM llm_integrations.run WHERE run.delivery_id = i.delivery_id
+                   ORDER BY generation DESC LIMIT 1) r ON true
+GROUP BY 1
+"""
+
+ARRIVED: Final = """
+SELECT identifier, octet_length(body) AS size_bytes
+FROM llm_integrations.inbox WHERE delivery_id = %(id)s
+"""
+
+LIST_RUNS: Final = """
+SELECT generation, scope, handler, failures, last_error, wake_at, outcome, reason, ended_at
+FROM llm_integrations.run WHERE delivery_id = %(id)s ORDER BY generation
+"""
+
+REPLAY: Final = f"""
+WITH last AS (
+    SELECT i.seq, i.partition, r.*
+    FROM llm_integrations.inbox i JOIN llm_integrations.run r USING (delivery_id)
+    WHERE i.delivery_id = %(id)s ORDER BY r.generation DESC LIMIT 1
+), again AS (
+    INSERT INTO llm_integrations.run (delivery_id, generation, scope, handler)
+    SELECT delivery_id, generation + 1,
+           CASE WHEN %(fresh)s THEN delivery_id || '#' || generation + 1 ELSE scope END, handler
+    FROM last WHERE outcome IS NOT NULL
+    ON CONFLICT DO NOTHING
+    RETURNING delivery_id, generation
+), queued AS (
+    SELECT dbos.enqueue_workflow(
+        '{WORKFLOW}', '{QUEUE}', ARRAY[to_json(again.delivery_id || '#' || again.generation)],
+        workflow_id => again.delivery_id || '#' || again.generation,
+        app_version => '{APPLICATION_VERSION}', priority => (last.seq %% 2147483647)::int,
+        queue_partition_key => last.partition)
+    FROM again, last
+)
+SELECT again.generation FROM again, queued
+"""  # noqa: S608 - constants of ours
+
+TURN_ON: Final = """
+INSERT INTO llm_integrations.switch (name) VALUES (%(name)s) ON CONFLICT DO NOTHING RETURNING name
+"""
+
+TURN_OFF: Final = """
+DELETE FROM llm_integrations.switch WHERE name = %(name)s RETURNING name
+"""
+
+IS_ON: Final = """
+SELECT EXISTS (SELECT FROM llm_integrations.switch WHERE name = %(name)s)
+"""

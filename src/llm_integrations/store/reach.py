@@ -1,0 +1,31 @@
+"""What every PostgreSQL connection of the service has in common.
+
+Driver errors flow in, this library's errors flow out. No address and no value ever does: libpq
+puts host names and rows into its messages, so only the error's class and code are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import psycopg
+import psycopg_pool
+
+from llm_integrations.errors import StoreUnavailable
+
+__all__ = ["CONNECT_S", "POOL_WAIT_S", "reaching"]
+
+CONNECT_S: Final = 5
+POOL_WAIT_S: Final = 10.0
+
+
+@contextmanager
+def reaching() -> Iterator[None]:
+    """Turn "the database is away" into `StoreUnavailable`; our own mistakes pass as they are."""
+    try:
+        yield
+    except (psycopg.OperationalError, psycopg.InterfaceError, psycopg_pool.PoolTimeout) as error:
+        code = getattr(error, "sqlstate", None) or type(error).__name__
+        raise StoreUnavailable(f"the database cannot be reached ({code})") from error

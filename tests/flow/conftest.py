@@ -1,0 +1,47 @@
+"""Databases that hold the service's tables already, copied from one template per worker."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Iterator
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+
+from llm_integrations.service.pipeline.engine import migrate_engine
+from llm_integrations.store.migrate import migrate_postgres
+
+
+def _renamed(dsn: str, name: str) -> str:
+    return urlunsplit(urlsplit(dsn)._replace(path=f"/{name}"))
+
+
+async def _prepare(dsn: str) -> None:
+    async with await psycopg.AsyncConnection.connect(dsn) as connection:
+        await migrate_postgres(connection)
+    await migrate_engine(dsn)
+
+
+@pytest.fixture(scope="session")
+def service_template(postgres_server: str) -> Iterator[str]:
+    """The name of a database with all tables and no rows."""
+    name = f"template_{secrets.token_hex(6)}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'".encode())
+    asyncio.run(_prepare(_renamed(postgres_server, name)))
+    yield name
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture
+def service_url(postgres_server: str, service_template: str) -> Iterator[str]:
+    """The address of a fresh database with the service's tables and DBOS's."""
+    name = f"test_{secrets.token_hex(6)}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {service_template}".encode())
+    yield _renamed(postgres_server, name)
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
