@@ -70,7 +70,7 @@ def verify(body: bytes, headers: Headers, secrets: Iterable[Secret] | Secret) ->
     try:
         given = _header_values(headers, SIGNATURE_HEADER)
         keys = [key for key in map(_bytes, _each(secrets)) if key]
-        _check_signature(bytes(body), given, keys)
+        _check_signature(body, given, keys)
     except BadDelivery:
         raise
     except (TypeError, ValueError, AttributeError):
@@ -289,7 +289,11 @@ def _header_values(headers: Headers, wanted: bytes) -> list[bytes]:
 
 
 def _bytes(value: str | bytes) -> bytes:
-    return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else bytes(value)
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass")
+    if isinstance(value, bytes):
+        return value
+    raise TypeError(type(value).__name__)  # bytes(5) would be five zeros, not an error
 
 
 def _each(secrets: Iterable[Secret] | Secret) -> Iterable[Secret]:

@@ -1,0 +1,359 @@
+"""Atlassian Document Format to and from Markdown. Pure.
+
+In: Markdown, or any ADF document Jira gave out. Out: a document that is valid under Atlassian's
+schema (57.7.22), or Markdown. Must not: fail on nodes or marks it does not know (their text
+counts), emit an empty text node, or write a link with a scheme other than http, https or mailto.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from llm_integrations.errors import InvalidRequest
+from llm_integrations.jira.inline import is_safe_link
+from llm_integrations.jira.markdown import parse_blocks
+
+__all__ = ["TEXT_LIMIT", "from_markdown", "to_markdown", "to_text"]
+
+# Jira refuses longer descriptions and comments with a 400.
+TEXT_LIMIT: Final = 32_767
+
+_MAX_DEPTH: Final = 60
+_ESCAPED: Final = re.compile(
+    r"([\\`*\[\]|]|~~|<(?=https?:|mailto:)|(?<![^\W_])_|_(?![^\W_])|!(?=\[))"
+)
+_SCHEME: Final = re.compile(r"(?i)\b(https?)://")
+_LINE_START: Final = re.compile(r"(?m)^( {0,3})([#>+\-~=]|[0-9]{1,9}(?=[.)]))")
+_ORDERED_START: Final = re.compile(r"(?m)^( {0,3}[0-9]{1,9})([.)])")
+_FENCES: Final = {"strong": "**", "em": "*", "strike": "~~"}
+_PANEL_WORDS: Final = {"info": "Info", "note": "Note", "tip": "Tip", "warning": "Warning"}
+
+Adf = Mapping[str, object]
+
+
+def from_markdown(text: str) -> dict[str, object]:
+    """Return the ADF document of a Markdown text; empty text gives an empty document.
+
+    Raises:
+        InvalidRequest: the text is longer than Jira stores (32,767 characters).
+    """
+    if len(text) > TEXT_LIMIT:
+        raise InvalidRequest(f"the text has {len(text)} characters; Jira stores {TEXT_LIMIT}")
+    return {"type": "doc", "version": 1, "content": parse_blocks(text)}
+
+
+def to_markdown(doc: Adf) -> str:
+    """Return an ADF document as Markdown.
+
+    What Markdown has no word for is rendered by its text: mentions as `@name`, dates and statuses
+    in words, cards as links, media by name.
+    """
+    return _blocks(_content(doc), 0).strip("\n")
+
+
+def to_text(doc: Adf) -> str:
+    """Return the bare text of a document, one line per block."""
+    lines = (_plain(node, 0) for node in _content(doc))
+    return "\n".join(line for line in lines if line)
+
+
+def _content(node: Adf) -> list[Adf]:
+    content = node.get("content")
+    return (
+        [child for child in content if isinstance(child, Mapping)]
+        if isinstance(content, list)
+        else []
+    )
+
+
+def _attrs(node: Adf) -> Adf:
+    attrs = node.get("attrs")
+    return attrs if isinstance(attrs, Mapping) else {}
+
+
+def _attr(node: Adf, *names: str) -> str:
+    """Return the first of these attributes that says something."""
+    attrs = _attrs(node)
+    return next((str(attrs[name]) for name in names if attrs.get(name) not in {None, ""}), "")
+
+
+def _blocks(nodes: Iterable[Adf], depth: int) -> str:
+    """Join blocks by empty lines; two lists in a row would melt, so a comment parts them."""
+    parts: list[str] = []
+    last = ""
+    for node in nodes:
+        text = _block(node, depth)
+        if not text.strip():
+            continue
+        kind = str(node.get("type"))
+        if kind == last and kind in {"bulletList", "orderedList"}:
+            text = _other_marker(text, kind)
+        else:
+            last = kind
+            parts.append(text)
+            continue
+        last = ""
+        parts.append(text)
+    return "\n\n".join(parts)
+
+
+def _other_marker(text: str, kind: str) -> str:
+    """Rewrite a list's outer markers, so that it stays apart from the list before it."""
+    if kind == "bulletList":
+        return re.sub(r"(?m)^- ", "* ", text)
+    return re.sub(r"(?m)^([0-9]+)\. ", r"\1) ", text)
+
+
+def _block(node: Adf, depth: int) -> str:
+    """Return one block; an unknown one gives its children."""
+    if depth > _MAX_DEPTH:
+        return _escape(_plain(node, 0))
+    kind = node.get("type")
+    match kind:
+        case "paragraph":
+            return _guarded(_inline(_content(node)))
+        case "heading":
+            return f"{'#' * _level(node)} {_one_line(_inline(_content(node)))}".rstrip()
+        case "bulletList" | "orderedList" | "taskList" | "decisionList":
+            return _list(node, depth)
+        case "codeBlock":
+            return _code_block(node)
+        case "blockquote" | "panel":
+            return _quoted(_panel_title(node) + _blocks(_content(node), depth + 1))
+        case "rule":
+            return "---"
+        case "table":
+            return _table(node)
+        case "expand" | "nestedExpand":
+            title = _escape(_attr(node, "title"))
+            inner = _blocks(_content(node), depth + 1)
+            return f"**{title}**\n\n{inner}" if title else inner
+        case _:
+            return _unknown(node, depth)
+
+
+def _unknown(node: Adf, depth: int) -> str:
+    """Render a node of a kind we do not know: its blocks, or its text."""
+    children = _content(node)
+    if children and not any(_is_inline(child) for child in children):
+        return _blocks(children, depth + 1)
+    return _guarded(_inline([node]))
+
+
+def _is_inline(node: Adf) -> bool:
+    return node.get("type") in {
+        "text",
+        "hardBreak",
+        "mention",
+        "emoji",
+        "inlineCard",
+        "date",
+        "status",
+    }
+
+
+def _level(node: Adf) -> int:
+    level = _attrs(node).get("level")
+    return min(max(int(level), 1), 6) if isinstance(level, int | float) and level == level else 1  # noqa: PLR0124 - NaN
+
+
+def _list(node: Adf, depth: int) -> str:
+    order = _attrs(node).get("order")
+    number = order if isinstance(order, int) and 0 <= order < 10**9 else 1
+    lines: list[str] = []
+    for item in _content(node):
+        marker = f"{number}." if node.get("type") == "orderedList" else "-"
+        body = _item_body(item, depth)
+        number = min(number + 1, 10**9 - 1)
+        indent = " " * (len(marker) + 1)
+        lines.append(f"{marker} {body}".replace("\n", f"\n{indent}").rstrip())
+    return re.sub(r"(?m)^[ ]+$", "", "\n".join(lines))
+
+
+def _item_body(item: Adf, depth: int) -> str:
+    kind = item.get("type")
+    if kind == "taskItem":
+        box = "\\[x\\]" if _attr(item, "state") == "DONE" else "\\[ \\]"
+        return f"{box} {_inline(_content(item))}"
+    if kind == "decisionItem":
+        return _guarded(_inline(_content(item)))
+    if kind in {"listItem", "blockTaskItem"}:
+        return _blocks(_content(item), depth + 1)
+    return _block(item, depth + 1)
+
+
+def _code_block(node: Adf) -> str:
+    code = "".join(_plain(child, 0) for child in _content(node))
+    longest = max((len(run) for run in re.findall("`+", code)), default=0)
+    fence = "`" * max(3, longest + 1)
+    language = re.sub(r"[\s`]", "", _attr(node, "language"))
+    return f"{fence}{language}\n{code}\n{fence}"
+
+
+def _panel_title(node: Adf) -> str:
+    word = _PANEL_WORDS.get(_attr(node, "panelType"), "")
+    return f"**{word}:**\n\n" if node.get("type") == "panel" and word else ""
+
+
+def _quoted(text: str) -> str:
+    return "\n".join(f"> {line}".rstrip() for line in text.split("\n"))
+
+
+def _table(node: Adf) -> str:
+    rows = [_cells(row) for row in _content(node)]
+    width = max((len(row) for row in rows), default=0)
+    if not width:
+        return ""
+    lines = [f"| {' | '.join([*row, *[''] * (width - len(row))])} |" for row in rows]
+    lines.insert(1, f"|{' --- |' * width}")
+    return "\n".join(lines)
+
+
+def _cells(row: Adf) -> list[str]:
+    return [
+        _one_line(" ".join(filter(None, (_cell_block(block) for block in _content(cell)))))
+        for cell in _content(row)
+    ]
+
+
+def _cell_block(node: Adf) -> str:
+    if node.get("type") in {"paragraph", "heading"}:
+        return _inline(_content(node))
+    return _escape(_plain(node, 0))
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\\?\n\s*", " ", text).strip()
+
+
+def _guarded(text: str) -> str:
+    """Keep a paragraph's lines from reading as headings, quotes, lists or fences."""
+    text = "\n".join(line.lstrip(" ") for line in text.strip(" ").split("\n"))
+    text = _ORDERED_START.sub(r"\1\\\2", text)
+    return _LINE_START.sub(lambda m: m[0] if m[2][0].isdigit() else f"{m[1]}\\{m[2]}", text)
+
+
+def _inline(nodes: Sequence[Adf]) -> str:
+    """Render inline nodes; marks open and close as the marks of neighbours come and go."""
+    parts: list[str] = []
+    open_marks: list[str] = []
+    for node in nodes:
+        wanted, text = _marked(node)
+        body = text.strip(" \n") if wanted else text
+        if wanted and not body:
+            wanted, body = open_marks[:], text
+        lead = text[: len(text) - len(text.lstrip(" \n"))] if body is not text else ""
+        tail = text[len(text.rstrip(" \n")) :] if body is not text else ""
+        keep = _common(open_marks, wanted)
+        trailing = _close(parts, open_marks, keep)
+        parts.append(trailing + lead)
+        for mark in wanted[keep:]:
+            parts.append(_FENCES.get(mark, "["))
+            open_marks.append(mark)
+        parts.append(body)
+        if tail:
+            parts.append(tail)
+    parts.append(_close(parts, open_marks, 0))
+    return "".join(parts)
+
+
+def _common(one: Sequence[str], other: Sequence[str]) -> int:
+    count = 0
+    for mine, yours in zip(one, other, strict=False):
+        if mine != yours:
+            break
+        count += 1
+    return count
+
+
+def _close(parts: list[str], open_marks: list[str], keep: int) -> str:
+    """Close marks down to `keep`, before any trailing space, and return that space."""
+    if len(open_marks) == keep:
+        return ""
+    space = ""
+    while parts and not parts[-1].strip(" \n"):
+        space = parts.pop() + space
+    while len(open_marks) > keep:
+        mark = open_marks.pop()
+        parts.append(_FENCES.get(mark) or f"]({mark})")
+    return space
+
+
+def _marked(node: Adf) -> tuple[list[str], str]:
+    """Return the marks of a node in the order they are opened, and its Markdown."""
+    kind = node.get("type")
+    if kind != "text":
+        return [], _atom(node)
+    text = node.get("text")
+    text = text if isinstance(text, str) else ""
+    marks = [mark for mark in _sequence(node.get("marks")) if isinstance(mark, Mapping)]
+    names = {str(mark.get("type")) for mark in marks}
+    links = [_attr(mark, "href") for mark in marks if mark.get("type") == "link"]
+    opened = [href for href in links if is_safe_link(href) and "(" not in href and ")" not in href]
+    if "code" in names:
+        return opened, _code_span(text)
+    if opened and text == opened[0] and not names & _FENCES.keys():
+        return [], f"<{text}>"
+    return [*opened, *(name for name in _FENCES if name in names)], _escape(text)
+
+
+def _sequence(value: object) -> Sequence[object]:
+    return value if isinstance(value, list) else []
+
+
+def _code_span(text: str) -> str:
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    ticks = "`" * (longest + 1)
+    text = text.replace("\n", " ")
+    pad = " " if text[:1] in {"`", " "} or text[-1:] in {"`", " "} else ""
+    return f"{ticks}{pad}{text}{pad}{ticks}" if text else ""
+
+
+def _atom(node: Adf) -> str:
+    """Render an inline node that is no text."""
+    match node.get("type"):
+        case "hardBreak":
+            return "\\\n"
+        case "mention":
+            name = _attr(node, "text") or _attr(node, "id")
+            return _escape(name if name.startswith("@") else f"@{name}")
+        case "emoji":
+            return _escape(_attr(node, "text", "shortName"))
+        case "inlineCard" | "blockCard" | "embedCard":
+            url = _attr(node, "url")
+            return f"<{url}>" if is_safe_link(url) else _escape(url)
+        case "date" | "status" | "placeholder":
+            return _escape(_attr(node, "text", "timestamp"))
+        case "media" | "mediaInline":
+            return _escape(f"[{_attr(node, 'alt', 'id') or 'attachment'}]")
+        case _:
+            inner = _content(node)
+            return (
+                " ".join(filter(None, map(_atom_or_text, inner)))
+                if inner
+                else _escape(_plain(node, 0))
+            )
+
+
+def _atom_or_text(node: Adf) -> str:
+    return _escape(_plain(node, 0)) if node.get("type") == "text" or _content(node) else _atom(node)
+
+
+def _escape(text: str) -> str:
+    """Keep text from reading as Markdown."""
+    return _SCHEME.sub(r"\1\\://", _ESCAPED.sub(r"\\\1", text)).replace("\n", " ")
+
+
+def _plain(node: Adf, depth: int) -> str:
+    """Return the bare text of a node and all below it."""
+    if depth > _MAX_DEPTH:
+        return ""
+    if node.get("type") == "hardBreak":
+        return "\n"
+    text = node.get("text")
+    if isinstance(text, str):
+        return text
+    inner = "".join(_plain(child, depth + 1) for child in _content(node))
+    return inner or _attr(node, "text", "shortName", "url", "alt")

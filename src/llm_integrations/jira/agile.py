@@ -1,0 +1,172 @@
+"""Boards and sprints, and the issues on them.
+
+Board and sprint lists stay on `/rest/agile/1.0`. Their issues moved on Cloud to
+`/rest/software/1.0` with token paging (the old paths are deprecated since May 2026); where that
+answers 404, and on Data Center, the old paths are asked, by offset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Final, Literal
+
+import msgspec
+
+from llm_integrations.errors import InvalidRequest, NotFound
+from llm_integrations.jira.connection import Connection
+from llm_integrations.jira.jql import project_key
+from llm_integrations.jira.models import Board, Issue, Sprint
+from llm_integrations.jira.paging import Cursor, Page, items, next_offset
+from llm_integrations.jira.requests import Operation
+from llm_integrations.jira.search import issue_page
+
+__all__ = ["AgileCalls"]
+
+_AGILE: Final = "/rest/agile/1.0"
+_SOFTWARE: Final = "/rest/software/1.0"
+_PAGE: Final = 50
+_ISSUES_PAGE: Final = 100
+
+SprintState = Literal["future", "active", "closed"]
+
+
+class _Boards(msgspec.Struct, frozen=True, rename="camel"):
+    values: tuple[Board, ...] = ()
+    total: int | None = None
+    is_last: bool | None = None
+
+
+class _Sprints(msgspec.Struct, frozen=True, rename="camel"):
+    values: tuple[Sprint, ...] = ()
+    total: int | None = None
+    is_last: bool | None = None
+
+
+_boards: Final = msgspec.json.Decoder(_Boards)
+_sprints: Final = msgspec.json.Decoder(_Sprints)
+
+
+class AgileCalls:
+    """The part of `JiraClient` about boards and sprints."""
+
+    _connection: Connection
+
+    async def get_boards(
+        self, *, project: str | None = None, kind: str | None = None, name: str | None = None
+    ) -> list[Board]:
+        """Return boards over all pages.
+
+        Args:
+            project: only those of this project (key or id).
+            kind: "scrum", "kanban" or "simple".
+            name: only those whose name contains this.
+        """
+        where = {
+            "projectKeyOrId": None if project is None else project_key(project),
+            "type": kind,
+            "name": name,
+        }
+
+        async def fetch(cursor: Cursor | None) -> Page[Board]:
+            start = int(cursor or 0)
+            operation = Operation(
+                method="GET",
+                route=f"{_AGILE}/board",
+                query={"startAt": start, "maxResults": _PAGE, **where},
+            )
+            page = await self._connection.run(operation, _boards)
+            after = next_offset(start, len(page.values), total=page.total, is_last=page.is_last)
+            return Page(page.values, after)
+
+        return [board async for board in items(fetch)]
+
+    async def get_board_sprints(
+        self, board_id: int, *, states: Sequence[SprintState] | None = None
+    ) -> list[Sprint]:
+        """Return a board's sprints over all pages.
+
+        Raises:
+            Rejected: a kanban board, which has no sprints.
+        """
+        if isinstance(states, str):
+            raise InvalidRequest("states are a list, such as ['active']")
+
+        async def fetch(cursor: Cursor | None) -> Page[Sprint]:
+            start = int(cursor or 0)
+            operation = Operation(
+                method="GET",
+                route=f"{_AGILE}/board/{{board}}/sprint",
+                path={"board": board_id},
+                query={"startAt": start, "maxResults": _PAGE, "state": states},
+            )
+            page = await self._connection.run(operation, _sprints)
+            after = next_offset(start, len(page.values), total=page.total, is_last=page.is_last)
+            return Page(page.values, after)
+
+        return [sprint async for sprint in items(fetch)]
+
+    def iter_board_issues(
+        self,
+        board_id: int,
+        *,
+        jql: str | None = None,
+        fields: Sequence[str] | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[Issue]:
+        """Yield the issues on a board, narrowed by `jql`."""
+        return self._iter("/board/{id}/issue", board_id, jql, fields, limit=limit)
+
+    def iter_sprint_issues(
+        self,
+        sprint_id: int,
+        *,
+        jql: str | None = None,
+        fields: Sequence[str] | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[Issue]:
+        """Yield the issues of a sprint, narrowed by `jql`."""
+        return self._iter("/sprint/{id}/issue", sprint_id, jql, fields, limit=limit)
+
+    async def _iter(
+        self,
+        route: str,
+        owner: int,
+        jql: str | None,
+        fields: Sequence[str] | None,
+        *,
+        limit: int | None,
+    ) -> AsyncIterator[Issue]:
+        chosen = ("key", "*navigable") if fields is None else tuple(fields)
+        query = {"jql": jql, "fields": chosen, "maxResults": _ISSUES_PAGE}
+
+        async def fetch(cursor: Cursor | None) -> Page[Issue]:
+            if await self._uses_software():
+                token = None if cursor is None else str(cursor)
+                operation = _issues(_SOFTWARE, route, owner, {**query, "nextPageToken": token})
+                try:
+                    page = await self._connection.run(operation, issue_page)
+                except NotFound:
+                    if cursor is not None:
+                        raise
+                else:
+                    return Page(tuple(map(Issue, page.issues)), page.next_page_token or None)
+            start = int(cursor or 0)
+            operation = _issues(_AGILE, route, owner, {**query, "startAt": start})
+            page = await self._connection.run(operation, issue_page)
+            # The old paths answered, so it was the new API that is missing, not the board.
+            self._connection.has_software_api = False
+            after = next_offset(start, len(page.issues), total=page.total, is_last=page.is_last)
+            return Page(tuple(map(Issue, page.issues)), after)
+
+        async for issue in items(fetch, limit=limit):
+            yield issue
+
+    async def _uses_software(self) -> bool:
+        dialect = await self._connection.dialect()
+        return dialect.is_cloud and self._connection.has_software_api
+
+
+def _issues(
+    base: str, route: str, owner: int, query: dict[str, str | int | tuple[str, ...] | None]
+) -> Operation:
+    return Operation(method="GET", route=base + route, path={"id": owner}, query=query)

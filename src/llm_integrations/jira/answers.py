@@ -1,0 +1,209 @@
+"""Jira's answers judged: a value, or one typed error. Pure.
+
+In: a whole `Response`. Out: the decoded value, the `APIError` of its status, and what its headers
+say of limits. Must not: match on texts (they follow the user's language), or copy a body into a
+message; the vendor's sentence goes into `detail`, the message names status and fields.
+
+Traps this knows (reference: Jira page, sections 1.5, 5 and 6):
+1. Bad credentials may be answered as *anonymous*: 200, empty lists, and only the header
+   `X-Seraph-LoginReason` tells. That is an auth error.
+2. After too many bad logins Jira wants a CAPTCHA; each further try prolongs it.
+3. A login page (HTML, or a redirect to one) is an auth error; other HTML is a wrong base URL.
+4. A 429 is a refusal before work, so safe to repeat for any request. A 5xx is not: whether to
+   repeat is up to the request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Final, TypeVar
+
+import msgspec
+
+from llm_integrations._core.call import Actual, Observation, Response
+from llm_integrations._core.codec import Undecodable, decode
+from llm_integrations.errors import (
+    AnswerMalformed,
+    APIError,
+    AuthFailed,
+    Conflict,
+    NotAllowed,
+    NotFound,
+    Overloaded,
+    RateLimited,
+    Rejected,
+    ServerFailed,
+)
+from llm_integrations.jira.auth import CAPTCHA
+from llm_integrations.jira.models import ErrorResponse
+from llm_integrations.jira.pacing import pause_of, scope_of
+
+__all__ = ["observe", "read_json", "read_nothing", "refuse"]
+
+T = TypeVar("T")
+
+VENDOR: Final = "jira"
+_errors: Final = msgspec.json.Decoder(ErrorResponse)
+_BY_STATUS: Final[Mapping[int, type[APIError]]] = {
+    401: AuthFailed,
+    403: NotAllowed,
+    404: NotFound,
+    409: Conflict,
+    412: Conflict,
+    429: RateLimited,
+    503: Overloaded,
+}
+_HINTS: Final[Mapping[int, str]] = {
+    401: "check e-mail and API token; a scoped token works on the gateway only",
+    403: "this account lacks the permission",
+    404: "absent, or not visible to this account",
+    410: "this API was removed from Jira Cloud; a newer version of this library may know its heir",
+    413: "too large, or the issue is full",
+}
+
+
+def refuse(response: Response, now: datetime) -> APIError:
+    """Return the typed error of an answer that is no 2xx."""
+    status = response.status
+    if _login_trouble(response):
+        return _login_error(response)
+    if 300 <= status < 400:
+        return _redirect_error(response)
+    envelope = _envelope(response)
+    kind = response.headers.get("RateLimit-Reason", "") if status == 429 else ""
+    return _class_of(status)(
+        _message(status, envelope),
+        vendor=VENDOR,
+        status=status,
+        kind=kind,
+        detail=envelope.detail,
+        request_id=response.request_id,
+        retry_after_s=pause_of(response.headers, now) if status in {429, 503} else None,
+        retryable=status in {429, 500, 502, 503, 504},
+    )
+
+
+def observe(response: Response, now: datetime) -> Observation | None:
+    """Return what the answer asks the client to slow down for."""
+    if response.status not in {429, 503}:
+        return None
+    pause_s = pause_of(response.headers, now)
+    if not pause_s:
+        return None
+    return Observation(
+        pause_s=pause_s, scope=scope_of(response.headers.get("RateLimit-Reason", ""))
+    )
+
+
+def read_json(
+    decoder: msgspec.json.Decoder[T],
+) -> Callable[[Response], tuple[T, Actual]]:
+    """Return a reader of 2xx answers whose body is JSON of one shape.
+
+    The reader raises `AuthFailed` on the anonymous trap and `AnswerMalformed` on any other body.
+    """
+
+    def read(response: Response) -> tuple[T, Actual]:
+        _trust(response)
+        try:
+            return decode(decoder, response.body), _settled(response)
+        except Undecodable as error:
+            raise _malformed(response, str(error)) from None
+
+    return read
+
+
+def read_nothing(response: Response) -> tuple[None, Actual]:
+    """Read a 2xx answer that says nothing but yes."""
+    _trust(response)
+    return None, _settled(response)
+
+
+def _settled(response: Response) -> Actual:
+    return Actual(
+        state="settled",
+        cost_pusd=0,
+        request_id=response.request_id,
+        latency_ms=response.latency_ms,
+    )
+
+
+def _trust(response: Response) -> None:
+    """Apply traps 1 and 3 to an answer that says yes."""
+    if _login_trouble(response):
+        raise _login_error(response)
+    if _is_html(response):
+        raise _malformed(response, "HTML; is the base URL Jira's own?")
+
+
+def _login_trouble(response: Response) -> bool:
+    reason = response.headers.get("X-Seraph-LoginReason", "")
+    return "AUTHENTICATED_FAILED" in reason or _wants_captcha(response)
+
+
+def _wants_captcha(response: Response) -> bool:
+    return "AUTHENTICATION_DENIED" in response.headers.get(
+        "X-Seraph-LoginReason", ""
+    ) or "CAPTCHA" in response.headers.get("X-Authentication-Denied-Reason", "")
+
+
+def _login_error(response: Response) -> AuthFailed:
+    captcha = _wants_captcha(response)
+    how = "wants a CAPTCHA: log in once in a browser" if captcha else "did not accept the login"
+    return AuthFailed(
+        f"Jira {how} (status {response.status})",
+        vendor=VENDOR,
+        status=response.status,
+        code=CAPTCHA if captcha else "",
+        detail=_envelope(response).detail,
+        request_id=response.request_id,
+    )
+
+
+def _redirect_error(response: Response) -> APIError:
+    """Redirects are never followed: a login page means auth, anything else a wrong address."""
+    to_login = "login" in response.headers.get("Location", "").lower()
+    kind: type[APIError] = AuthFailed if to_login else AnswerMalformed
+    where = "to a login page" if to_login else "elsewhere; check the base URL"
+    return kind(
+        f"Jira redirected {where} (status {response.status})",
+        vendor=VENDOR,
+        status=response.status,
+        request_id=response.request_id,
+    )
+
+
+def _class_of(status: int) -> type[APIError]:
+    known = _BY_STATUS.get(status)
+    if known is not None:
+        return known
+    return ServerFailed if status >= 500 else Rejected
+
+
+def _message(status: int, envelope: ErrorResponse) -> str:
+    fields = ", ".join(sorted(envelope.field_errors)[:10])
+    told = [_HINTS.get(status, ""), f"fields: {fields}" if fields else ""]
+    rest = "; ".join(part for part in told if part)
+    return f"Jira answered {status}" + (f": {rest}" if rest else "")
+
+
+def _envelope(response: Response) -> ErrorResponse:
+    """Read the error envelope; an empty, HTML or odd body gives an empty one."""
+    try:
+        return decode(_errors, response.body)
+    except Undecodable:
+        return ErrorResponse()
+
+
+def _malformed(response: Response, why: str) -> AnswerMalformed:
+    return AnswerMalformed(
+        f"Jira answered {response.status} with a body that cannot be read: {why}",
+        vendor=VENDOR,
+        status=response.status,
+        request_id=response.request_id,
+    )
+
+
+def _is_html(response: Response) -> bool:
+    return "html" in response.headers.get("Content-Type", "").lower()

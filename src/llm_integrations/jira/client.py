@@ -1,0 +1,59 @@
+"""The Jira client: one object, every call.
+
+In: calls with keys, JQL, Markdown. Out: typed values or typed errors. The calls live by subject in
+`issues`, `comments`, `search`, `projects`, `agile` and `admin`; this file only puts them on one
+connection.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from llm_integrations._core.clock import Clock
+from llm_integrations._core.http import Transport
+from llm_integrations.jira.admin import AdminCalls
+from llm_integrations.jira.agile import AgileCalls
+from llm_integrations.jira.comments import CommentCalls
+from llm_integrations.jira.config import JiraConfig
+from llm_integrations.jira.connection import Connection
+from llm_integrations.jira.issues import IssueCalls
+from llm_integrations.jira.projects import ProjectCalls
+from llm_integrations.jira.search import SearchCalls
+
+__all__ = ["JiraClient"]
+
+
+class JiraClient(IssueCalls, CommentCalls, SearchCalls, ProjectCalls, AgileCalls, AdminCalls):
+    """A typed async client for one Jira site, Cloud or Data Center.
+
+    Args:
+        config: where, who and how patient.
+        transport: what sends; by default an own connection pool, closed with the client.
+        clock: time and chance; tests move it by hand.
+
+    Example:
+        async with JiraClient(JiraConfig.from_env()) as jira:
+            issue = await jira.get_issue("ABC-1")
+            await jira.add_comment(issue.key, "Seen, **thank you**.")
+    """
+
+    def __init__(
+        self, config: JiraConfig, *, transport: Transport | None = None, clock: Clock | None = None
+    ) -> None:
+        self._connection = Connection(config, transport=transport, clock=clock)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections this client opened; safe to call twice."""
+        await self._connection.aclose()

@@ -1,0 +1,169 @@
+"""Comments: list, write, edit, delete, and the properties that mark them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from llm_integrations.errors import InvalidRequest, NotFound
+from llm_integrations.jira.connection import Connection
+from llm_integrations.jira.jql import issue_key
+from llm_integrations.jira.models import Comment
+from llm_integrations.jira.paging import Cursor, Page, items, next_offset
+from llm_integrations.jira.requests import Operation, properties
+
+__all__ = ["CommentCalls"]
+
+_COMMENTS: Final = "/rest/api/{api}/issue/{key}/comment"
+_PROPERTY: Final = "/rest/api/{api}/comment/{id}/properties/{name}"
+_PAGE: Final = 100
+
+
+class _Comments(msgspec.Struct, frozen=True, rename="camel"):
+    comments: tuple[Comment, ...] = ()
+    start_at: int = 0
+    total: int | None = None
+
+
+class _Property(msgspec.Struct, frozen=True):
+    value: object = None
+
+
+_comment: Final = msgspec.json.Decoder(Comment)
+_comments: Final = msgspec.json.Decoder(_Comments)
+_property: Final = msgspec.json.Decoder(_Property)
+
+
+class CommentCalls:
+    """The part of `JiraClient` about comments."""
+
+    _connection: Connection
+
+    async def get_comments(
+        self, issue_key_or_id: str, *, limit: int | None = None, newest_first: bool = False
+    ) -> list[Comment]:
+        """Return the comments of an issue over all pages, oldest first unless told."""
+        key = issue_key(issue_key_or_id)
+        size = _PAGE if limit is None else max(1, min(limit, _PAGE))
+
+        async def fetch(cursor: Cursor | None) -> Page[Comment]:
+            start = int(cursor or 0)
+            operation = Operation(
+                method="GET",
+                route=_COMMENTS,
+                path={"key": key},
+                query={
+                    "startAt": start,
+                    "maxResults": size,
+                    "orderBy": "-created" if newest_first else "created",
+                },
+            )
+            page = await self._connection.run(operation, _comments)
+            count = len(page.comments)
+            return Page(page.comments, next_offset(start, count, total=page.total, is_last=None))
+
+        return [comment async for comment in items(fetch, limit=limit)]
+
+    async def get_comment(self, issue_key_or_id: str, comment_id: str) -> Comment:
+        """Return one comment."""
+        operation = Operation(
+            method="GET",
+            route=f"{_COMMENTS}/{{id}}",
+            path={"key": issue_key(issue_key_or_id), "id": _number(comment_id)},
+        )
+        return await self._connection.run(operation, _comment)
+
+    async def add_comment(
+        self,
+        issue_key_or_id: str,
+        markdown: str,
+        *,
+        properties: Mapping[str, object] | None = None,
+    ) -> Comment:
+        """Write a comment and return it.
+
+        An unknown outcome is never sent again: look for the comment's mark first, a property set
+        in the same request, or a word in its text.
+
+        Raises:
+            InvalidRequest: the text is empty or longer than Jira stores.
+        """
+        key = issue_key(issue_key_or_id)
+        operation = Operation(
+            method="POST",
+            route=_COMMENTS,
+            path={"key": key},
+            body=await self._body(markdown, properties),
+            repeatable=False,
+            writes_to=key,
+        )
+        return await self._connection.run(operation, _comment)
+
+    async def update_comment(
+        self,
+        issue_key_or_id: str,
+        comment_id: str,
+        markdown: str,
+        *,
+        properties: Mapping[str, object] | None = None,
+    ) -> Comment:
+        """Replace a comment's text, and set the given properties, and return it."""
+        key = issue_key(issue_key_or_id)
+        operation = Operation(
+            method="PUT",
+            route=f"{_COMMENTS}/{{id}}",
+            path={"key": key, "id": _number(comment_id)},
+            body=await self._body(markdown, properties),
+            writes_to=key,
+        )
+        return await self._connection.run(operation, _comment)
+
+    async def delete_comment(self, issue_key_or_id: str, comment_id: str) -> None:
+        """Delete a comment."""
+        key = issue_key(issue_key_or_id)
+        await self._connection.run(
+            Operation(
+                method="DELETE",
+                route=f"{_COMMENTS}/{{id}}",
+                path={"key": key, "id": _number(comment_id)},
+                writes_to=key,
+            )
+        )
+
+    async def get_comment_property(self, comment_id: str, name: str) -> object | None:
+        """Return an entity property of a comment, None when it is not set."""
+        operation = Operation(
+            method="GET", route=_PROPERTY, path={"id": _number(comment_id), "name": name}
+        )
+        try:
+            return (await self._connection.run(operation, _property)).value
+        except NotFound:
+            return None
+
+    async def set_comment_property(self, comment_id: str, name: str, value: object) -> None:
+        """Set an entity property of a comment."""
+        await self._connection.run(
+            Operation(
+                method="PUT",
+                route=_PROPERTY,
+                path={"id": _number(comment_id), "name": name},
+                body=value,
+            )
+        )
+
+    async def _body(self, markdown: str, marks: Mapping[str, object] | None) -> dict[str, object]:
+        if not markdown.strip():
+            raise InvalidRequest("a comment needs text")
+        dialect = await self._connection.dialect()
+        body: dict[str, object] = {"body": dialect.rich(markdown)}
+        if marks:
+            body["properties"] = properties(marks)
+        return body
+
+
+def _number(comment_id: str) -> str:
+    if not (comment_id.isascii() and comment_id.isdigit()):
+        raise InvalidRequest("a comment is named by its numeric id")
+    return comment_id

@@ -1,0 +1,191 @@
+"""Issues: create, read, change, move along, delete; their labels, properties and meta."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from llm_integrations._core.codec import Raw
+from llm_integrations.errors import InvalidRequest, NotFound
+from llm_integrations.jira.connection import Connection
+from llm_integrations.jira.jql import issue_key
+from llm_integrations.jira.models import (
+    CreateIssueRequest,
+    Issue,
+    Transition,
+    UpdateIssueRequest,
+)
+from llm_integrations.jira.requests import Operation, create_body, labels, update_body
+
+__all__ = ["IssueCalls"]
+
+_ISSUE: Final = "/rest/api/{api}/issue/{key}"
+
+
+class _Transitions(msgspec.Struct, frozen=True):
+    transitions: tuple[Transition, ...] = ()
+
+
+class _Property(msgspec.Struct, frozen=True):
+    value: object = None
+
+
+_members: Final[msgspec.json.Decoder[dict[str, Raw]]] = msgspec.json.Decoder(dict[str, Raw])
+_transitions: Final = msgspec.json.Decoder(_Transitions)
+_property: Final = msgspec.json.Decoder(_Property)
+
+
+class IssueCalls:
+    """The part of `JiraClient` about single issues."""
+
+    _connection: Connection
+
+    async def create_issue(self, request: CreateIssueRequest) -> Issue:
+        """Create an issue and return its id and key; `get_issue` reads the rest.
+
+        Jira has no idempotency key for this, so an unknown outcome (`may_have_arrived`) is never
+        sent again: look for the issue first, by a property set in the same request.
+        """
+        body = create_body(request, await self._connection.dialect())
+        created = await self._connection.run(
+            Operation(method="POST", route="/rest/api/{api}/issue", body=body, repeatable=False),
+            _members,
+        )
+        return Issue(created)
+
+    async def get_issue(
+        self,
+        key_or_id: str,
+        *,
+        fields: Sequence[str] | None = None,
+        expand: Sequence[str] | None = None,
+        properties: Sequence[str] | None = None,
+    ) -> Issue:
+        """Return an issue; all fields unless named. A moved one comes under its new key.
+
+        Raises:
+            NotFound: it does not exist, or is not visible.
+        """
+        operation = Operation(
+            method="GET",
+            route=_ISSUE,
+            path={"key": issue_key(key_or_id)},
+            query={"fields": fields, "expand": expand, "properties": properties},
+        )
+        return Issue(await self._connection.run(operation, _members))
+
+    async def update_issue(self, key_or_id: str, request: UpdateIssueRequest) -> None:
+        """Change an issue.
+
+        Raises:
+            Conflict: somebody else changed it meanwhile.
+            Rejected: a field cannot be set; `detail` says which and why.
+        """
+        body = update_body(request, await self._connection.dialect())
+        query = {} if request.notify_users else {"notifyUsers": False}
+        # An `add` verb on anything but a set would be done twice by a second sending.
+        repeatable = not (request.update.keys() - {"labels", "components", "fixVersions"})
+        await self._connection.run(
+            _write("PUT", _ISSUE, key_or_id, query=query, body=body, repeatable=repeatable)
+        )
+
+    async def delete_issue(self, key_or_id: str, *, delete_subtasks: bool = False) -> None:
+        """Delete an issue; with subtasks Jira refuses unless told to delete them too."""
+        query = {"deleteSubtasks": True} if delete_subtasks else {}
+        await self._connection.run(_write("DELETE", _ISSUE, key_or_id, query=query))
+
+    async def assign_issue(self, key_or_id: str, user_id: str | None) -> None:
+        """Assign an issue (account id, on Data Center user name); None unassigns it."""
+        dialect = await self._connection.dialect()
+        route = f"{_ISSUE}/assignee"
+        await self._connection.run(_write("PUT", route, key_or_id, body=dialect.user(user_id)))
+
+    async def add_labels(self, key_or_id: str, added: Sequence[str]) -> None:
+        """Add labels and leave the others alone.
+
+        Raises:
+            InvalidRequest: there is none, or one holds white space.
+        """
+        verbs = [{"add": label} for label in labels(added)]
+        if not verbs:
+            raise InvalidRequest("no labels to add")
+        await self._connection.run(
+            _write("PUT", _ISSUE, key_or_id, body={"update": {"labels": verbs}})
+        )
+
+    async def get_transitions(self, key_or_id: str) -> list[Transition]:
+        """Return the ways out of the issue's status, for this account, now."""
+        operation = Operation(
+            method="GET", route=f"{_ISSUE}/transitions", path={"key": issue_key(key_or_id)}
+        )
+        return list((await self._connection.run(operation, _transitions)).transitions)
+
+    async def transition_issue(
+        self,
+        key_or_id: str,
+        transition_id: str,
+        *,
+        fields: Mapping[str, object] | None = None,
+        update: Mapping[str, Sequence[Mapping[str, object]]] | None = None,
+    ) -> None:
+        """Move an issue along; only fields on the transition's screen are taken."""
+        body: dict[str, object] = {"transition": {"id": transition_id}}
+        if fields or update:
+            change = UpdateIssueRequest(fields=fields or {}, update=update or {})
+            body |= update_body(change, await self._connection.dialect())
+        route = f"{_ISSUE}/transitions"
+        await self._connection.run(_write("POST", route, key_or_id, body=body, repeatable=False))
+
+    async def get_issue_property(self, key_or_id: str, name: str) -> object | None:
+        """Return an entity property of an issue, None when it is not set."""
+        operation = Operation(
+            method="GET",
+            route=f"{_ISSUE}/properties/{{name}}",
+            path={"key": issue_key(key_or_id), "name": _property_name(name)},
+        )
+        try:
+            return (await self._connection.run(operation, _property)).value
+        except NotFound:
+            return None
+
+    async def set_issue_property(self, key_or_id: str, name: str, value: object) -> None:
+        """Set an entity property of an issue, any JSON up to 32,768 characters."""
+        route = f"{_ISSUE}/properties/{{name}}"
+        path = {"name": _property_name(name)}
+        await self._connection.run(_write("PUT", route, key_or_id, path=path, body=value))
+
+    async def delete_issue_property(self, key_or_id: str, name: str) -> None:
+        """Remove an entity property of an issue."""
+        route = f"{_ISSUE}/properties/{{name}}"
+        path = {"name": _property_name(name)}
+        await self._connection.run(_write("DELETE", route, key_or_id, path=path))
+
+
+def _write(
+    method: str,
+    route: str,
+    key_or_id: str,
+    *,
+    path: Mapping[str, str] | None = None,
+    query: Mapping[str, bool] | None = None,
+    body: object = None,
+    repeatable: bool = True,
+) -> Operation:
+    key = issue_key(key_or_id)
+    return Operation(
+        method=method,
+        route=route,
+        path={"key": key, **(path or {})},
+        query=query or {},
+        body=body,
+        repeatable=repeatable,
+        writes_to=key,
+    )
+
+
+def _property_name(name: str) -> str:
+    if not 0 < len(name) <= 255:
+        raise InvalidRequest("a property's name has 1 to 255 characters")
+    return name

@@ -1,0 +1,245 @@
+"""Markdown to ADF blocks. Pure; nesting is bounded, so no text can exhaust the stack.
+
+In: Markdown as people and models write it: headings, paragraphs, nested lists, fenced code,
+quotes, rules, tables, and `inline`. Out: nodes that are valid under Atlassian's schema where they
+stand. Must not: fail; whatever is no Markdown is text.
+
+ADF allows less nesting than Markdown. What may not stand where it stands is made to fit: a heading
+in a list becomes a strong paragraph, a quote in a quote loses its inner frame, a table in a list
+becomes one paragraph a row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, cast
+
+from llm_integrations.jira.inline import Node, parse_inline
+
+__all__ = ["parse_blocks"]
+
+MAX_DEPTH: Final = 8
+
+_FENCE: Final = re.compile(r" {0,3}(`{3,}|~{3,})[ \t]*([^`\s]*)[^`]*$")
+_HEADING: Final = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
+_RULE: Final = re.compile(r" {0,3}([-*_])[ \t]*(?:\1[ \t]*){2,}$")
+_QUOTE: Final = re.compile(r" {0,3}> ?")
+_ITEM: Final = re.compile(r"( {0,3})([-*+]|[0-9]{1,9}[.)])(?:( {1,4})(?=\S)|[ \t]*$|[ \t]+)")
+_TABLE_RULE: Final = re.compile(r" {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$")
+_CELL_EDGE: Final = re.compile(r"(?<!\\)(?:\\\\)*\|")
+_UNSTORABLE: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+
+_IN_LIST: Final = frozenset({"paragraph", "bulletList", "orderedList", "codeBlock"})
+_IN_QUOTE: Final = _IN_LIST
+
+
+def parse_blocks(text: str) -> list[Node]:
+    """Return the block nodes of a Markdown text."""
+    clean = _UNSTORABLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    return list(_blocks(clean.expandtabs(4).split("\n"), 0))
+
+
+def _blocks(lines: list[str], depth: int) -> Iterator[Node]:
+    """Cut lines into blocks; below the deepest level everything is a paragraph."""
+    position = 0
+    while position < len(lines):
+        if not lines[position].strip():
+            position += 1
+            continue
+        taken, nodes = _block(lines, position, depth)
+        yield from nodes
+        position = taken
+
+
+def _block(lines: list[str], start: int, depth: int) -> tuple[int, list[Node]]:
+    """Read the block that begins at `start`; return where the next one may begin."""
+    line = lines[start]
+    if fence := _FENCE.match(line):
+        return _code(lines, start, fence)
+    if heading := _HEADING.match(line):
+        return start + 1, [_heading(len(heading[1]), heading[2] or "")]
+    if _RULE.match(line):
+        return start + 1, [{"type": "rule"}]
+    if depth < MAX_DEPTH and _QUOTE.match(line):
+        return _quote(lines, start, depth)
+    if depth < MAX_DEPTH and _ITEM.match(line):
+        return _list(lines, start, depth)
+    if _is_table(lines, start):
+        return _table(lines, start)
+    return _paragraph(lines, start, depth)
+
+
+def _code(lines: list[str], start: int, fence: re.Match[str]) -> tuple[int, list[Node]]:
+    mark = fence[1]
+    closing = re.compile(rf" {{0,3}}{re.escape(mark[0])}{{{len(mark)},}}[ \t]*$")
+    end = start + 1
+    while end < len(lines) and not closing.match(lines[end]):
+        end += 1
+    node: Node = {"type": "codeBlock"}
+    if fence[2]:
+        node["attrs"] = {"language": fence[2]}
+    code = "\n".join(lines[start + 1 : end])
+    if code:
+        node["content"] = [{"type": "text", "text": code}]
+    return min(end + 1, len(lines)), [node]
+
+
+def _heading(level: int, text: str) -> Node:
+    return {"type": "heading", "attrs": {"level": level}, "content": parse_inline(text.strip())}
+
+
+def _quote(lines: list[str], start: int, depth: int) -> tuple[int, list[Node]]:
+    end = start
+    inner: list[str] = []
+    while end < len(lines) and (mark := _QUOTE.match(lines[end])):
+        inner.append(lines[end][mark.end() :])
+        end += 1
+    content = list(_fitted(_blocks(inner, depth + 1), _IN_QUOTE))
+    return end, [{"type": "blockquote", "content": content}] if content else []
+
+
+def _list(lines: list[str], start: int, depth: int) -> tuple[int, list[Node]]:
+    """Read items of one kind; an item goes on while lines are indented or blank between."""
+    first = _marker(lines[start])
+    items: list[Node] = []
+    position = start
+    while position < len(lines) and (item := _ITEM.match(lines[position])):
+        if _RULE.match(lines[position]) or _marker(lines[position])[0] != first[0]:
+            break
+        width = item.end() if item[3] else len(item[1]) + len(item[2]) + 1
+        inner = [lines[position][width:]]
+        position += 1
+        while position < len(lines) and _continues(lines, position, width, inner):
+            inner.append(lines[position][min(width, _indent(lines[position])) :])
+            position += 1
+        content = list(_fitted(_blocks(inner, depth + 1), _IN_LIST))
+        items.append({"type": "listItem", "content": content or [{"type": "paragraph"}]})
+    if first[0] in "-*+":
+        return position, [{"type": "bulletList", "content": items}]
+    return position, [{"type": "orderedList", "attrs": {"order": first[1]}, "content": items}]
+
+
+def _marker(line: str) -> tuple[str, int]:
+    """Return the kind of an item's marker (its last character) and its number."""
+    found = cast("re.Match[str]", _ITEM.match(line))[2]
+    return found[-1], int(found[:-1] or 0)
+
+
+def _continues(lines: list[str], position: int, width: int, inner: list[str]) -> bool:
+    line = lines[position]
+    if not line.strip():
+        following = lines[position + 1] if position + 1 < len(lines) else ""
+        return bool(following.strip()) and _indent(following) >= width
+    if _indent(line) >= width:
+        return True
+    lazy = bool(inner[-1].strip()) and not _FENCE.match(inner[0])
+    return lazy and not _starts_block(line)
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))
+
+
+def _starts_block(line: str) -> bool:
+    return any(rule.match(line) for rule in (_FENCE, _HEADING, _RULE, _QUOTE, _ITEM))
+
+
+def _is_table(lines: list[str], start: int) -> bool:
+    return (
+        "|" in lines[start]
+        and start + 1 < len(lines)
+        and "|" in lines[start + 1]
+        and _TABLE_RULE.match(lines[start + 1]) is not None
+    )
+
+
+def _table(lines: list[str], start: int) -> tuple[int, list[Node]]:
+    header = _cells(lines[start])
+    rows = [_row(header, "tableHeader")]
+    end = start + 2
+    while end < len(lines) and "|" in lines[end]:
+        cells = [*_cells(lines[end]), *[""] * len(header)][: len(header)]
+        rows.append(_row(cells, "tableCell"))
+        end += 1
+    return end, [{"type": "table", "content": rows}]
+
+
+def _row(cells: list[str], kind: str) -> Node:
+    return {
+        "type": "tableRow",
+        "content": [{"type": kind, "content": [_text_block(cell)]} for cell in cells],
+    }
+
+
+def _cells(line: str) -> list[str]:
+    """Split a row at its bars; an escaped bar belongs to the cell."""
+    line = line.strip().removeprefix("|")
+    cells: list[str] = []
+    start = 0
+    for edge in _CELL_EDGE.finditer(line):
+        cells.append(line[start : edge.end() - 1].strip())
+        start = edge.end()
+    if line[start:].strip() or not cells:
+        cells.append(line[start:].strip())
+    return cells
+
+
+def _paragraph(lines: list[str], start: int, depth: int) -> tuple[int, list[Node]]:
+    end = start + 1
+    while end < len(lines) and lines[end].strip() and not _ends_paragraph(lines, end, depth):
+        end += 1
+    text = "\n".join(line.lstrip(" ") for line in lines[start:end]).rstrip()
+    return end, [_text_block(text)] if text else []
+
+
+def _ends_paragraph(lines: list[str], position: int, depth: int) -> bool:
+    """An ordered list interrupts a paragraph only when it starts with 1, as in CommonMark."""
+    line = lines[position]
+    if depth >= MAX_DEPTH and (_QUOTE.match(line) or _ITEM.match(line)):
+        return False
+    item = _ITEM.match(line)
+    if item and item[2][0].isdigit() and int(item[2][:-1]) != 1:
+        return _is_table(lines, position)
+    return _starts_block(line) or _is_table(lines, position)
+
+
+def _text_block(text: str) -> Node:
+    content = parse_inline(text)
+    return {"type": "paragraph", "content": content} if content else {"type": "paragraph"}
+
+
+def _fitted(nodes: Iterable[Node], allowed: frozenset[str]) -> Iterator[Node]:
+    """Make blocks fit a place that allows only some kinds."""
+    for node in nodes:
+        kind = node["type"]
+        content = cast("list[Node]", node.get("content", []))
+        if kind in allowed:
+            yield node
+        elif kind == "heading":
+            yield {"type": "paragraph", "content": [_strong(child) for child in content]}
+        elif kind == "rule":
+            yield _text_block("\\-\\-\\-")
+        elif kind == "table":
+            for row in content:
+                yield {"type": "paragraph", "content": _joined(row)}
+        else:
+            yield from _fitted(content, allowed)
+
+
+def _strong(node: Node) -> Node:
+    marks = cast("list[Mapping[str, object]]", node.get("marks", []))
+    if node["type"] != "text" or any(mark["type"] in {"strong", "code"} for mark in marks):
+        return node
+    return {**node, "marks": [*marks, {"type": "strong"}]}
+
+
+def _joined(row: Node) -> list[Node]:
+    """Return the inline nodes of a table row, cells set apart by a bar."""
+    nodes: list[Node] = []
+    for cell in cast("list[Node]", row["content"]):
+        if nodes:
+            nodes.append({"type": "text", "text": " | "})
+        for block in cast("list[Node]", cell["content"]):
+            nodes.extend(cast("list[Node]", block.get("content", [])))
+    return nodes or [{"type": "text", "text": "|"}]

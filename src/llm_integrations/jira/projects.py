@@ -1,0 +1,171 @@
+"""Projects and what an instance offers: issue types, priorities, fields, accounts."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from llm_integrations._core.codec import Raw
+from llm_integrations.errors import AuthFailed
+from llm_integrations.jira.connection import Connection
+from llm_integrations.jira.jql import project_key
+from llm_integrations.jira.models import (
+    FieldInfo,
+    IssueType,
+    Priority,
+    Project,
+    ServerInfo,
+    User,
+)
+from llm_integrations.jira.paging import Cursor, Page, items, next_offset
+from llm_integrations.jira.requests import Operation
+
+__all__ = ["ProjectCalls"]
+
+_META: Final = "/rest/api/{api}/issue/createmeta/{project}/issuetypes"
+
+
+class _Projects(msgspec.Struct, frozen=True, rename="camel"):
+    values: tuple[Project, ...] = ()
+    start_at: int = 0
+    total: int | None = None
+    is_last: bool | None = None
+
+
+class _IssueTypes(msgspec.Struct, frozen=True, rename="camel"):
+    """Create meta: Cloud and Data Center name the same list differently."""
+
+    issue_types: tuple[IssueType, ...] = ()
+    values: tuple[IssueType, ...] = ()
+    start_at: int = 0
+    total: int | None = None
+    is_last: bool | None = None
+
+
+class CreateField(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A field one can set when creating an issue of a type."""
+
+    field_id: str = ""
+    name: str = ""
+    required: bool = False
+    has_default_value: bool = False
+    operations: tuple[str, ...] = ()
+    schema: Raw = Raw(b"null")
+    allowed_values: Raw = Raw(b"null")
+
+
+class _CreateFields(msgspec.Struct, frozen=True, rename="camel"):
+    fields: tuple[CreateField, ...] = ()
+    values: tuple[CreateField, ...] = ()
+    start_at: int = 0
+    total: int | None = None
+    is_last: bool | None = None
+
+
+_project: Final = msgspec.json.Decoder(Project)
+_project_page: Final = msgspec.json.Decoder(_Projects)
+_project_list: Final[msgspec.json.Decoder[list[Project]]] = msgspec.json.Decoder(list[Project])
+_types: Final = msgspec.json.Decoder(_IssueTypes)
+_create_fields: Final = msgspec.json.Decoder(_CreateFields)
+_priorities: Final[msgspec.json.Decoder[list[Priority]]] = msgspec.json.Decoder(list[Priority])
+_fields: Final[msgspec.json.Decoder[list[FieldInfo]]] = msgspec.json.Decoder(list[FieldInfo])
+_user: Final = msgspec.json.Decoder(User)
+
+
+class ProjectCalls:
+    """The part of `JiraClient` about projects and the instance itself."""
+
+    _connection: Connection
+
+    async def get_projects(self) -> list[Project]:
+        """Return all projects this account sees."""
+        if not (await self._connection.dialect()).is_cloud:
+            operation = Operation(method="GET", route="/rest/api/{api}/project")
+            return await self._connection.run(operation, _project_list)
+
+        async def fetch(cursor: Cursor | None) -> Page[Project]:
+            start = int(cursor or 0)
+            operation = Operation(
+                method="GET",
+                route="/rest/api/{api}/project/search",
+                query={"startAt": start, "maxResults": 100},
+            )
+            page = await self._connection.run(operation, _project_page)
+            after = next_offset(start, len(page.values), total=page.total, is_last=page.is_last)
+            return Page(page.values, after)
+
+        return [project async for project in items(fetch)]
+
+    async def get_project(self, key_or_id: str) -> Project:
+        """Return a project with its components, versions and issue types."""
+        operation = Operation(
+            method="GET",
+            route="/rest/api/{api}/project/{project}",
+            path={"project": project_key(key_or_id)},
+        )
+        return await self._connection.run(operation, _project)
+
+    async def get_create_types(self, project: str) -> list[IssueType]:
+        """Return the issue types this account may create in a project."""
+
+        async def fetch(cursor: Cursor | None) -> Page[IssueType]:
+            start = int(cursor or 0)
+            page = await self._connection.run(_meta_page(project, start), _types)
+            found = page.issue_types or page.values
+            after = next_offset(start, len(found), total=page.total, is_last=page.is_last)
+            return Page(found, after)
+
+        return [kind async for kind in items(fetch)]
+
+    async def get_create_fields(self, project: str, issue_type_id: str) -> list[CreateField]:
+        """Return the fields to create an issue of a type, with their allowed values."""
+
+        async def fetch(cursor: Cursor | None) -> Page[CreateField]:
+            start = int(cursor or 0)
+            page = await self._connection.run(
+                _meta_page(project, start, issue_type_id), _create_fields
+            )
+            found = page.fields or page.values
+            after = next_offset(start, len(found), total=page.total, is_last=page.is_last)
+            return Page(found, after)
+
+        return [one async for one in items(fetch)]
+
+    async def get_priorities(self) -> list[Priority]:
+        """Return the instance's priorities, highest first."""
+        operation = Operation(method="GET", route="/rest/api/{api}/priority")
+        return await self._connection.run(operation, _priorities)
+
+    async def get_fields(self) -> list[FieldInfo]:
+        """Return all fields of the instance, custom ones included."""
+        operation = Operation(method="GET", route="/rest/api/{api}/field")
+        return await self._connection.run(operation, _fields)
+
+    async def myself(self) -> User:
+        """Return the account these credentials belong to; the check that a login works.
+
+        Raises:
+            AuthFailed: the credentials are not accepted, or were taken for nobody's.
+        """
+        operation = Operation(method="GET", route="/rest/api/{api}/myself")
+        user = await self._connection.run(operation, _user)
+        if user.id is None:
+            raise AuthFailed("Jira answered without saying who we are", vendor="jira", status=200)
+        return user
+
+    async def server_info(self) -> ServerInfo:
+        """Return what the instance says of itself: kind, version, address."""
+        return await self._connection.server_info()
+
+
+def _meta_page(project: str, start: int, issue_type_id: str | None = None) -> Operation:
+    path = {"project": project_key(project)}
+    if issue_type_id is not None:
+        path["type"] = issue_type_id
+    return Operation(
+        method="GET",
+        route=_META if issue_type_id is None else f"{_META}/{{type}}",
+        path=path,
+        query={"startAt": start, "maxResults": 50},
+    )

@@ -1,0 +1,194 @@
+"""Jira's wiki markup, the rich text of Data Center and of every webhook body. Pure.
+
+In: Markdown to write, wiki markup to read. Out: the other one. Must not: fail on any text. Reading
+is by line and keeps what it does not know as it stands.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from llm_integrations.errors import InvalidRequest
+from llm_integrations.jira import adf
+
+__all__ = ["from_adf", "from_markdown", "to_markdown"]
+
+_SPECIAL: Final = re.compile(r"([{}\[\]*_|!]|(?<!\w)[-+^~]|[-+^~](?!\w))")
+_MARKS: Final = {"strong": "*", "em": "_", "strike": "-", "underline": "+"}
+
+_HEADING: Final = re.compile(r"h([1-6])\.\s+(.*)")
+_ITEM: Final = re.compile(r"([*#-]{1,8})\s+(.*)")
+_CODE: Final = re.compile(r"\{(code|noformat)(?::([^}]*))?\}")
+_LINK: Final = re.compile(r"\[(?:([^\]|\n]{1,1000})\|)?((?:https?://|mailto:)[^\]\s|]{1,2000})\]")
+_MENTION: Final = re.compile(r"\[~(?:accountid:)?([^\]\s]{1,200})\]")
+_STRONG: Final = re.compile(r"(?<![\w*\\])\*(?=\S)([^*\n]{1,2000}?)(?<=\S)\*(?![\w*])")
+_EM: Final = re.compile(r"(?<![\w_\\])_(?=\S)([^_\n]{1,2000}?)(?<=\S)_(?![\w_])")
+_STRIKE: Final = re.compile(r"(?<![\w\-\\])-(?=\S)([^-\n]{1,2000}?)(?<=\S)-(?![\w-])")
+_MONO: Final = re.compile(r"\{\{([^}\n]{1,2000})\}\}")
+_COLOR: Final = re.compile(r"\{color(?::[^}\n]{1,40})?\}")
+_ESCAPE: Final = re.compile(r"\\([{}\[\]*_|!\-+^~#])")
+
+Adf = Mapping[str, object]
+
+
+def from_markdown(text: str) -> str:
+    """Return Markdown as wiki markup.
+
+    Raises:
+        InvalidRequest: it is longer than Jira stores (32,767 characters).
+    """
+    markup = from_adf(adf.from_markdown(text))
+    if len(markup) > adf.TEXT_LIMIT:
+        raise InvalidRequest(
+            f"the text needs {len(markup)} characters; Jira stores {adf.TEXT_LIMIT}"
+        )
+    return markup
+
+
+def from_adf(doc: Adf) -> str:
+    """Return an ADF document as wiki markup."""
+    return "\n\n".join(filter(None, (_block(node, "") for node in _content(doc))))
+
+
+def to_markdown(text: str) -> str:
+    """Return wiki markup as Markdown."""
+    return "\n".join(_lines(text.replace("\r\n", "\n").split("\n")))
+
+
+def _content(node: Adf) -> list[Adf]:
+    content = node.get("content")
+    return (
+        [child for child in content if isinstance(child, Mapping)]
+        if isinstance(content, list)
+        else []
+    )
+
+
+def _block(node: Adf, bullets: str) -> str:
+    attrs = node.get("attrs")
+    attrs = attrs if isinstance(attrs, Mapping) else {}
+    match node.get("type"):
+        case "paragraph":
+            return _inline(_content(node))
+        case "heading":
+            return f"h{attrs.get('level', 1)}. {_inline(_content(node))}"
+        case "rule":
+            return "----"
+        case "codeBlock":
+            language = attrs.get("language")
+            code = "".join(str(child.get("text", "")) for child in _content(node))
+            # {code} inside would end the block early; nothing escapes it there.
+            code = code.replace("{code", "{ code")
+            return f"{{code{f':{language}' if language else ''}}}\n{code}\n{{code}}"
+        case "blockquote":
+            inner = "\n\n".join(_block(child, "") for child in _content(node))
+            return f"{{quote}}\n{inner}\n{{quote}}"
+        case "bulletList" | "orderedList":
+            deeper = bullets + ("*" if node.get("type") == "bulletList" else "#")
+            return "\n".join(_item(item, deeper) for item in _content(node))
+        case "table":
+            return "\n".join(_row(row) for row in _content(node))
+        case _:
+            return _inline([node]) or "\n\n".join(_block(child, "") for child in _content(node))
+
+
+def _item(item: Adf, bullets: str) -> str:
+    first, *rest = _content(item) or [{}]
+    is_list = first.get("type") in {"bulletList", "orderedList"}
+    head = "" if is_list else _block(first, bullets)
+    lines = [f"{bullets} {head}".rstrip()]
+    lines += [_block(child, bullets) for child in ([first, *rest] if is_list else rest)]
+    return "\n".join(lines)
+
+
+def _row(row: Adf) -> str:
+    cells = _content(row)
+    bar = "||" if cells and all(cell.get("type") == "tableHeader" for cell in cells) else "|"
+    texts = (" ".join(_block(block, "") for block in _content(cell)) or " " for cell in cells)
+    return bar + bar.join(text.replace("\n", " ") for text in texts) + bar
+
+
+def _inline(nodes: Sequence[Adf]) -> str:
+    return "".join(_inline_node(node) for node in nodes)
+
+
+def _inline_node(node: Adf) -> str:
+    kind = node.get("type")
+    if kind == "hardBreak":
+        return "\n"
+    if kind != "text":
+        return _SPECIAL.sub(r"\\\1", adf.to_text({"content": [node]}))
+    text = str(node.get("text", ""))
+    marks = node.get("marks")
+    return _with_marks(text, marks if isinstance(marks, list) else [])
+
+
+def _with_marks(text: str, marks: Iterable[object]) -> str:
+    """Wrap text in its marks, white space left outside where it would break them."""
+    kinds = {str(mark.get("type")): mark for mark in marks if isinstance(mark, Mapping)}
+    body = text.strip()
+    if not body:
+        return text
+    lead, tail = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
+    escaped = _SPECIAL.sub(r"\\\1", body)
+    rendered = f"{{{{{escaped}}}}}" if "code" in kinds else escaped
+    for kind, sign in _MARKS.items():
+        if kind in kinds:
+            rendered = f"{sign}{rendered}{sign}"
+    link = kinds.get("link")
+    attrs = link.get("attrs") if link else None
+    if isinstance(attrs, Mapping):
+        rendered = f"[{rendered}|{attrs.get('href', '')}]"
+    return f"{lead}{rendered}{tail}"
+
+
+def _lines(lines: Iterable[str]) -> Iterable[str]:
+    """Read line by line; inside {code} and {noformat} nothing is markup."""
+    in_code = in_quote = False
+    for line in lines:
+        fence = _CODE.search(line)
+        if fence and (in_code or line.strip() == fence[0]):
+            in_code = not in_code
+            language = (fence[2] or "").partition("|")[0]
+            yield f"```{language if in_code and '=' not in language else ''}"
+        elif in_code:
+            yield line
+        elif line.strip() == "{quote}":
+            in_quote = not in_quote
+        else:
+            yield ("> " if in_quote else "") + _line(line)
+    if in_code:
+        yield "```"
+
+
+def _line(line: str) -> str:
+    stripped = line.strip()
+    if heading := _HEADING.fullmatch(stripped):
+        return f"{'#' * int(heading[1])} {_spans(heading[2])}"
+    if stripped == "----":
+        return "---"
+    if stripped.startswith("bq. "):
+        return f"> {_spans(stripped[4:])}"
+    if item := _ITEM.fullmatch(stripped):
+        marker = "1." if item[1][-1] == "#" else "-"
+        return f"{'   ' * (len(item[1]) - 1)}{marker} {_spans(item[2])}"
+    if stripped.startswith("||") and stripped.endswith("||") and len(stripped) > 4:
+        cells = [_spans(cell.strip()) for cell in stripped[2:-2].split("||")]
+        return f"| {' | '.join(cells)} |\n|{' --- |' * len(cells)}"
+    return _spans(line)
+
+
+def _spans(text: str) -> str:
+    """Rewrite the marks of one line."""
+    text = _COLOR.sub("", text)
+    text = _MENTION.sub(r"@\1", text)
+    text = _LINK.sub(
+        lambda found: f"[{found[1]}]({found[2]})" if found[1] else f"<{found[2]}>", text
+    )
+    text = _STRONG.sub("\x00\\1\x00", text)
+    text = _EM.sub(r"*\1*", text).replace("\x00", "**")
+    text = _STRIKE.sub(r"~~\1~~", text)
+    text = _MONO.sub(r"`\1`", text)
+    return _ESCAPE.sub(r"\\\1", text)
