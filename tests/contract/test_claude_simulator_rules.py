@@ -1,6 +1,8 @@
 """The simulated model's rules: schemas obeyed, evidence weighed, injected orders followed."""
 
+import base64
 import json
+import struct
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from llm_integrations.simulators.anthropic.errors import ApiError
 from llm_integrations.simulators.anthropic.obeying import Reading, obey
 from llm_integrations.simulators.anthropic.reading import (
     choose,
+    excerpt,
     find_injection,
     mentioned,
     named_tools,
@@ -282,3 +285,70 @@ def test_tools_are_named_in_several_ways() -> None:
     assert named_tools(names, "Please use the `get_weather` tool") == ["get_weather"]
     assert named_tools(names, "use get, then use send-mail") == ["get", "send-mail"]
     assert named_tools(names, "get_weather is a tool") == []
+
+
+def test_a_string_tells_what_the_text_says_of_its_property() -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "decisions": {"type": "array", "items": {"type": "string"}},
+            "state": {"type": "string"},
+        },
+        "additionalProperties": False,
+    }
+    text = "<ticket>\nThe pump leaks.\n\nA decision was made: replace it.\n</ticket>"
+
+    assert obey(schema, Reading(text=text)) == {
+        "decisions": ["Simulated answer: A decision was made: replace it."],
+        "state": "Simulated answer: The pump leaks. A decision was made: replace it.",
+    }
+
+
+def test_bounds_that_tools_may_set_are_kept() -> None:
+    schema = {
+        "allOf": [
+            {
+                "type": "object",
+                "properties": {"count": {"type": "integer", "minimum": 3, "maximum": 9}},
+                "required": ["count"],
+            },
+            {
+                "properties": {
+                    "short": {"type": "string", "maxLength": 4},
+                    "long": {"type": "string", "minLength": 60},
+                    "two": {"type": "array", "items": {"enum": ["a", "b", "c"]}, "minItems": 2},
+                    "one": {"type": "array", "items": {"enum": ["a", "b"]}, "maxItems": 1},
+                    "any": {"type": "array", "minItems": 1},
+                },
+                "required": ["short"],
+            },
+        ]
+    }
+    value: Json = obey(schema, Reading(text="a b, count: 12"))
+
+    assert value["count"] == 9
+    assert len(value["short"]) == 4
+    assert len(value["long"]) >= 60
+    assert (value["two"], value["one"], value["any"]) == (["a", "b"], ["a"], [None])
+
+
+def test_long_texts_are_shortened_between_words() -> None:
+    assert len(excerpt("word " * 100)) < 170
+    assert len(excerpt("w" * 300)) < 170
+    assert excerpt("word " * 100).endswith("word ...")
+
+
+def png(width: int, height: int) -> dict[str, str]:
+    header = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", width, height)
+    return {"type": "base64", "data": base64.b64encode(header).decode()}
+
+
+def test_images_and_pdfs_cost_by_size_and_pages() -> None:
+    rule = TokenRule(0)
+    pages = base64.b64encode(b"/Type /Pages /Type /Page /Type/Page").decode()
+
+    assert rule.image(png(280, 56), 1_568) == 20
+    assert rule.image(png(9_000, 9_000), 1_568) == 1_568
+    assert rule.image({"type": "url", "url": "https://example.com/a.png"}, 4_784) == 4_784
+    assert rule.image({"type": "base64", "data": "!"}, 1_568) == 1_568
+    assert rule.pdf({"type": "base64", "data": pages}) == 2 * rule.pdf({"type": "url"})

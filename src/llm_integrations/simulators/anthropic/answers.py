@@ -227,7 +227,7 @@ def _text(body: Mapping[str, object], prompt: Prompt, reading: Reading) -> str:
     if isinstance(form, dict):
         return compact_json(obey(form["schema"], reading))
     if reading.order is not None:
-        return reading.sentence
+        return reading.sentence()
     wanted = _WORDS_WANTED.search(prompt.last_user_text)
     if wanted is not None:
         return " ".join(["Simulated answer:", *(f"word{at}" for at in range(int(wanted[1])))])

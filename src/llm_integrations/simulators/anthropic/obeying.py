@@ -1,7 +1,8 @@
 """Makes a value that obeys a JSON schema, from the words of a text.
 
 Enum: the member the text supports (`reading.choose`). Array of enums: the members it names.
-String: "Simulated answer: ..." with the beginning of the text, or an example of its format.
+String: "Simulated answer: ..." with a sentence of the text, one that shares a word with the
+property's name where there is one, else the beginning; or an example of its format.
 Number: the one after the property's name in the text, else its lower bound, else 0. Boolean: true
 where the text says "NAME: yes" or "NAME: true". Every declared property is filled, optional ones
 until the schema nests deeper than `_FILL_OPTIONAL_TO`; nothing undeclared is added. Where the
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from llm_integrations.simulators.anthropic.errors import ApiError
-from llm_integrations.simulators.anthropic.reading import choose, excerpt, mentioned, words
+from llm_integrations.simulators.anthropic.reading import choose, mentioned, sentence_about, words
 from llm_integrations.simulators.anthropic.schema_rules import MAX_DEPTH, Schema
 
 __all__ = ["Reading", "obey"]
@@ -42,10 +43,10 @@ class Reading:
     text: str
     order: str | None = None
 
-    @property
-    def sentence(self) -> str:
-        """The free text of an answer."""
-        return f"Simulated answer: {self.order or excerpt(self.text) or 'nothing was asked'}"
+    def sentence(self, name: str = "") -> str:
+        """Return the free text of an answer, about a property where the text tells of it."""
+        said = self.order or sentence_about(name, self.text) or "nothing was asked"
+        return f"Simulated answer: {said}"
 
 
 def obey(schema: Schema, reading: Reading) -> object:
@@ -82,7 +83,7 @@ class _Obedient:
             case "array":
                 return self._array(schema, name, depth)
             case "string":
-                return self._string(schema)
+                return self._string(schema, name)
             case "integer":
                 return math.ceil(self._number(schema, name))
             case "number":
@@ -155,11 +156,11 @@ class _Obedient:
                 found.append(member)
         return found
 
-    def _string(self, schema: Schema) -> str:
+    def _string(self, schema: Schema, name: str) -> str:
         form = schema.get("format")
         if isinstance(form, str) and form in _FORMATS:
             return _FORMATS[form]
-        text = self._reading.sentence
+        text = self._reading.sentence(name)
         most, least = schema.get("maxLength"), schema.get("minLength")
         if isinstance(most, int):
             text = text[:most]

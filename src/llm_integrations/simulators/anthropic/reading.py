@@ -13,7 +13,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-__all__ = ["choose", "excerpt", "find_injection", "mentioned", "named_tools", "words"]
+__all__ = [
+    "choose",
+    "excerpt",
+    "find_injection",
+    "mentioned",
+    "named_tools",
+    "sentence_about",
+    "words",
+]
 
 _WORD: Final = re.compile(r"[^\W_]+")
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -33,7 +41,7 @@ _NEUTRAL: Final = frozenset({
 _SIGNS: Final[Mapping[str, tuple[str, ...]]] = {
     "bug": ("crash", "crashes", "error", "errors", "exception", "traceback", "broken", "fails",
             "failed", "failure", "wrong", "regression", "stacktrace", "freezes", "hangs"),
-    "story": ("feature", "want", "wish", "would", "user", "ability"),
+    "story": ("feature", "want", "wish", "ability", "allow"),
     "improvement": ("faster", "improve", "better", "slow", "nicer", "simplify"),
     "highest": ("outage", "urgent", "asap", "production", "breach", "emergency"),
     "blocker": ("outage", "blocks", "blocked", "blocking", "emergency"),
@@ -49,6 +57,9 @@ _SIGNS: Final[Mapping[str, tuple[str, ...]]] = {
 }  # fmt: skip
 _NAMED: Final = 3
 _EXCERPT_CHARS: Final = 160
+_TAG: Final = re.compile(r"</?[a-z][\w-]*>", re.IGNORECASE)
+_SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+|\n\s*\n")
+_WORD_THAT_TELLS: Final = 4
 
 
 def words(text: str) -> list[str]:
@@ -111,13 +122,22 @@ def named_tools(names: Sequence[str], text: str) -> list[str]:
 
 
 def excerpt(text: str) -> str:
-    """Return the beginning of a text on one line."""
-    line = " ".join(text.split())
+    """Return the beginning of a text on one line, without mark-up."""
+    line = " ".join(_TAG.sub(" ", text).split())
     if len(line) <= _EXCERPT_CHARS:
         return line
-    return (
-        line[
-            : line.rfind(" ", 0, _EXCERPT_CHARS) if " " in line[:_EXCERPT_CHARS] else _EXCERPT_CHARS
-        ]
-        + " ..."
-    )
+    end = line.rfind(" ", 0, _EXCERPT_CHARS)
+    return f"{line[: end if end > 0 else _EXCERPT_CHARS]} ..."
+
+
+def sentence_about(name: str, text: str) -> str:
+    """Return the first sentence that shares a word with a name, or the beginning of the text."""
+    wanted = {_singular(word) for word in words(name) if len(word) >= _WORD_THAT_TELLS}
+    for sentence in _SENTENCE_END.split(_TAG.sub(" ", text)):
+        if wanted.intersection(map(_singular, words(sentence))):
+            return excerpt(sentence)
+    return excerpt(text)
+
+
+def _singular(word: str) -> str:
+    return word.removesuffix("s")
