@@ -20,7 +20,8 @@ from llm_integrations.service.actions import (
     describe_action,
     encode_actions,
 )
-from llm_integrations.service.policy import Facts, PolicyRules, is_own_write, judge, mark_in
+from llm_integrations.service.marks import mark_in
+from llm_integrations.service.policy import Facts, PolicyRules, is_own_write, judge
 
 APPLY = PolicyRules(mode="apply", projects=frozenset({"ABC"}), link_hosts=frozenset({"ok.test"}))
 FACTS = Facts(project_key="ABC")
@@ -97,7 +98,9 @@ def test_a_link_to_a_host_that_is_not_listed_is_refused(text: str) -> None:
     assert judge(nested, FACTS, APPLY).decision == "refuse"
 
 
-@pytest.mark.parametrize("text", ["https://ok.test/a", "[a](https://ok.test)", "a/b", "9:30 - 10:00"])
+@pytest.mark.parametrize(
+    "text", ["https://ok.test/a", "[a](https://ok.test)", "a/b", "9:30 - 10:00"]
+)
 def test_a_link_to_a_listed_host_and_plain_text_are_allowed(text: str) -> None:
     assert judge(EditComment(comment_id="1", text=text), FACTS, APPLY).decision == "allow"
 

@@ -71,9 +71,7 @@ class Evidence:
     def triage_comments(self, key: str) -> int:
         """Count the service's comments on an issue that stand there now."""
         own = self.jira.service_account_id
-        return sum(
-            1 for c in self.jira.comments(key) if c.author_id == own and "Triage" in c.text
-        )
+        return sum(1 for c in self.jira.comments(key) if c.author_id == own and "Triage" in c.text)
 
 
 def judge_play(evidence: Evidence) -> list[Verdict]:
@@ -112,14 +110,14 @@ def _twins_are_paid_once(e: Evidence) -> Verdict:
     paid = e.paid_for("commented")
     return Verdict(
         "a comment and its twin event are paid once",
-        paid == 2,  # noqa: PLR2004 - the triage and one summary
+        paid == 2,
         f"{paid} paid calls (1 triage, the rest for the comment)",
     )
 
 
 def _quick_edits_cost_two_calls(e: Evidence) -> Verdict:
     paid = e.paid_for("edited five times")
-    return Verdict("five quick edits cost at most two calls", 1 <= paid <= 2, f"{paid} paid calls")  # noqa: PLR2004 - the promise
+    return Verdict("five quick edits cost at most two calls", 1 <= paid <= 2, f"{paid} paid calls")
 
 
 def _an_injection_writes_no_link(e: Evidence) -> Verdict:
@@ -147,7 +145,7 @@ def _a_forged_webhook_is_refused(e: Evidence) -> Verdict:
     paid = e.paid(FORGED_SUMMARY)
     return Verdict(
         "a forged webhook is refused",
-        e.forged_status == 401 and not paid,  # noqa: PLR2004 - HTTP
+        e.forged_status == 401 and not paid,
         f"answered {e.forged_status}, {paid} paid calls",
     )
 

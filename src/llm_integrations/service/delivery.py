@@ -16,13 +16,11 @@ Just before each write `Gate.check` is asked whether this worker may still write
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
-
-from llm_integrations.jira import UpdateIssueRequest
+from typing import TYPE_CHECKING, Protocol
 
 from llm_integrations.errors import GiveUp
+from llm_integrations.jira import UpdateIssueRequest
 from llm_integrations.service.actions import (
     Action,
     AddComment,
@@ -32,14 +30,12 @@ from llm_integrations.service.actions import (
     SetFields,
     Transition,
 )
-from llm_integrations.service.policy import mark_in
+from llm_integrations.service.marks import PROPERTY_KEY, make_mark, mark_in, with_mark
 
 if TYPE_CHECKING:
     from llm_integrations.jira import Comment, JiraClient
 
-__all__ = ["PROPERTY_KEY", "Deliverer", "Gate", "Write", "mark_of"]
-
-PROPERTY_KEY: Final = "llm-integrations"
+__all__ = ["Deliverer", "Gate", "Write", "mark_of"]
 
 
 class Gate(Protocol):
@@ -74,8 +70,9 @@ class Write:
 def mark_of(write: Write) -> str:
     """Return the mark of an action: the same one in every process that tries it."""
     slot = write.action.slot if isinstance(write.action, AddComment) else ""
-    name = f"{write.issue_id}#{slot}" if slot else f"{write.delivery_id}/{write.position}"
-    return "li-" + hashlib.sha256(name.encode()).hexdigest()[:12]
+    return make_mark(
+        f"{write.issue_id}#{slot}" if slot else f"{write.delivery_id}/{write.position}"
+    )
 
 
 class Deliverer:
@@ -123,7 +120,7 @@ class Deliverer:
     async def _comment(self, write: Write, action: AddComment) -> str:
         """Write a comment, or find the one that stands there already."""
         mark = mark_of(write)
-        text = _with_foot(action.text, mark)
+        text = with_mark(action.text, mark)
         earlier = None
         if action.slot or write.maybe_sent:
             earlier = await self._find(write.issue_id, mark)
@@ -148,7 +145,7 @@ class Deliverer:
         mark = mark_in(ours.body_markdown) or mark_of(write)
         await self._gate.check()
         await self._jira.update_comment(
-            write.issue_id, action.comment_id, _with_foot(action.text, mark)
+            write.issue_id, action.comment_id, with_mark(action.text, mark)
         )
         return action.comment_id
 
@@ -175,10 +172,6 @@ class Deliverer:
 
     def _is_ours(self, comment: Comment) -> bool:
         return comment.author is not None and comment.author.account_id == self._account_id
-
-
-def _with_foot(text: str, mark: str) -> str:
-    return f"{text.rstrip()}\n\n*Written by Claude through llm-integrations · ref {mark}*"
 
 
 def _property(write: Write, mark: str) -> dict[str, str]:

@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import msgspec
-from llm_integrations.anthropic import Message, MessageRequest, MessageResponse, parse_message
-from llm_integrations.jira import Issue, WebhookEvent, parse_issue
 
 from llm_integrations._core.call import Keep
+from llm_integrations.anthropic import Message, MessageRequest, MessageResponse, parse_message
 from llm_integrations.errors import GiveUp
+from llm_integrations.jira import Issue, WebhookEvent, parse_issue
 from llm_integrations.service.actions import (
     Action,
     AddComment,

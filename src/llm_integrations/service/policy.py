@@ -31,13 +31,13 @@ from llm_integrations.service.actions import (
     SetFields,
     action_name,
 )
+from llm_integrations.service.marks import mark_in
 
 if TYPE_CHECKING:
     from llm_integrations.jira import WebhookEvent
-
     from llm_integrations.service.actions import Action
 
-__all__ = ["Facts", "PolicyRules", "Verdict", "is_own_write", "judge", "mark_in"]
+__all__ = ["Facts", "PolicyRules", "Verdict", "is_own_write", "judge"]
 
 COMMENT_CAP: Final = 32_000  # Jira takes 32,767 characters; the rest is our footer's
 
@@ -48,7 +48,6 @@ _LINK: Final = re.compile(
 _MARKDOWN_TARGET: Final = re.compile(r"\]\(\s*<?([^)\s>]+)")
 _WIKI_TARGET: Final = re.compile(r"\[[^\]|]*\|([^\]]+)\]")
 _MENTION: Final = re.compile(r"\[~[^\]]*\]")
-_MARK: Final = re.compile(r"\bref (li-[0-9a-f]{12})(?![0-9a-f])")
 
 
 class PolicyRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,14 +118,9 @@ def is_own_write(event: WebhookEvent, *, own_account_id: str, own_fields: frozen
         return mark_in(event.comment.body) is not None
     if event.name.startswith("issue_property_"):
         return True
-    changed = {item.field.lower() for item in event.changelog}
+    items = event.changelog.items if event.changelog is not None else ()
+    changed = {item.field.lower() for item in items}
     return bool(changed) and changed <= own_fields
-
-
-def mark_in(text: str) -> str | None:
-    """Return the mark that delivery left in a comment's text, if any."""
-    found = _MARK.search(text)
-    return found[1] if found else None
 
 
 def _project_refusal(facts: Facts, rules: PolicyRules) -> str:
