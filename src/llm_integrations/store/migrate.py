@@ -55,17 +55,15 @@ def migrate_sqlite(database: sqlite3.Connection) -> None:
     steps = load_migrations("sqlite")
     database.execute("BEGIN IMMEDIATE")
     try:
-        database.execute(
-            "CREATE TABLE IF NOT EXISTS llm_integrations_schema (version INTEGER NOT NULL)"
-        )
-        row = database.execute("SELECT version FROM llm_integrations_schema").fetchone()
+        database.execute("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)")
+        row = database.execute("SELECT version FROM schema_version").fetchone()
         if row is None:
-            database.execute("INSERT INTO llm_integrations_schema VALUES (0)")
+            database.execute("INSERT INTO schema_version VALUES (0)")
         version = row[0] if row else 0
         for step in _missing(steps, version):
             for statement in _statements(step.sql):
                 database.execute(statement)
-            database.execute("UPDATE llm_integrations_schema SET version = ?", (step.number,))
+            database.execute("UPDATE schema_version SET version = ?", (step.number,))
         database.execute("COMMIT")
     except BaseException:
         database.execute("ROLLBACK")
@@ -81,18 +79,19 @@ async def migrate_postgres(connection: AsyncConnection[tuple[object, ...]]) -> N
     steps = load_migrations("postgres")
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        await connection.execute("CREATE SCHEMA IF NOT EXISTS llm_integrations")
         await connection.execute(
-            "CREATE TABLE IF NOT EXISTS llm_integrations_schema (version int NOT NULL)"
+            "CREATE TABLE IF NOT EXISTS llm_integrations.schema_version (version int NOT NULL)"
         )
-        cursor = await connection.execute("SELECT version FROM llm_integrations_schema")
+        cursor = await connection.execute("SELECT version FROM llm_integrations.schema_version")
         row = await cursor.fetchone()
         if row is None:
-            await connection.execute("INSERT INTO llm_integrations_schema VALUES (0)")
+            await connection.execute("INSERT INTO llm_integrations.schema_version VALUES (0)")
         version = int(str(row[0])) if row else 0
         for step in _missing(steps, version):
             await connection.execute(step.sql.encode())
             await connection.execute(
-                "UPDATE llm_integrations_schema SET version = %s", (step.number,)
+                "UPDATE llm_integrations.schema_version SET version = %s", (step.number,)
             )
 
 

@@ -226,9 +226,10 @@ class _Writer:
         """Queue one operation and wait for the commit that contains it."""
         if self._closing:
             raise StoreUnavailable("the store is closed")
-        job = _Job(operation, self._loop.create_future())
+        future: asyncio.Future[T] = self._loop.create_future()
+        job = _Job(operation, future)
         self._queue.put(cast("_Job[object]", job))  # it delivers to its own future only
-        return await job.future
+        return await future
 
     async def close(self) -> None:
         """Write what is queued, then stop the thread."""

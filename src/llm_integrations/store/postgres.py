@@ -1,0 +1,435 @@
+"""The PostgreSQL store: any number of processes on any number of machines.
+
+Each write is one call of a function of `0001_governance.sql`. A process has one writer: it takes
+all that waits, sends it as one pipeline (one round trip, one transaction, one commit) and tells
+everyone after the commit. Reads use other connections of the pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final, LiteralString, Self, TypeVar
+
+import psycopg
+from msgspec import Struct
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+
+from llm_integrations.errors import StoreError, StoreUnavailable
+from llm_integrations.store.migrate import migrate_postgres
+from llm_integrations.store.reach import CONNECT_S, POOL_WAIT_S, reaching
+from llm_integrations.store.records import (
+    BudgetRow,
+    EntryFilter,
+    EntryRow,
+    Refusal,
+    SpendRow,
+    WindowRow,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llm_integrations._core.clock import Clock
+    from llm_integrations.store.records import AttemptState, Hold, Settlement
+
+__all__ = ["PostgresStore"]
+
+R = TypeVar("R", bound=Struct)
+Row = tuple[object, ...]
+Connection = AsyncConnection[Row]
+Pool = AsyncConnectionPool[Connection]
+
+_BATCH: Final = 256
+_WRITE_S: Final = 15.0
+_TURN: Final = "SELECT llm_integrations.governance_turn()"
+_HOLD: Final = (
+    "SELECT * FROM llm_integrations.governance_hold("
+    "%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s::text[], %s::text[], %s::bigint[],"
+    " %s::bigint[])"
+)
+_SETTLE: Final = (
+    "SELECT llm_integrations.governance_settle("
+    "%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+)
+_SAVE_BUDGETS: Final = """
+INSERT INTO llm_integrations.budget (name, limit_pusd, span, tag, zone, hard)
+SELECT * FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::boolean[])
+ON CONFLICT (name) DO UPDATE SET limit_pusd = excluded.limit_pusd, span = excluded.span,
+    tag = excluded.tag, zone = excluded.zone, hard = excluded.hard
+"""
+_DELETE_BUDGET: Final = """
+WITH windows AS (DELETE FROM llm_integrations.budget_window WHERE budget = %(name)s)
+DELETE FROM llm_integrations.budget WHERE name = %(name)s RETURNING name
+"""
+_BEAT: Final = """
+INSERT INTO llm_integrations.ledger_owner (id, expires_at)
+VALUES (%s, clock_timestamp() + make_interval(secs => %s))
+ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at
+"""
+_ENTRIES: Final = """
+SELECT call_id, attempt, owner, grp, state, model, served, request_id, hold_pusd, cost_pusd,
+    charged_pusd, price_version, counters, raw, tags::text, issue, delivery, created_us,
+    settled_us, latency_ms, ttft_ms
+FROM llm_integrations.ledger WHERE """
+_SPEND: Final = """, count(*),
+    coalesce(sum(charged_pusd) FILTER (WHERE state IN ('settled', 'partial')), 0),
+    coalesce(sum(charged_pusd) FILTER (WHERE state = 'unknown'), 0)
+FROM llm_integrations.ledger WHERE """
+_KEY_COLUMNS: Final[dict[str, LiteralString]] = {
+    "model": "coalesce(nullif(served, ''), model)",
+    "group": "grp",
+    "issue": "issue",
+    "delivery": "delivery",
+}
+
+
+class PostgresStore:
+    """A `GovernanceStore` in a PostgreSQL database; open it with `open`."""
+
+    __slots__ = ("_clock", "_pool", "_writer")
+
+    def __init__(self, pool: Pool, clock: Clock) -> None:
+        self._pool = pool
+        self._writer = _Writer(pool)
+        self._clock = clock
+
+    @classmethod
+    async def open(cls, dsn: str, clock: Clock) -> Self:
+        """Connect and bring the schema up to date.
+
+        Raises:
+            StoreError: the schema is of a newer version.
+            StoreUnavailable: there is no server, or it lets us not in.
+        """
+        pool: Pool = AsyncConnectionPool(
+            dsn,
+            min_size=1,
+            max_size=4,
+            open=False,
+            timeout=POOL_WAIT_S,
+            kwargs={"autocommit": True, "connect_timeout": CONNECT_S},
+        )
+        try:
+            with reaching():
+                await pool.open(wait=True, timeout=POOL_WAIT_S)
+                async with pool.connection() as connection:
+                    await migrate_postgres(connection)
+        except BaseException:
+            await pool.close()
+            raise
+        return cls(pool, clock)
+
+    async def close(self) -> None:
+        """Finish the writes that have begun and disconnect."""
+        await self._writer.close()
+        await self._pool.close()
+
+    async def save_budgets(self, budgets: Sequence[BudgetRow]) -> None:
+        """See `GovernanceStore`."""
+        columns = [
+            [budget.name for budget in budgets],
+            [budget.limit_pusd for budget in budgets],
+            [budget.span for budget in budgets],
+            [budget.tag for budget in budgets],
+            [budget.zone for budget in budgets],
+            [budget.hard for budget in budgets],
+        ]
+        await self._writer.write(_SAVE_BUDGETS, columns)
+
+    async def delete_budget(self, name: str) -> bool:
+        """See `GovernanceStore`."""
+        return await self._writer.write(_DELETE_BUDGET, {"name": name}) is not None
+
+    async def load_budgets(self) -> list[BudgetRow]:
+        """See `GovernanceStore`."""
+        rows = await self._read(
+            "SELECT name, limit_pusd, span, tag, zone, hard FROM llm_integrations.budget"
+            ' ORDER BY name COLLATE "C"'
+        )
+        return [_record(BudgetRow, row) for row in rows]
+
+    async def load_windows(self, now_us: int) -> list[WindowRow]:
+        """See `GovernanceStore`."""
+        rows = await self._read(
+            "SELECT budget, key, start_us, end_us, spent_pusd, held_pusd"
+            " FROM llm_integrations.budget_window WHERE start_us <= %s AND end_us > %s"
+            ' ORDER BY budget COLLATE "C", key COLLATE "C", start_us',
+            [now_us, now_us],
+        )
+        return [_record(WindowRow, row) for row in rows]
+
+    async def hold(self, hold: Hold) -> Refusal | None:
+        """See `GovernanceStore`."""
+        row = await self._writer.write(
+            _HOLD,
+            (
+                hold.call_id,
+                hold.attempt,
+                hold.owner,
+                hold.group,
+                hold.model,
+                hold.hold_pusd,
+                hold.guard_pusd,
+                hold.price_version,
+                hold.tags,
+                hold.issue,
+                hold.delivery,
+                hold.created_us,
+                [claim.budget for claim in hold.windows],
+                [claim.key for claim in hold.windows],
+                [claim.start_us for claim in hold.windows],
+                [claim.end_us for claim in hold.windows],
+            ),
+        )
+        return None if row is None else _record(Refusal, row)
+
+    async def settle(self, settlement: Settlement) -> bool:
+        """See `GovernanceStore`."""
+        kept = settlement.keep
+        row = await self._writer.write(
+            _SETTLE,
+            (
+                settlement.call_id,
+                settlement.attempt,
+                settlement.state,
+                settlement.settled_us,
+                settlement.cost_pusd,
+                settlement.served,
+                settlement.request_id,
+                settlement.counters,
+                settlement.raw,
+                settlement.latency_ms,
+                settlement.ttft_ms,
+                kept and kept.scope,
+                kept and kept.name,
+                kept and kept.result,
+            ),
+        )
+        return row == (True,)
+
+    async def load_entries(
+        self, wanted: EntryFilter, *, limit: int, before: EntryRow | None = None
+    ) -> list[EntryRow]:
+        """See `GovernanceStore`."""
+        where, values = _where(wanted)
+        if before is not None:
+            where += " AND (created_us, call_id, attempt) < (%s, %s, %s)"
+            values += (before.created_us, before.call_id, before.attempt)
+        order: LiteralString = " ORDER BY created_us DESC, call_id DESC, attempt DESC LIMIT %s"
+        rows = await self._read(_ENTRIES + where + order, [*values, limit])
+        return [_record(EntryRow, row) for row in rows]
+
+    async def total_pusd(self, states: Sequence[AttemptState]) -> int:
+        """See `GovernanceStore`."""
+        rows = await self._read(
+            "SELECT coalesce(sum(charged_pusd), 0) FROM llm_integrations.ledger"
+            " WHERE state = ANY (%s)",
+            [list(states)],
+        )
+        return _integer(rows[0][0])
+
+    async def spend_by(self, key: str, wanted: EntryFilter) -> list[SpendRow]:
+        """See `GovernanceStore`."""
+        column = _KEY_COLUMNS.get(key)
+        rows = (
+            await self._spend("tags ->> %s", [key], wanted)
+            if column is None
+            else await self._spend(column, [], wanted)
+        )
+        return sorted(rows, key=lambda row: (-row.spent_pusd - row.unknown_pusd, row.key))
+
+    async def spend_by_time(self, step_us: int, wanted: EntryFilter) -> list[SpendRow]:
+        """See `GovernanceStore`."""
+        column: LiteralString = "created_us / %s::bigint * %s::bigint"
+        rows = await self._spend(column, [step_us, step_us], wanted)
+        return sorted(rows, key=lambda row: int(row.key))
+
+    async def beat(self, owner: str, lease_s: float) -> None:
+        """See `GovernanceStore`."""
+        await self._writer.write(_BEAT, (owner, lease_s))
+
+    async def retire(self, owner: str) -> None:
+        """See `GovernanceStore`."""
+        await self._writer.write(
+            "DELETE FROM llm_integrations.ledger_owner WHERE id = %s", (owner,)
+        )
+
+    async def sweep(self) -> int:
+        """See `GovernanceStore`."""
+        now_us = round(self._clock.now().timestamp() * 1_000_000)
+        row = await self._writer.write("SELECT llm_integrations.governance_sweep(%s)", (now_us,))
+        return 0 if row is None else _integer(row[0])
+
+    async def load_kept(self, scope: str) -> dict[str, bytes]:
+        """See `GovernanceStore`."""
+        rows = await self._read(
+            "SELECT name, result FROM llm_integrations.checkpoint WHERE scope = %s"
+            ' ORDER BY name COLLATE "C"',
+            [scope],
+        )
+        return {str(name): _bytes(result) for name, result in rows}
+
+    async def keep(self, scope: str, name: str, result: bytes) -> bytes:
+        """See `GovernanceStore`."""
+        row = await self._writer.write(
+            "SELECT llm_integrations.governance_keep(%s, %s, %s)", (scope, name, result)
+        )
+        return result if row is None else _bytes(row[0])
+
+    async def _spend(
+        self, column: LiteralString, keys: list[object], wanted: EntryFilter
+    ) -> list[SpendRow]:
+        where, values = _where(wanted)
+        query = "SELECT " + column + _SPEND + where + " GROUP BY 1"
+        return [
+            SpendRow(
+                key="" if key is None else str(key),
+                attempts=_integer(attempts),
+                spent_pusd=_integer(spent),
+                unknown_pusd=_integer(unknown),
+            )
+            for key, attempts, spent, unknown in await self._read(query, [*keys, *values])
+        ]
+
+    async def _read(self, query: LiteralString, values: Sequence[object] = ()) -> list[Row]:
+        with reaching():
+            async with self._pool.connection() as connection:
+                return await (await connection.execute(query, values)).fetchall()
+
+
+class _Job:
+    """A statement on its way through the writer."""
+
+    __slots__ = ("done", "query", "values")
+
+    def __init__(self, query: LiteralString, values: Sequence[object] | dict[str, object]) -> None:
+        self.query = query
+        self.values = values
+        self.done: asyncio.Future[Row | None] = asyncio.get_running_loop().create_future()
+
+
+class _Writer:
+    """Sends what waits as one pipeline and one commit; goes on when a waiter is cancelled."""
+
+    __slots__ = ("_closing", "_more", "_pool", "_task", "_waiting")
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._waiting: deque[_Job] = deque()
+        self._more = asyncio.Event()
+        self._closing = False
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="postgres-writer")
+
+    async def write(
+        self, query: LiteralString, values: Sequence[object] | dict[str, object]
+    ) -> Row | None:
+        """Queue one statement; return its first row, if it has one, after the commit."""
+        if self._closing:
+            raise StoreUnavailable("the store is closed")
+        job = _Job(query, values)
+        self._waiting.append(job)
+        self._more.set()
+        return await job.done
+
+    async def close(self) -> None:
+        """Write what is queued, then stop."""
+        self._closing = True
+        self._more.set()
+        await self._task
+
+    async def _run(self) -> None:
+        while True:
+            await self._more.wait()
+            if not self._waiting:
+                if self._closing:
+                    return
+                self._more.clear()
+                continue
+            batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+            await self._settle(batch)
+
+    async def _settle(self, batch: list[_Job]) -> None:
+        """Commit all at once; if one of them is wrong, each by itself."""
+        try:
+            answers = await self._commit(batch)
+        except StoreUnavailable as error:
+            for job in batch:
+                _fail(job, StoreUnavailable(str(error)))
+        except StoreError as error:
+            if len(batch) == 1:
+                _fail(batch[0], error)
+                return
+            for job in batch:
+                await self._settle([job])
+        else:
+            for job, answer in zip(batch, answers, strict=True):
+                if not job.done.done():
+                    job.done.set_result(answer)
+
+    async def _commit(self, batch: list[_Job]) -> list[Row | None]:
+        """Send one pipeline: begin, all statements, commit; then read the answers."""
+        try:
+            with reaching():
+                async with asyncio.timeout(_WRITE_S), self._pool.connection() as connection:
+                    async with connection.pipeline():
+                        await connection.execute("BEGIN")
+                        await connection.execute(_TURN)
+                        cursors = [await connection.execute(job.query, job.values) for job in batch]
+                        await connection.execute("COMMIT")
+                    return [
+                        await cursor.fetchone() if cursor.description else None
+                        for cursor in cursors
+                    ]
+        except TimeoutError:
+            raise StoreUnavailable(f"the database took longer than {_WRITE_S:g} s") from None
+        except psycopg.errors.UniqueViolation as error:
+            raise StoreError("this attempt is in the ledger already") from error
+        except psycopg.Error as error:
+            raise StoreError(f"the database refused a write ({error.sqlstate})") from error
+
+
+def _fail(job: _Job, error: StoreError) -> None:
+    if not job.done.done():
+        job.done.set_exception(error)
+
+
+def _where(wanted: EntryFilter) -> tuple[LiteralString, list[object]]:
+    """Return a condition made of our own words, and the values for its marks."""
+    where: LiteralString = "true"
+    values: list[object] = []
+    conditions: tuple[tuple[LiteralString, object], ...] = (
+        (" AND created_us >= %s", wanted.since_us),
+        (" AND created_us < %s", wanted.until_us),
+        (" AND issue = %s", wanted.issue),
+        (" AND delivery = %s", wanted.delivery),
+        (" AND state = ANY (%s)", None if wanted.states is None else list(wanted.states)),
+    )
+    for condition, value in conditions:
+        if value is not None:
+            where += condition
+            values.append(value)
+    for name, value in wanted.tags:
+        where += " AND tags ->> %s = %s"
+        values += (name, value)
+    return where, values
+
+
+def _record(kind: type[R], row: Row) -> R:
+    """Build a record from a row whose columns stand in the order of its fields."""
+    return kind(**dict(zip(kind.__struct_fields__, row, strict=True)))
+
+
+def _integer(value: object) -> int:
+    """Read a count or a sum: PostgreSQL adds integers up to a numeric, which has no end."""
+    if isinstance(value, int | Decimal):
+        return int(value)
+    raise StoreError("the database answered with something that is no number")
+
+
+def _bytes(value: object) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    raise StoreError("the database answered with something that is no bytes")

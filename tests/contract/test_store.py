@@ -1,0 +1,531 @@
+"""One suite for every store: SQLite in memory, SQLite in a file, PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import psycopg
+import pytest
+
+from llm_integrations._core.clock import SystemClock
+from llm_integrations.errors import ConfigError, StoreError, StoreUnavailable
+from llm_integrations.store import open_store
+from llm_integrations.store.migrate import load_migrations
+from llm_integrations.store.protocol import GovernanceStore
+from llm_integrations.store.records import (
+    MAX_PUSD,
+    BudgetRow,
+    Checkpoint,
+    EntryFilter,
+    Hold,
+    Settlement,
+    WindowClaim,
+)
+
+EVERYTHING = EntryFilter()
+DAY = WindowClaim("cap", "", 0, 1_000)
+OWNER = "owner-1"
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "memory":
+        return "memory:"
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'books.db'}"
+    address = request.getfixturevalue("postgres_url")
+    assert isinstance(address, str)
+    return address
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def shared_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A store that two processes can open."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'books.db'}"
+    address = request.getfixturevalue("postgres_url")
+    assert isinstance(address, str)
+    return address
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[GovernanceStore]:
+    opened = await open_store(url, clock=SystemClock())
+    await opened.beat(OWNER, 60)
+    yield opened
+    await opened.close()
+
+
+def budget(name: str = "cap", limit: int = 100, *, hard: bool = True) -> BudgetRow:
+    return BudgetRow(name=name, limit_pusd=limit, span="day", tag=None, zone="UTC", hard=hard)
+
+
+def hold(
+    call_id: str = "call-1",
+    amount: int | None = 60,
+    *,
+    windows: tuple[WindowClaim, ...] = (),
+    **changes: object,
+) -> Hold:
+    row = Hold(
+        call_id=call_id,
+        attempt=1,
+        owner=OWNER,
+        group="opus",
+        model="claude-opus-5-5",
+        hold_pusd=amount,
+        bounded=True,
+        price_version="2026-11-22",
+        tags='{"project":"ABC"}',
+        issue="ABC-1",
+        delivery=None,
+        created_us=500,
+        windows=windows,
+    )
+    return msgspec.structs.replace(row, **changes)
+
+
+def end(call_id: str = "call-1", cost: int | None = 10, **changes: object) -> Settlement:
+    row = Settlement(call_id=call_id, attempt=1, state="settled", cost_pusd=cost, settled_us=900)
+    return msgspec.structs.replace(row, **changes)
+
+
+async def counters(store: GovernanceStore) -> list[tuple[str, str, int, int]]:
+    return [
+        (row.budget, row.key, row.spent_pusd, row.held_pusd)
+        for row in await store.load_windows(500)
+    ]
+
+
+async def test_an_attempt_is_in_the_ledger_from_its_hold_to_its_end(
+    store: GovernanceStore,
+) -> None:
+    assert await store.hold(hold()) is None
+    (row,) = await store.load_entries(EVERYTHING, limit=10)
+    assert (row.state, row.hold_pusd, row.cost_pusd, row.charged_pusd) == ("held", 60, None, 0)
+
+    ended = end(
+        served="claude-opus-5-5-20261101",
+        request_id="req_1",
+        counters='{"input_tokens":3}',
+        raw=b'{"input_tokens": 3}\x00',
+        latency_ms=1_200,
+        ttft_ms=300,
+    )
+    assert await store.settle(ended)
+    (row,) = await store.load_entries(EVERYTHING, limit=10)
+    assert (row.state, row.cost_pusd, row.charged_pusd, row.settled_us) == ("settled", 10, 10, 900)
+    assert (row.model, row.served) == ("claude-opus-5-5", "claude-opus-5-5-20261101")
+    assert (row.latency_ms, row.ttft_ms, row.raw) == (1_200, 300, b'{"input_tokens": 3}\x00')
+    assert msgspec.json.decode(row.tags) == {"project": "ABC"}
+
+
+async def test_a_hold_that_does_not_fit_changes_nothing_and_names_the_budget(
+    store: GovernanceStore,
+) -> None:
+    await store.save_budgets([budget(), budget("small", 70)])
+    both = (DAY, WindowClaim("small", "", 0, 1_000))
+    assert await store.hold(hold("a", 60, windows=both)) is None
+    refusal = await store.hold(hold("b", 20, windows=both))
+    assert refusal is not None
+    assert (refusal.budget, refusal.left_pusd, refusal.end_us) == ("small", 10, 1_000)
+    assert await counters(store) == [("cap", "", 0, 60), ("small", "", 0, 60)]
+    assert len(await store.load_entries(EVERYTHING, limit=10)) == 1
+    assert await store.hold(hold("c", 10, windows=both)) is None
+
+
+async def test_settling_moves_held_money_to_spent_once(store: GovernanceStore) -> None:
+    await store.save_budgets([budget()])
+    await store.hold(hold(windows=(DAY,)))
+    assert await store.settle(end(cost=10))
+    assert not await store.settle(end(cost=10))
+    assert not await store.settle(end(cost=99, state="partial"))
+    assert await counters(store) == [("cap", "", 10, 0)]
+
+
+@pytest.mark.parametrize("state", ["refused", "released"])
+async def test_what_was_not_billed_gives_the_whole_hold_back(
+    store: GovernanceStore, state: str
+) -> None:
+    await store.save_budgets([budget()])
+    await store.hold(hold(windows=(DAY,)))
+    assert await store.settle(end(cost=None, state=state))
+    assert await counters(store) == [("cap", "", 0, 0)]
+    assert await store.total_pusd(["settled", "partial", "unknown", "refused", "released"]) == 0
+
+
+async def test_an_unknown_outcome_charges_the_hold_until_it_is_known(
+    store: GovernanceStore,
+) -> None:
+    await store.save_budgets([budget()])
+    await store.hold(hold(windows=(DAY,)))
+    assert await store.settle(end(cost=None, state="unknown"))
+    assert not await store.settle(end(cost=None, state="unknown"))
+    assert await counters(store) == [("cap", "", 60, 0)]
+    assert await store.total_pusd(["unknown"]) == 60
+    assert await store.settle(end(cost=12))
+    assert await counters(store) == [("cap", "", 12, 0)]
+    assert await store.total_pusd(["settled"]) == 12
+
+
+async def test_a_settled_attempt_without_known_cost_charges_its_hold(
+    store: GovernanceStore,
+) -> None:
+    await store.save_budgets([budget()])
+    await store.hold(hold(windows=(DAY,)))
+    assert await store.settle(end(cost=None))
+    assert await counters(store) == [("cap", "", 60, 0)]
+
+
+async def test_settling_what_was_never_held_does_nothing(store: GovernanceStore) -> None:
+    assert not await store.settle(end("nobody"))
+
+
+async def test_a_cost_above_the_hold_is_booked_as_it_is(store: GovernanceStore) -> None:
+    await store.save_budgets([budget()])
+    await store.hold(hold(windows=(DAY,)))
+    await store.settle(end(cost=130))
+    assert await counters(store) == [("cap", "", 130, 0)]
+    refusal = await store.hold(hold("b", 1, windows=(DAY,)))
+    assert refusal is not None
+    assert refusal.left_pusd == 0
+
+
+@pytest.mark.parametrize(("amount", "bounded"), [(None, True), (None, False), (1, False)])
+async def test_hard_budgets_refuse_holds_without_a_true_bound(
+    store: GovernanceStore, amount: int | None, bounded: bool
+) -> None:
+    await store.save_budgets([budget(limit=MAX_PUSD)])
+    refusal = await store.hold(hold(amount=amount, bounded=bounded, windows=(DAY,)))
+    assert refusal is not None
+    assert refusal.left_pusd == MAX_PUSD
+
+
+async def test_soft_budgets_only_count(store: GovernanceStore) -> None:
+    await store.save_budgets([budget(limit=5, hard=False)])
+    assert await store.hold(hold("a", 60, windows=(DAY,))) is None
+    assert await store.hold(hold("b", None, windows=(DAY,))) is None
+    await store.settle(end("a", 40))
+    await store.settle(end("b", 3))
+    assert await counters(store) == [("cap", "", 43, 0)]
+
+
+async def test_each_key_and_each_window_has_its_own_counter(store: GovernanceStore) -> None:
+    await store.save_budgets([budget(limit=60)])
+    windows = [
+        WindowClaim("cap", "ABC-1", 0, 1_000),
+        WindowClaim("cap", "ABC-2", 0, 1_000),
+        WindowClaim("cap", "ABC-1", 1_000, 2_000),
+    ]
+    for number, window in enumerate(windows):
+        assert await store.hold(hold(str(number), 60, windows=(window,))) is None
+    assert await counters(store) == [("cap", "ABC-1", 0, 60), ("cap", "ABC-2", 0, 60)]
+
+
+async def test_a_replaced_budget_keeps_what_it_has_spent(store: GovernanceStore) -> None:
+    await store.save_budgets([budget(limit=100)])
+    await store.hold(hold("a", 60, windows=(DAY,)))
+    await store.save_budgets([budget(limit=61), budget("other")])
+    assert await store.load_budgets() == [budget(limit=61), budget("other")]
+    assert await store.hold(hold("b", 2, windows=(DAY,))) is not None
+    assert await store.hold(hold("c", 1, windows=(DAY,))) is None
+
+
+async def test_a_deleted_budget_refuses_nothing_and_its_old_holds_still_settle(
+    store: GovernanceStore,
+) -> None:
+    await store.save_budgets([budget()])
+    await store.hold(hold("a", 60, windows=(DAY,)))
+    assert await store.delete_budget("cap")
+    assert not await store.delete_budget("cap")
+    assert await store.hold(hold("b", 60, windows=(DAY,))) is None
+    assert await store.settle(end("a"))
+    assert await store.settle(end("b"))
+    assert await counters(store) == []
+
+
+async def test_the_same_attempt_cannot_be_held_twice(store: GovernanceStore) -> None:
+    await store.save_budgets([budget()])
+    await store.hold(hold(amount=10, windows=(DAY,)))
+    with pytest.raises(StoreError, match="already"):
+        await store.hold(hold(amount=10, windows=(DAY,)))
+    assert await counters(store) == [("cap", "", 0, 10)]
+    assert await store.hold(hold(amount=10, attempt=2, windows=(DAY,))) is None
+
+
+async def test_one_wrong_write_spoils_none_of_those_committed_with_it(
+    store: GovernanceStore,
+) -> None:
+    await store.hold(hold("twice"))
+    results = await asyncio.gather(
+        *(store.hold(hold(f"call-{number}")) for number in range(5)),
+        store.hold(hold("twice")),
+        *(store.hold(hold(f"call-{number}")) for number in range(5, 10)),
+        return_exceptions=True,
+    )
+    assert [isinstance(result, StoreError) for result in results].count(True) == 1
+    assert len(await store.load_entries(EVERYTHING, limit=99)) == 11
+
+
+async def test_sums_do_not_end_where_64_bits_end(store: GovernanceStore) -> None:
+    for number in range(5):
+        await store.hold(hold(str(number), MAX_PUSD))
+        await store.settle(end(str(number), MAX_PUSD))
+    assert await store.total_pusd(["settled", "partial"]) == 5 * MAX_PUSD
+    (row,) = await store.spend_by("model", EVERYTHING)
+    assert (row.attempts, row.spent_pusd) == (5, 5 * MAX_PUSD)
+
+
+async def test_spend_is_summed_by_model_issue_or_any_tag(store: GovernanceStore) -> None:
+    await store.hold(hold("a", model="opus", issue="ABC-1", tags='{"project":"ABC"}'))
+    await store.hold(hold("b", model="opus", issue="ABC-2", tags='{"project":"ABC"}'))
+    await store.hold(hold("c", model="haiku", issue=None, tags='{"project":"X\\"Y"}'))
+    await store.hold(hold("d", model="haiku", issue=None, tags="{}"))
+    await store.settle(end("a", 10, served="opus-1"))
+    await store.settle(end("b", 5, state="partial", served="opus-1"))
+    await store.settle(end("c", 3))
+    await store.settle(end("d", None, state="unknown"))
+
+    def flat(rows: object) -> object:
+        return [msgspec.structs.astuple(row) for row in rows]  # type: ignore[attr-defined]
+
+    assert flat(await store.spend_by("model", EVERYTHING)) == [
+        ("haiku", 2, 3, 60),
+        ("opus-1", 2, 15, 0),
+    ]
+    assert flat(await store.spend_by("issue", EVERYTHING)) == [
+        ("", 2, 3, 60),
+        ("ABC-1", 1, 10, 0),
+        ("ABC-2", 1, 5, 0),
+    ]
+    assert flat(await store.spend_by("project", EVERYTHING)) == [
+        ("", 1, 0, 60),
+        ("ABC", 2, 15, 0),
+        ('X"Y', 1, 3, 0),
+    ]
+
+
+async def test_spend_over_time_comes_in_steps(store: GovernanceStore) -> None:
+    for call_id, created_us, cost in (("a", 100, 1), ("b", 199, 2), ("c", 400, 4)):
+        await store.hold(hold(call_id, created_us=created_us))
+        await store.settle(end(call_id, cost))
+    rows = await store.spend_by_time(100, EVERYTHING)
+    assert [(row.key, row.attempts, row.spent_pusd) for row in rows] == [
+        ("100", 2, 3),
+        ("400", 1, 4),
+    ]
+
+
+async def test_entries_are_found_by_each_condition(store: GovernanceStore) -> None:
+    await store.hold(hold("a", created_us=100, issue="ABC-1", tags='{"run":"1"}'))
+    await store.hold(hold("b", created_us=200, issue="ABC-2", tags='{"run":"2"}'))
+    await store.hold(hold("c", created_us=300, issue=None, delivery="d-1"))
+    await store.settle(end("b"))
+
+    async def found(**conditions: object) -> list[str]:
+        wanted = msgspec.structs.replace(EVERYTHING, **conditions)
+        return [row.call_id for row in await store.load_entries(wanted, limit=9)]
+
+    assert await found() == ["c", "b", "a"]
+    assert await found(since_us=200) == ["c", "b"]
+    assert await found(until_us=200) == ["a"]
+    assert await found(states=("held",)) == ["c", "a"]
+    assert await found(issue="ABC-2") == ["b"]
+    assert await found(delivery="d-1") == ["c"]
+    assert await found(tags=(("run", "1"),)) == ["a"]
+    assert await found(tags=(("run", "1"), ("project", "ABC"))) == []
+
+
+async def test_pages_of_entries_neither_repeat_nor_skip(store: GovernanceStore) -> None:
+    for number in range(7):
+        await store.hold(hold(f"call-{number}", created_us=100 + number // 3))
+    seen = []
+    last = None
+    while page := await store.load_entries(EVERYTHING, limit=2, before=last):
+        seen += [row.call_id for row in page]
+        last = page[-1]
+    assert seen == [f"call-{number}" for number in reversed(range(7))]
+
+
+async def test_what_dead_owners_held_becomes_unknown_and_is_charged(
+    store: GovernanceStore,
+) -> None:
+    await store.save_budgets([budget()])
+    await store.beat("dying", 60)
+    await store.hold(hold("a", 10, windows=(DAY,)))
+    await store.hold(hold("b", 20, windows=(DAY,), owner="dying"))
+    await store.hold(hold("c", 5, windows=(DAY,), owner="dying"))
+    await store.settle(end("c", 4))
+    assert await store.sweep() == 0
+    await store.beat("dying", 0)
+    assert await store.sweep() == 1
+    assert await store.sweep() == 0
+    assert await counters(store) == [("cap", "", 24, 10)]
+    await store.retire(OWNER)
+    assert await store.sweep() == 1
+    assert await counters(store) == [("cap", "", 34, 0)]
+
+
+async def test_an_answer_is_kept_in_the_commit_that_settles_it(store: GovernanceStore) -> None:
+    await store.hold(hold())
+    await store.settle(end(keep=Checkpoint("delivery-1", "ask:1", b'{"answer": 1}')))
+    assert await store.load_kept("delivery-1") == {"ask:1": b'{"answer": 1}'}
+    assert await store.load_kept("delivery-2") == {}
+
+
+async def test_the_first_kept_result_stays(store: GovernanceStore) -> None:
+    assert await store.keep("scope", "step", b"first") == b"first"
+    assert await store.keep("scope", "step", b"second") == b"first"
+    await store.hold(hold())
+    await store.settle(end(keep=Checkpoint("scope", "step", b"third")))
+    assert await store.load_kept("scope") == {"step": b"first"}
+
+
+async def test_a_write_runs_to_its_end_although_its_waiter_is_cancelled(
+    store: GovernanceStore,
+) -> None:
+    waiting = asyncio.create_task(store.hold(hold("cancelled")))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert await store.settle(end("cancelled", None, state="released"))
+
+
+async def test_64_tasks_never_overspend_and_the_books_balance(store: GovernanceStore) -> None:
+    await store.save_budgets([budget(limit=1_000), budget("other", 1_500)])
+    windows = (DAY, WindowClaim("other", "", 0, 1_000))
+    admitted = 0
+
+    async def call(number: int) -> None:
+        nonlocal admitted
+        for turn in range(3):
+            call_id = f"{number}-{turn}"
+            if await store.hold(hold(call_id, 30, windows=windows)) is None:
+                admitted += 1
+                state = ("settled", "partial", "unknown", "refused")[number % 4]
+                cost = None if state == "unknown" else 0 if state == "refused" else 17
+                await store.settle(end(call_id, cost, state=state))
+
+    await asyncio.gather(*(call(number) for number in range(64)))
+    rows = await store.load_entries(EVERYTHING, limit=999)
+    charged = sum(row.charged_pusd for row in rows)
+    assert len(rows) == admitted
+    assert charged <= 1_000
+    assert await counters(store) == [("cap", "", charged, 0), ("other", "", charged, 0)]
+    assert await store.hold(hold("rest", 1_000 - charged, windows=windows)) is None
+
+
+async def test_two_connections_never_overspend_together(shared_url: str) -> None:
+    stores = [await open_store(shared_url, clock=SystemClock()) for _ in range(2)]
+    first, second = stores
+    await first.beat(OWNER, 60)
+    await first.save_budgets([budget(limit=500)])
+    refusals = await asyncio.gather(
+        *(stores[n % 2].hold(hold(str(n), 10, windows=(DAY,))) for n in range(80))
+    )
+    assert [refusal is None for refusal in refusals].count(True) == 50
+    assert await counters(second) == [("cap", "", 0, 500)]
+    for opened in stores:
+        await opened.close()
+
+
+async def test_many_open_the_same_new_database_at_once(shared_url: str) -> None:
+    stores = await asyncio.gather(*(open_store(shared_url, clock=SystemClock()) for _ in range(6)))
+    for opened in stores:
+        assert await opened.load_budgets() == []
+        await opened.close()
+
+
+async def test_what_was_written_is_there_after_reopening(shared_url: str) -> None:
+    first = await open_store(shared_url, clock=SystemClock())
+    await first.save_budgets([budget()])
+    await first.beat(OWNER, 60)
+    await first.hold(hold(windows=(DAY,)))
+    await first.close()
+    second = await open_store(shared_url, clock=SystemClock())
+    assert await second.load_budgets() == [budget()]
+    assert await second.settle(end())
+    await second.close()
+
+
+async def test_a_closed_store_says_so(shared_url: str) -> None:
+    opened = await open_store(shared_url, clock=SystemClock())
+    await opened.close()
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await opened.beat(OWNER, 60)
+
+
+async def test_a_schema_of_a_newer_version_is_refused(shared_url: str) -> None:
+    await (await open_store(shared_url, clock=SystemClock())).close()
+    if shared_url.startswith("sqlite"):
+        database = sqlite3.connect(shared_url.removeprefix("sqlite:///"))
+        database.execute("UPDATE schema_version SET version = 999")
+        database.commit()
+        database.close()
+    else:
+        with psycopg.connect(shared_url, autocommit=True) as connection:
+            connection.execute("UPDATE llm_integrations.schema_version SET version = 999")
+    with pytest.raises(StoreError, match="schema 999"):
+        await open_store(shared_url, clock=SystemClock())
+
+
+async def test_a_locked_sqlite_file_is_unavailable_not_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_integrations.store.sqlite._BUSY_S", 0.05)
+    path = tmp_path / "books.db"
+    opened = await open_store(f"sqlite:///{path}", clock=SystemClock())
+    blocker = sqlite3.connect(path, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailable, match="locked"):
+        await opened.hold(hold())
+    with pytest.raises(StoreUnavailable, match="locked"):
+        await open_store(f"sqlite:///{path}", clock=SystemClock())
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    assert await opened.hold(hold()) is None
+    await opened.close()
+
+
+async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("these are notes, not books\n" * 100)
+    with pytest.raises(StoreError, match="not a database"):
+        await open_store(f"sqlite:///{path}", clock=SystemClock())
+
+
+async def test_a_folder_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match="unable to open"):
+        await open_store(f"sqlite:///{tmp_path}/absent/books.db", clock=SystemClock())
+
+
+@pytest.mark.parametrize("wrong", ["", "books.db", "mysql://host/db", "sqlite://", "sqlite:///"])
+async def test_an_address_of_no_known_form_is_refused(wrong: str) -> None:
+    with pytest.raises(ConfigError):
+        await open_store(wrong, clock=SystemClock())
+
+
+async def test_a_server_that_ends_the_connection_is_unavailable_then_back(
+    postgres_url: str,
+) -> None:
+    opened = await open_store(postgres_url, clock=SystemClock())
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    with pytest.raises(StoreUnavailable):
+        await opened.hold(hold())
+    assert await opened.hold(hold("again")) is None
+    await opened.close()
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "postgres"])
+def test_migrations_are_numbered_without_a_gap(dialect: str) -> None:
+    steps = load_migrations(dialect)  # type: ignore[arg-type]
+    assert [step.number for step in steps] == list(range(1, len(steps) + 1))
+    assert steps[0].name == "0001_governance.sql"
