@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, cast
 
 import msgspec
 
@@ -129,10 +129,9 @@ class Context:
             await self.governor.store.keep(self.delivery_id, key, msgspec.json.encode(result))
             return result
         try:
-            kept: T = msgspec.json.decode(recorded, type=as_type or object)
+            return cast("T", msgspec.json.decode(recorded, type=as_type or object))
         except msgspec.DecodeError:
             raise HandlerChanged(name) from None
-        return kept
 
     async def _recorded(self, name: str) -> bytes | None:
         if self._kept is None:
@@ -276,7 +275,7 @@ def _summary_request(model: str, issue: Issue, comments: Sequence[str]) -> Messa
 
 def _ticket(issue: Issue, comments: Sequence[str] = ()) -> str:
     """Wrap a ticket's text as data that cannot close its own wrapper."""
-    parts = [f"Summary: {issue.fields.summary}", issue.description_markdown[:DESCRIPTION_CAP]]
+    parts = [f"Summary: {issue.fields.summary}", issue.fields.description_markdown[:DESCRIPTION_CAP]]
     parts += [f"Comment by {line}" for line in comments]
     text = (
         "\n\n".join(parts).replace("<ticket", "<\u200bticket").replace("</ticket", "<\u200b/ticket")
@@ -306,7 +305,7 @@ def _answer(ctx: Context, response: MessageResponse, answer_type: type[T]) -> T:
 def _triage_actions(issue: Issue, choices: Choices, answer: Triage) -> list[Action]:
     """Turn an answer into actions: only values the project has, only what changes something."""
     fields: dict[str, object] = {}
-    now_type, now_priority = issue.fields.issuetype, issue.fields.priority
+    now_type, now_priority = issue.fields.issue_type, issue.fields.priority
     if answer.type in choices.types and (now_type is None or now_type.name != answer.type):
         fields["issuetype"] = {"name": answer.type}
     if answer.priority in choices.priorities and (
