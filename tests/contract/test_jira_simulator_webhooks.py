@@ -328,6 +328,52 @@ async def test_deliveries_still_open_are_given_up_when_the_site_stops(receiver: 
     assert len(receiver.arrived) <= 1
 
 
+async def test_a_recorded_body_goes_out_byte_for_byte_and_its_issue_can_be_read(
+    jira: JiraSimulator, receiver: Receiver
+) -> None:
+    fields = {
+        "summary": "Seen elsewhere",
+        "description": "as *text*",
+        "issuetype": {"name": "Bug"},
+        "priority": {"name": "Lowest"},
+        "labels": ["old"],
+        "status": {"name": "Closed", "statusCategory": {"key": "done"}},
+        "project": {"name": "Tests"},
+    }
+    issue = {"id": "10040", "key": "TES-41", "fields": fields}
+    body = json.dumps({"webhookEvent": "jira:issue_updated", "issue": issue}, indent=3).encode()
+    jira.deliver(body)
+    jira.deliver(body, secret="somebody else's")
+    jira.deliver(b"no json")
+    jira.deliver(b'{"webhookEvent": "worklog_created", "worklog": {"issueId": "1"}}')
+    await jira.flush()
+    by_body = {sent: headers for headers, sent in receiver.arrived}
+    assert len(receiver.arrived) == 4
+    assert {sign("s1", body), sign("somebody else's", body)} == {
+        headers["x-hub-signature"] for headers, sent in receiver.arrived if sent == body
+    }
+    assert by_body[b"no json"]["x-hub-signature"] == sign("s1", b"no json")
+    known = jira.issues["TES-41"]
+    assert (known.id, known.summary, known.description) == ("10040", "Seen elsewhere", "as text")
+    assert (known.issuetype, known.priority, known.labels) == ("Bug", "Lowest", ["old"])
+    assert known.status.name == "Done"
+    assert not jira.writes
+    assert await jira.create_issue(project="TES", summary="next") == "TES-42"
+
+
+@pytest.mark.skipif(not RECORDED.is_dir(), reason="the recorded payloads are not beside this tree")
+async def test_every_recorded_body_can_be_delivered(
+    jira: JiraSimulator, receiver: Receiver
+) -> None:
+    files = sorted(RECORDED.glob("*.json"))
+    for file in files:
+        jira.deliver(file.read_bytes())
+    await jira.flush()
+    assert Counter(body for _, body in receiver.arrived) == Counter(f.read_bytes() for f in files)
+    keys = {body["issue"]["key"] for body in receiver.bodies if "issue" in body}
+    assert keys <= set(jira.issues)
+
+
 RECORDED_PAIRS = [
     ("comment_created", "mattermost__webhook-cloud-comment-created.json"),
     ("comment_updated", "mattermost__webhook-cloud-comment-updated.json"),

@@ -20,11 +20,7 @@ _API: Final = "/rest/api/{version}"
 
 def create_issue(desk: Desk, request: Request) -> Answer:
     """POST /issue."""
-    body = request.object
-    issue = desk.site.create_issue(request.user, body, documents=request.documents)
-    if isinstance(body.get("transition"), dict):
-        wanted = {"transition": body["transition"]}
-        desk.site.transition_issue(request.user, issue, wanted, documents=request.documents)
+    issue = desk.site.create_issue(request.user, request.object, documents=request.documents)
     link = request.render.link(f"issue/{issue.id}")
     return Answer(201, {"id": issue.id, "key": issue.key, "self": link})
 

@@ -8,6 +8,7 @@ judge needs afterwards: records, requests, accepted writes, every delivery attem
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any, Final, Literal, Self
 from llm_integrations.simulators.faults import Fault, StatusError
 from llm_integrations.simulators.loopback import LoopbackServer
 
+from .adoption import adopt_issue
 from .clock import Dice, SiteClock
 from .events import Event, events_of
 from .fields import FIELDS
@@ -280,6 +282,23 @@ class JiraSimulator:
     def unsubscribe(self, webhook_id: int) -> None:
         """Remove a registration; what is queued still goes out."""
         del self._postman.webhooks[webhook_id]
+
+    def deliver(self, body: bytes, *, secret: str | None = None) -> None:
+        """Queue a recorded body for every registration, byte for byte and with a new identifier.
+
+        The issue it tells about is made known to the site first, so that it can be read back.
+        With `secret` it is signed with that instead of the registration's: a forged delivery.
+        """
+        try:
+            document = json.loads(body)
+        except ValueError:
+            document = None
+        told: Json = document if isinstance(document, dict) else {}
+        shown = told.get("issue")
+        issue = adopt_issue(self._site, shown) if isinstance(shown, dict) else None
+        name = str(told.get("webhookEvent", ""))
+        event = Event(name, issue.key if issue is not None else "", told)
+        self._postman.post_recorded(event, body, secret)
 
     async def redeliver(self, delivery: Delivery) -> Delivery:
         """Send an attempt once more: same identifier, byte-equal body."""

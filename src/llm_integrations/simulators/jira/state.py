@@ -103,9 +103,9 @@ class Site:
         self.listeners: list[Callable[[Change], None]] = []
         self._by_id: dict[str, Issue] = {}
         self._comments: dict[str, tuple[Issue, Comment]] = {}
-        self._issue_ids = count(10_000)
-        self._comment_ids = count(20_000)
-        self._changelog_ids = count(30_000)
+        self._issue_ids = count(100_000)
+        self._comment_ids = count(200_000)
+        self._changelog_ids = count(300_000)
 
     # Finding
 
@@ -167,7 +167,15 @@ class Site:
         _require(values, project)
         properties = _read_properties(payload)
         values.pop("project", None)
-        issue = self._new_issue(actor, project, values)
+        arrow = self._chosen(self.statuses[0], payload) if payload.get("transition") else None
+        issue = self.place_issue(
+            project,
+            str(next(self._issue_ids)),
+            f"{project.key}-{project.next_number}",
+            values["summary"],
+        )
+        issue.creator = actor
+        issue.fields |= {"reporter": actor} | values
         issue.properties.update(properties)
         born = Changelog(
             str(next(self._changelog_ids)),
@@ -177,6 +185,8 @@ class Site:
         )
         self._log(actor, issue, "create_issue", payload)
         self._announce("issue_created", actor, issue, changelog=born)
+        if arrow is not None:
+            self._move(actor, issue, arrow, {})
         return issue
 
     def edit_issue(self, actor: User, issue: Issue, payload: Json, *, documents: bool) -> None:
@@ -217,16 +227,7 @@ class Site:
         self, actor: User, issue: Issue, payload: Json, *, documents: bool
     ) -> None:
         """Move an issue along an arrow of the workflow."""
-        chosen = payload.get("transition")
-        wanted = str(chosen.get("id", "")) if isinstance(chosen, dict) else ""
-        if not wanted:
-            raise Refused(400, "Missing 'transition' identifier")
-        arrows = {arrow.id: arrow for arrow in self.transitions_from(issue.status)}
-        if wanted not in arrows:
-            raise Refused(
-                400, "It seems that you have tried to perform an invalid workflow operation."
-            )
-        arrow = arrows[wanted]
+        arrow = self._chosen(issue.status, payload)
         context = Context(self, issue.project, documents)
         allowed = {"assignee"} | ({"resolution"} if arrow.to.category.key == "done" else set())
         values = self._incoming(payload, issue.fields, context, lambda field: field.id in allowed)
@@ -242,6 +243,37 @@ class Site:
         """Set or clear the assignee."""
         self._log(actor, issue, "edit_issue", {"assignee": user and user.account_id})
         self._change_fields(actor, issue, {"assignee": user})
+
+    def place_issue(self, project: Project, issue_id: str, key: str, summary: str) -> Issue:
+        """Put an issue on the site without a write or an event; its number is that of the key."""
+        now = self.clock.now_ms()
+        actor = project.lead
+        fields = {
+            "summary": summary,
+            "issuetype": project.issue_types[0],
+            "priority": next(p for p in self.priorities if p.name == "Medium"),
+            "reporter": actor,
+            "labels": [],
+            "components": [],
+            "fixVersions": [],
+            "versions": [],
+        }
+        issue = Issue(
+            id=issue_id,
+            key=key,
+            project=project,
+            number=int(key.rpartition("-")[2]),
+            status=self.statuses[0],
+            creator=actor,
+            created_ms=now,
+            updated_ms=now,
+            status_changed_ms=now,
+            fields=dict.fromkeys(FIELDS) | fields,
+        )
+        del issue.fields["project"]
+        project.next_number = max(project.next_number, issue.number) + 1
+        self.issues[key] = self._by_id[issue_id] = issue
+        return issue
 
     # Comments
 
@@ -310,6 +342,18 @@ class Site:
 
     # The inside
 
+    def _chosen(self, status: Status, payload: Json) -> Transition:
+        """Return the arrow a request names, or refuse."""
+        chosen = payload.get("transition")
+        wanted = str(chosen.get("id", "")) if isinstance(chosen, dict) else ""
+        if not wanted:
+            raise Refused(400, "Missing 'transition' identifier")
+        for arrow in self.transitions_from(status):
+            if arrow.id == wanted:
+                return arrow
+        text = "It seems that you have tried to perform an invalid workflow operation."
+        raise Refused(400, text)
+
     def _project_of(self, sent: Json) -> Project:
         """Return the project a create names."""
         reference = sent.get("project")
@@ -355,33 +399,6 @@ class Site:
         if errors:
             raise Refused(400, errors=errors)
         return values
-
-    def _new_issue(self, actor: User, project: Project, values: dict[str, Any]) -> Issue:
-        now = self.clock.now_ms()
-        defaults = {
-            "priority": next(p for p in self.priorities if p.name == "Medium"),
-            "reporter": actor,
-            "labels": [],
-            "components": [],
-            "fixVersions": [],
-            "versions": [],
-        }
-        issue = Issue(
-            id=str(next(self._issue_ids)),
-            key=f"{project.key}-{project.next_number}",
-            project=project,
-            number=project.next_number,
-            status=self.statuses[0],
-            creator=actor,
-            created_ms=now,
-            updated_ms=now,
-            status_changed_ms=now,
-            fields=dict.fromkeys(FIELDS) | defaults | values,
-        )
-        del issue.fields["project"]
-        project.next_number += 1
-        self.issues[issue.key] = self._by_id[issue.id] = issue
-        return issue
 
     def _creation_items(self, issue: Issue) -> list[ChangeItem]:
         """Return the items a create announces, as recorded bodies show them."""

@@ -127,13 +127,20 @@ class Postman:
         for webhook in list(self.webhooks.values()):
             subscribed = webhook.events is None or event.name in webhook.events
             if webhook.enabled and subscribed and self.wants(webhook, event):
-                self._queue(webhook, event)
+                body = b"" if webhook.exclude_body else encode(event.body)
+                self._queue(webhook, event, body)
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         """Run side work (a scripted bot's answer) that `flush` has to wait for."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def post_recorded(self, event: Event, body: bytes, secret: str | None) -> None:
+        """Queue bytes captured elsewhere for every registration; `secret` replaces its own."""
+        for webhook in list(self.webhooks.values()):
+            if webhook.enabled:
+                self._queue(replace(webhook, secret=secret or webhook.secret), event, body)
 
     async def redeliver(self, delivery: Delivery) -> Delivery:
         """Send an attempt again: same identifier, same bytes, same headers."""
@@ -151,8 +158,7 @@ class Postman:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _queue(self, webhook: Webhook, event: Event) -> None:
-        body = b"" if webhook.exclude_body else encode(event.body)
+    def _queue(self, webhook: Webhook, event: Event, body: bytes) -> None:
         if len(body) > SIZE_LIMIT:
             return
         parcel = self._pack(webhook, event, body)
