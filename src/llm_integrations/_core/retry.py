@@ -3,7 +3,7 @@
 Rules, first match wins:
 1. The attempts are used up: no.
 2. The vendor's rules forbid it (`APIError.retryable` is False): no.
-3. The request may have arrived and repeating it is not safe: no.
+3. The request may have arrived (no answer, or a 5xx) and repeating it is not safe: no.
 4. The server named a wait: that long plus a little jitter; longer than the cap: no, the caller
    surfaces the error and sleeps durably or not at all.
 5. Else full jitter under an exponential ceiling
@@ -67,7 +67,7 @@ def delay_before_retry(
     if attempt > policy.max_retries:
         return None
     if isinstance(error, APIError):
-        if not error.retryable:
+        if not error.retryable or (error.status >= 500 and not repeatable):
             return None
         named_s = error.retry_after_s
     else:
