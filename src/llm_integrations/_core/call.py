@@ -33,7 +33,7 @@ from llm_integrations.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
     from datetime import datetime
 
     from llm_integrations._core.clock import Clock
@@ -305,7 +305,7 @@ class OpenStream:
         self._settled = False
         self.response = response
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield bytes as they arrive.
 
         Raises:

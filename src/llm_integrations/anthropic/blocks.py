@@ -1,0 +1,363 @@
+"""Content blocks: what messages are made of, in both directions.
+
+In: the JSON of one block, or of a list. Out: one member of `ContentBlock`. A block of a kind that
+is not listed here, or of a listed kind in a shape not seen before, becomes an `UnknownBlock` with
+its JSON: nothing is lost and nothing raises. No I/O; the next room is `models`.
+
+Field names are the wire's: https://platform.claude.com/docs/en/api/messages
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final, TypeAlias
+
+import msgspec
+
+from llm_integrations._core.codec import Raw, Undecodable, decode
+
+__all__ = [
+    "AdvisorToolResultBlock",
+    "BashCodeExecutionToolResultBlock",
+    "CodeExecutionToolResultBlock",
+    "CompactionBlock",
+    "ContainerUploadBlock",
+    "ContentBlock",
+    "DocumentBlock",
+    "FallbackBlock",
+    "ImageBlock",
+    "ImageSource",
+    "McpToolListingBlock",
+    "McpToolResultBlock",
+    "McpToolUseBlock",
+    "RedactedThinkingBlock",
+    "SearchResultBlock",
+    "ServerToolUseBlock",
+    "TextBlock",
+    "TextEditorCodeExecutionToolResultBlock",
+    "ThinkingBlock",
+    "ToolReferenceBlock",
+    "ToolResultBlock",
+    "ToolSearchToolResultBlock",
+    "ToolUseBlock",
+    "UnknownBlock",
+    "WebFetchToolResultBlock",
+    "WebSearchToolResultBlock",
+    "decode_block",
+    "decode_blocks",
+]
+
+Json: TypeAlias = Any  # the JSON border: whatever the model or a tool put there
+
+
+class _Block(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
+    """What all blocks share: on the wire `type` tells them apart."""
+
+    type: ClassVar[str]
+
+
+class TextBlock(_Block, frozen=True, kw_only=True, tag="text"):
+    """Text; `citations` say where it comes from, when they were asked for."""
+
+    type: ClassVar[str] = "text"
+    text: str
+    citations: Json = None
+    cache_control: Mapping[str, str] | None = None
+
+
+class ThinkingBlock(_Block, frozen=True, kw_only=True, tag="thinking"):
+    """The model's reasoning, empty when its display is omitted. Goes back unchanged."""
+
+    type: ClassVar[str] = "thinking"
+    thinking: str
+    signature: str = ""
+
+
+class RedactedThinkingBlock(_Block, frozen=True, kw_only=True, tag="redacted_thinking"):
+    """Reasoning that only the server can read. Goes back unchanged."""
+
+    type: ClassVar[str] = "redacted_thinking"
+    data: str
+
+
+class ToolUseBlock(_Block, frozen=True, kw_only=True, tag="tool_use"):
+    """The model asks for one of the caller's tools.
+
+    `input` is empty when the model was cut off inside it: see
+    `MessageResponse.unparsed_tool_inputs`.
+    """
+
+    type: ClassVar[str] = "tool_use"
+    id: str
+    name: str
+    input: dict[str, Json]
+    caller: Json = None
+
+
+class ServerToolUseBlock(_Block, frozen=True, kw_only=True, tag="server_tool_use"):
+    """The model used a tool that runs at the server."""
+
+    type: ClassVar[str] = "server_tool_use"
+    id: str
+    name: str
+    input: dict[str, Json]
+    caller: Json = None
+
+
+class McpToolUseBlock(_Block, frozen=True, kw_only=True, tag="mcp_tool_use"):
+    """The model used a tool of an MCP server."""
+
+    type: ClassVar[str] = "mcp_tool_use"
+    id: str
+    name: str
+    input: dict[str, Json]
+    server_name: str = ""
+
+
+class ToolResultBlock(_Block, frozen=True, kw_only=True, tag="tool_result"):
+    """The answer of one of the caller's tools; first in the turn that follows its `tool_use`."""
+
+    type: ClassVar[str] = "tool_result"
+    tool_use_id: str
+    content: Json = None
+    is_error: bool = False
+    cache_control: Mapping[str, str] | None = None
+
+
+class _ServerToolResult(_Block, frozen=True, kw_only=True):
+    """What a tool at the server answered; `content` is an object or a list of them."""
+
+    tool_use_id: str
+    content: Json = None
+    is_error: bool = False
+    caller: Json = None
+
+
+class WebSearchToolResultBlock(
+    _ServerToolResult, frozen=True, kw_only=True, tag="web_search_tool_result"
+):
+    """What a web search found."""
+
+    type: ClassVar[str] = "web_search_tool_result"
+
+
+class WebFetchToolResultBlock(
+    _ServerToolResult, frozen=True, kw_only=True, tag="web_fetch_tool_result"
+):
+    """A page that was fetched."""
+
+    type: ClassVar[str] = "web_fetch_tool_result"
+
+
+class CodeExecutionToolResultBlock(
+    _ServerToolResult, frozen=True, kw_only=True, tag="code_execution_tool_result"
+):
+    """What a program printed."""
+
+    type: ClassVar[str] = "code_execution_tool_result"
+
+
+class BashCodeExecutionToolResultBlock(
+    _ServerToolResult, frozen=True, kw_only=True, tag="bash_code_execution_tool_result"
+):
+    """What a shell command printed."""
+
+    type: ClassVar[str] = "bash_code_execution_tool_result"
+
+
+class TextEditorCodeExecutionToolResultBlock(
+    _ServerToolResult, frozen=True, kw_only=True, tag="text_editor_code_execution_tool_result"
+):
+    """What the server's text editor did."""
+
+    type: ClassVar[str] = "text_editor_code_execution_tool_result"
+
+
+class ToolSearchToolResultBlock(
+    _ServerToolResult, frozen=True, kw_only=True, tag="tool_search_tool_result"
+):
+    """Tools that a search among deferred ones found."""
+
+    type: ClassVar[str] = "tool_search_tool_result"
+
+
+class AdvisorToolResultBlock(
+    _ServerToolResult, frozen=True, kw_only=True, tag="advisor_tool_result"
+):
+    """What the advisor model said."""
+
+    type: ClassVar[str] = "advisor_tool_result"
+
+
+class McpToolResultBlock(_ServerToolResult, frozen=True, kw_only=True, tag="mcp_tool_result"):
+    """What a tool of an MCP server answered."""
+
+    type: ClassVar[str] = "mcp_tool_result"
+
+
+class McpToolListingBlock(_Block, frozen=True, kw_only=True, tag="mcp_tool_listing"):
+    """The tools that an MCP server offers."""
+
+    type: ClassVar[str] = "mcp_tool_listing"
+    server_name: str = ""
+    tools: Json = None
+
+
+class CompactionBlock(_Block, frozen=True, kw_only=True, tag="compaction"):
+    """A summary that stands for everything before it. Goes back unchanged."""
+
+    type: ClassVar[str] = "compaction"
+    content: str | None = None
+    encrypted_content: str | None = None
+    signature: str | None = None
+    tool_changes: Json = None
+
+
+class FallbackBlock(_Block, frozen=True, kw_only=True, tag="fallback"):
+    """From here on another model answers."""
+
+    type: ClassVar[str] = "fallback"
+    from_: Json = msgspec.field(default=None, name="from")
+    to: Json = None
+    trigger: Json = None
+
+
+class ContainerUploadBlock(_Block, frozen=True, kw_only=True, tag="container_upload"):
+    """A file for, or from, the code execution container."""
+
+    type: ClassVar[str] = "container_upload"
+    file_id: str
+    cache_control: Mapping[str, str] | None = None
+
+
+class ToolReferenceBlock(_Block, frozen=True, kw_only=True, tag="tool_reference"):
+    """Names a deferred tool inside a tool result."""
+
+    type: ClassVar[str] = "tool_reference"
+    tool_name: str
+
+
+class ImageSource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where an image or a document comes from: bytes, a URL or an uploaded file."""
+
+    type: str
+    media_type: str = ""
+    data: str = ""
+    url: str = ""
+    file_id: str = ""
+
+    @classmethod
+    def from_bytes(cls, data: bytes, media_type: str) -> ImageSource:
+        """Send `data` inside the request."""
+        return cls(type="base64", media_type=media_type, data=base64.b64encode(data).decode())
+
+    @classmethod
+    def from_url(cls, url: str) -> ImageSource:
+        """Let the server fetch it."""
+        return cls(type="url", url=url)
+
+    @classmethod
+    def from_file_id(cls, file_id: str) -> ImageSource:
+        """Name a file uploaded before."""
+        return cls(type="file", file_id=file_id)
+
+
+class ImageBlock(_Block, frozen=True, kw_only=True, tag="image"):
+    """An image: JPEG, PNG, GIF or WebP."""
+
+    type: ClassVar[str] = "image"
+    source: ImageSource
+    cache_control: Mapping[str, str] | None = None
+
+
+class DocumentBlock(_Block, frozen=True, kw_only=True, tag="document"):
+    """A PDF or a text; `source` as for images, or the wire form of a text or content source."""
+
+    type: ClassVar[str] = "document"
+    source: Json
+    title: str | None = None
+    context: str | None = None
+    citations: Mapping[str, bool] | None = None
+    cache_control: Mapping[str, str] | None = None
+
+
+class SearchResultBlock(_Block, frozen=True, kw_only=True, tag="search_result"):
+    """A search result of the caller's own, which the model can cite."""
+
+    type: ClassVar[str] = "search_result"
+    source: str
+    title: str
+    content: Sequence[TextBlock]
+    citations: Mapping[str, bool] | None = None
+    cache_control: Mapping[str, str] | None = None
+
+
+class UnknownBlock(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="~unknown"):
+    """A block of a kind, or in a shape, that this version does not know.
+
+    Attributes:
+        raw: its JSON, as it came.
+    """
+
+    type: str = msgspec.field(name="~type")
+    raw: bytes = msgspec.field(name="~raw")
+
+    def to_dict(self) -> dict[str, Json]:
+        """Return the block as plain data."""
+        return decode(_dict_decoder, self.raw)
+
+
+ContentBlock: TypeAlias = (
+    TextBlock
+    | ThinkingBlock
+    | RedactedThinkingBlock
+    | ToolUseBlock
+    | ServerToolUseBlock
+    | McpToolUseBlock
+    | ToolResultBlock
+    | WebSearchToolResultBlock
+    | WebFetchToolResultBlock
+    | CodeExecutionToolResultBlock
+    | BashCodeExecutionToolResultBlock
+    | TextEditorCodeExecutionToolResultBlock
+    | ToolSearchToolResultBlock
+    | AdvisorToolResultBlock
+    | McpToolResultBlock
+    | McpToolListingBlock
+    | CompactionBlock
+    | FallbackBlock
+    | ContainerUploadBlock
+    | ToolReferenceBlock
+    | ImageBlock
+    | DocumentBlock
+    | SearchResultBlock
+    | UnknownBlock
+)
+
+
+class _Typed(msgspec.Struct):
+    type: Json = ""
+
+
+_block_decoder: Final[msgspec.json.Decoder[ContentBlock]] = msgspec.json.Decoder(ContentBlock)
+_typed_decoder: Final = msgspec.json.Decoder(_Typed)
+_dict_decoder: Final = msgspec.json.Decoder(dict[str, Any])
+
+
+def decode_block(data: bytes) -> ContentBlock:
+    """Decode one block, whatever it is.
+
+    Raises:
+        Undecodable: the bytes are no JSON object.
+    """
+    try:
+        return decode(_block_decoder, data)
+    except Undecodable:
+        kind = decode(_typed_decoder, data).type
+        return UnknownBlock(type=kind if isinstance(kind, str) else "", raw=bytes(data))
+
+
+def decode_blocks(blocks: Sequence[Raw]) -> list[ContentBlock]:
+    """Decode each of `blocks`; see `decode_block`."""
+    return [decode_block(bytes(block)) for block in blocks]

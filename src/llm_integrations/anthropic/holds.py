@@ -1,0 +1,151 @@
+"""The most a request can cost, before it is sent.
+
+In: the body of a request and its shape. Out: a `Hold`: pico-USD, and whether that is a true upper
+bound. Rules:
+
+1. A token is at least one byte of the body, so the bytes bound the text; base64 data is no text.
+2. On top come the tokens that the server adds: its tool prompt, a few per message and tool block,
+   at most so many per image. A PDF, a file, a URL and a stored thread are bounded by the window.
+3. The window bounds everything: a longer prompt is refused.
+4. Each token is priced at the dearest class that can apply: a cache write where the request asks
+   for the cache, else plain input; the dearer of the two long-prompt tiers; 1.1 times for the US
+   unless the request says another place (the default is a setting of the workspace).
+5. Output is `max_tokens`; thinking is inside.
+6. What runs at the server on its own account (server tools, MCP, compaction, fallbacks, containers)
+   has no bound that a request shows: the hold is then a guess and says so.
+7. No price, no hold: None.
+
+No I/O. Budgets refuse what is unbounded or priceless.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import msgspec
+
+from llm_integrations._core.codec import Undecodable, decode
+from llm_integrations.anthropic.catalogue import RequestShape, find_model
+from llm_integrations.anthropic.pricing import Rates, prices_of
+
+__all__ = ["Hold", "hold_for", "input_bound"]
+
+Json: TypeAlias = Any  # the JSON border
+
+# The largest tool-use system prompt is 804 tokens (Opus 4.7, forced); a few tokens of wrapping per
+# message and block (https://platform.claude.com/docs/en/agents-and-tools/tool-use/overview#pricing).
+TOOL_PROMPT_TOKENS: Final = 1_000
+FIXED_TOKENS: Final = 100
+PER_MESSAGE_TOKENS: Final = 10
+PER_TOOL_BLOCK_TOKENS: Final = 50
+SCHEMA_PROMPT_TOKENS: Final = (
+    1_000  # structured output adds a prompt of its own, size not published
+)
+DEFAULT_WINDOW: Final = 1_000_000
+DEFAULT_IMAGE_TOKENS: Final = 4_784
+
+
+class Hold(NamedTuple):
+    """The most a request can cost; `bounded` says whether that is certain."""
+
+    pusd: int | None
+    bounded: bool
+    input_tokens: int
+
+
+def hold_for(shape: RequestShape, body: bytes, *, at: date | None = None) -> Hold:
+    """Return the hold for a request; see the rules above."""
+    tokens = input_bound(shape, body)
+    bounded = _is_bounded(shape)
+    prices = prices_of(shape.model)
+    if prices is None:
+        return Hold(None, bounded, tokens)
+    row = prices.row_at(at)
+    rates = row.rates_for(tokens)
+    if shape.speed == "fast" and prices.fast is not None:
+        rates = prices.fast
+    pusd = tokens * _dearest_input(rates, body) + shape.max_tokens * rates.output
+    if shape.inference_geo in {None, "us"}:
+        pusd = -(-pusd * prices.us_percent // 100)
+    return Hold(pusd, bounded, tokens)
+
+
+def input_bound(shape: RequestShape, body: bytes) -> int:
+    """Return the most tokens that a request's prompt can have."""
+    entry = find_model(shape.model)
+    window = DEFAULT_WINDOW if entry is None else entry.max_input_tokens
+    if shape.thread is not None:
+        return window
+    media_bytes, images, unbounded = _media(body)
+    if unbounded:
+        return window
+    blocks = body.count(b'"tool_use"') + body.count(b'"tool_result"')
+    tokens = (
+        shape.size_bytes
+        - media_bytes
+        + FIXED_TOKENS
+        + PER_MESSAGE_TOKENS * len(shape.messages)
+        + PER_TOOL_BLOCK_TOKENS * blocks
+        + images * (DEFAULT_IMAGE_TOKENS if entry is None else entry.image_tokens + 16)
+    )
+    if shape.tools:
+        tokens += TOOL_PROMPT_TOKENS
+    if shape.output_config is not None:
+        tokens += SCHEMA_PROMPT_TOKENS
+    return min(tokens, window)
+
+
+def _is_bounded(shape: RequestShape) -> bool:
+    """Whether everything that can be billed is in the request."""
+    if any(tool.type not in {None, "custom"} for tool in shape.tools):
+        return False
+    return all(
+        part is None
+        for part in (
+            shape.mcp_servers,
+            shape.container,
+            shape.context_management,
+            shape.compaction,
+            shape.fallbacks,
+        )
+    )
+
+
+def _dearest_input(rates: Rates, body: bytes) -> int:
+    """Return the rate of the dearest class that a prompt token can fall into."""
+    if b'"cache_control"' not in body:
+        return rates.input
+    return max(rates.input, rates.cache_write_5m or 0, rates.cache_write_1h or 0)
+
+
+_dict_decoder: Final = msgspec.json.Decoder(dict[str, Any])
+
+
+def _media(body: bytes) -> tuple[int, int, bool]:
+    """Return (bytes of base64 data, number of images, is there media without a bound)."""
+    if not any(mark in body for mark in (b'"image"', b'"document"', b'"container_upload"')):
+        return 0, 0, False
+    try:
+        request = decode(_dict_decoder, body)
+    except Undecodable:
+        return 0, 0, True
+    data_bytes = images = 0
+    unbounded = False
+    waiting: list[Json] = [request.get("messages"), request.get("system")]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list):
+            waiting += part
+        elif isinstance(part, dict):
+            kind, source = part.get("type"), part.get("source")
+            waiting.append(part.get("content"))
+            if kind == "image" and isinstance(source, dict):
+                images += 1
+                data_bytes += len(source.get("data") or "")
+            elif kind == "document" and isinstance(source, dict):
+                unbounded |= source.get("type") not in {"text", "content"}
+                waiting.append(source.get("content"))
+            elif kind == "container_upload":
+                unbounded = True
+    return data_bytes, images, unbounded

@@ -1,0 +1,324 @@
+"""A stream on the wire: bytes to events, one settlement, whatever happens.
+
+In: an `OpenStream` of `_core/call`. Out: events in batches, at the end the message. A
+`StreamReader` belongs to one attempt; `MessageStream` is what users hold. The promises:
+
+1. What is billed is settled once: in full at `message_stop`, else what was reported so far.
+2. A stream that is left early is closed, never returned to the pool half read.
+3. An error event is the error it would have been over HTTP; an end without `message_stop` is
+   `StreamInterrupted` with what came.
+4. Another attempt is made only while no delta has reached the user.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import date
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+import msgspec
+
+from llm_integrations._core.admission import Actual
+from llm_integrations._core.sse import Splitter
+from llm_integrations.anthropic.models import MessageResponse
+from llm_integrations.anthropic.pricing import price, price_message
+from llm_integrations.anthropic.refusals import stream_error
+from llm_integrations.anthropic.stream import (
+    ContentBlockDelta,
+    StreamCollector,
+    StreamEvent,
+    StreamHandler,
+    TextDelta,
+    last_events,
+    split_events,
+)
+from llm_integrations.errors import APIError, StreamInterrupted, TransportError
+
+if TYPE_CHECKING:
+    from llm_integrations._core.call import OpenStream, Response
+    from llm_integrations._core.clock import Clock
+
+__all__ = ["MessageStream", "StreamReader", "StreamTerms", "actual_of"]
+
+DRAIN_S: Final = 1.0
+BYTES_PER_TOKEN: Final = 3  # of output that came but was not reported; errs on the dear side
+
+
+def actual_of(
+    message: MessageResponse,
+    response: Response,
+    *,
+    at: date,
+    keep: bool,
+    ttft_ms: int | None = None,
+) -> Actual:
+    """Return what a complete message used."""
+    usage = message.usage
+    return Actual(
+        state="settled",
+        cost_pusd=price_message(message, at=at),
+        input_tokens=usage.input_tokens + usage.cache_creation_input_tokens,
+        output_tokens=usage.output_tokens,
+        counters=usage.counters(),
+        raw=message.usage_raw(),
+        model=message.model,
+        request_id=response.request_id,
+        latency_ms=response.latency_ms,
+        ttft_ms=ttft_ms,
+        answer=message.raw if keep else None,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamTerms:
+    """What a reader needs beside the bytes."""
+
+    clock: Clock
+    model: str
+    keep: bool
+    on_message: Callable[[MessageResponse], None]
+
+
+class StreamReader:
+    """Reads one stream of one attempt."""
+
+    __slots__ = (
+        "_chunks",
+        "_early",
+        "_message",
+        "_splitter",
+        "_started_at",
+        "_stream",
+        "_terms",
+        "_ttft_ms",
+        "collector",
+    )
+
+    def __init__(self, stream: OpenStream, terms: StreamTerms) -> None:
+        self._stream = stream
+        self._chunks = stream.chunks()
+        self._terms = terms
+        self._splitter = Splitter()
+        self._early: list[StreamEvent] = []
+        self._message: MessageResponse | None = None
+        self._started_at = terms.clock.monotonic()
+        self._ttft_ms: int | None = None
+        self.collector = StreamCollector()
+
+    @property
+    def request_id(self) -> str:
+        """The id to give the vendor's support."""
+        return self._stream.response.request_id
+
+    async def prime(self) -> None:
+        """Read up to the first delta; what goes wrong before it may be tried again."""
+        while self._ttft_ms is None and (events := await self._read()):
+            self._early += events
+
+    async def batch(self) -> list[StreamEvent]:
+        """Return the next events, at least one; none when the message is complete.
+
+        Raises:
+            StreamInterrupted: the stream ended before the message.
+            APIError: the server reported an error inside the stream.
+        """
+        if self._early:
+            early, self._early = self._early, []
+            return early
+        return await self._read()
+
+    async def message(self) -> MessageResponse:
+        """Read to the end and return the message."""
+        while await self.batch():
+            pass
+        return self._complete()
+
+    async def close(self) -> None:
+        """Settle what was used, if the end did not, and drop the connection."""
+        try:
+            await self._chunks.aclose()
+            if self._message is None:
+                await self._settle_partial()
+        finally:
+            await self._stream.close()
+
+    async def _read(self) -> list[StreamEvent]:
+        """Take chunks until they hold an event."""
+        if self._message is not None:
+            return []
+        if self.collector.error is not None:
+            raise stream_error(self.collector.error.error, self.request_id)
+        try:
+            async for chunk in self._chunks:
+                if events := split_events(self._splitter, chunk):
+                    return await self._take(events)
+        except (TransportError, APIError) as error:
+            if isinstance(error, APIError):
+                error.request_id = self.request_id
+                raise
+            raise self._interrupted() from error
+        if events := last_events(self._splitter):
+            return await self._take(events)
+        raise self._interrupted()
+
+    async def _take(self, events: list[StreamEvent]) -> list[StreamEvent]:
+        """Collect events; at the end of the message or an error, see to it."""
+        collector = self.collector
+        for position, event in enumerate(events):
+            collector.add(event)
+            if self._ttft_ms is None and type(event) is ContentBlockDelta:
+                waited_s = self._terms.clock.monotonic() - self._started_at
+                self._ttft_ms = self._stream.response.latency_ms + round(waited_s * 1000)
+            if collector.is_complete:
+                await self._settle()
+                return events[: position + 1]
+            if collector.error is not None:
+                return events[:position] or await self._read()
+        return events
+
+    async def _settle(self) -> None:
+        """Book the complete message and give the connection back."""
+        self._message = message = self.collector.message()
+        self._terms.on_message(message)
+        terms = self._terms
+        actual = actual_of(
+            message,
+            self._stream.response,
+            at=terms.clock.now(),
+            keep=terms.keep,
+            ttft_ms=self._ttft_ms,
+        )
+        await self._stream.settle(actual)
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                async for _ in self._chunks:
+                    pass
+        except (TimeoutError, TransportError):
+            pass  # the message is whole; `close` drops the connection
+
+    async def _settle_partial(self) -> None:
+        """Book what an interrupted message used: what was reported, and the output that came."""
+        usage = self.collector.usage
+        if usage is None:
+            return  # nothing is known; `OpenStream.close` books "unknown"
+        came = self.collector.received_bytes // BYTES_PER_TOKEN
+        output_tokens = max(usage.output_tokens, came)
+        likely = msgspec.structs.replace(usage, output_tokens=output_tokens, iterations=None)
+        actual = Actual(
+            state="partial",
+            cost_pusd=price(likely, self._terms.model, at=self._terms.clock.now()),
+            input_tokens=usage.input_tokens + usage.cache_creation_input_tokens,
+            output_tokens=output_tokens,
+            counters=likely.counters(),
+            model=self._terms.model,
+            request_id=self.request_id,
+            latency_ms=self._stream.response.latency_ms,
+            ttft_ms=self._ttft_ms,
+        )
+        await self._stream.settle(actual)
+
+    def _interrupted(self) -> StreamInterrupted:
+        partial = self.collector.partial()
+        return StreamInterrupted(
+            f"the stream ended before the message did (request {self.request_id})",
+            partial=partial,
+            usage=self.collector.usage,
+            request_id=self.request_id,
+        )
+
+    def _complete(self) -> MessageResponse:
+        return self.collector.message() if self._message is None else self._message
+
+
+class MessageStream:
+    """A message as it arrives.
+
+        async with client.stream_message(request) as stream:
+            async for text in stream.text():
+                print(text, end="")
+            message = await stream.message()
+
+    Iterating it gives every `StreamEvent`. Leave it through `async with`: that closes the stream
+    and settles what was used, wherever reading stopped.
+    """
+
+    __slots__ = ("_open", "_reader")
+
+    def __init__(self, open_reader: Callable[[], Awaitable[StreamReader]]) -> None:
+        self._open = open_reader
+        self._reader: StreamReader | None = None
+
+    async def __aenter__(self) -> Self:
+        """Send the request; returns at the first delta."""
+        await self._opened()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the stream and settle what was used; safe to call twice."""
+        if self._reader is not None:
+            await self._reader.close()
+
+    async def _opened(self) -> StreamReader:
+        if self._reader is None:
+            self._reader = await self._open()
+        return self._reader
+
+    async def __aiter__(self) -> AsyncIterator[StreamEvent]:
+        """Yield every event."""
+        async for batch in self.batches():
+            for event in batch:
+                yield event
+
+    async def batches(self) -> AsyncIterator[list[StreamEvent]]:
+        """Yield events as they came together: cheaper than one by one.
+
+        Raises:
+            StreamInterrupted: the stream ended before the message; carries what came.
+            APIError: the server reported an error inside the stream.
+        """
+        reader = await self._opened()
+        try:
+            while batch := await reader.batch():
+                yield batch
+        except BaseException:
+            await reader.close()
+            raise
+
+    async def text(self) -> AsyncIterator[str]:
+        """Yield pieces of text."""
+        async for batch in self.batches():
+            for event in batch:
+                if type(event) is ContentBlockDelta and type(event.delta) is TextDelta:
+                    yield event.delta.text
+
+    async def message(self) -> MessageResponse:
+        """Read the rest and return the message."""
+        return await (await self._opened()).message()
+
+    def partial(self) -> MessageResponse | None:
+        """Return the message as far as it came."""
+        return None if self._reader is None else self._reader.collector.partial()
+
+    @property
+    def request_id(self) -> str:
+        """The id to give the vendor's support; empty before the stream is open."""
+        return "" if self._reader is None else self._reader.request_id
+
+    async def handle(self, handler: StreamHandler) -> MessageResponse:
+        """Give every event to `handler` and return the message."""
+        async for event in self:
+            handler.on_event(event)
+        message = await self.message()
+        handler.on_message(message)
+        return message

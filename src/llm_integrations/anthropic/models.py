@@ -1,0 +1,362 @@
+"""Requests and answers of the Messages API, as values.
+
+In: a `MessageRequest` (or the same as a plain mapping), out: its JSON. In: the JSON of an answer,
+out: a `MessageResponse`. Rules:
+
+1. Whatever the server sends in a well-formed message is accepted: model ids, stop reasons and
+   service tiers are plain strings, unknown blocks become `UnknownBlock`, nulls become defaults.
+2. Nothing is lost: `MessageResponse.raw` is the answer as it came.
+3. An answer goes back byte for byte: `MessageResponse.to_message()` carries the raw content, since
+   signatures and fields that this version does not know must survive the round trip.
+
+No I/O. Field names are the wire's: https://platform.claude.com/docs/en/api/messages
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from llm_integrations._core.codec import Raw, Undecodable, decode
+from llm_integrations.anthropic.blocks import (
+    ContentBlock,
+    TextBlock,
+    ToolUseBlock,
+    decode_blocks,
+)
+from llm_integrations.anthropic.catalogue import ClaudeModel
+from llm_integrations.errors import AnswerMalformed, InvalidRequest
+
+__all__ = [
+    "CacheCreation",
+    "Iteration",
+    "Message",
+    "MessageContent",
+    "MessageRequest",
+    "MessageResponse",
+    "OutputTokensDetails",
+    "Role",
+    "ServerToolUse",
+    "StopReason",
+    "Usage",
+    "encode_request",
+    "json_schema_format",
+    "parse_message",
+    "parse_usage",
+    "read_leniently",
+]
+
+Json: TypeAlias = Any  # the JSON border
+RequestBlock: TypeAlias = ContentBlock | Mapping[str, Json] | Raw
+MessageContent: TypeAlias = str | Sequence[RequestBlock] | Raw
+
+
+class Role(StrEnum):
+    """Who speaks."""
+
+    USER = "user"
+    ASSISTANT = "assistant"
+    SYSTEM = "system"
+
+
+class StopReason(StrEnum):
+    """Why the model stopped: the reasons known today; the field itself is an open string."""
+
+    END_TURN = "end_turn"
+    MAX_TOKENS = "max_tokens"
+    STOP_SEQUENCE = "stop_sequence"
+    TOOL_USE = "tool_use"
+    PAUSE_TURN = "pause_turn"
+    REFUSAL = "refusal"
+    MODEL_CONTEXT_WINDOW_EXCEEDED = "model_context_window_exceeded"
+    COMPACTION = "compaction"
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """One turn of a conversation."""
+
+    role: str
+    content: MessageContent
+
+    @classmethod
+    def user(cls, content: MessageContent) -> Message:
+        """Return a turn of the user."""
+        return cls(role=Role.USER, content=content)
+
+    @classmethod
+    def assistant(cls, content: MessageContent) -> Message:
+        """Return a turn of the model; for a real answer use `MessageResponse.to_message`."""
+        return cls(role=Role.ASSISTANT, content=content)
+
+
+class MessageRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A request to the Messages API; what is not set is not sent.
+
+    Attributes:
+        temperature: like `top_p` and `top_k` gone since API version 2026-10-21.
+        extra: further fields of the body, sent as they are; they win over the named ones.
+    """
+
+    model: str
+    max_tokens: int
+    messages: Sequence[Message | Mapping[str, Json]]
+    system: str | Sequence[TextBlock | Mapping[str, Json]] | UnsetType = UNSET
+    stop_sequences: Sequence[str] | UnsetType = UNSET
+    tools: Sequence[Mapping[str, Json]] | UnsetType = UNSET
+    tool_choice: Mapping[str, Json] | UnsetType = UNSET
+    thinking: Mapping[str, Json] | UnsetType = UNSET
+    output_config: Mapping[str, Json] | UnsetType = UNSET
+    cache_control: Mapping[str, str] | UnsetType = UNSET
+    container: str | Mapping[str, Json] | UnsetType = UNSET
+    metadata: Mapping[str, str] | UnsetType = UNSET
+    service_tier: str | UnsetType = UNSET
+    speed: str | UnsetType = UNSET
+    inference_geo: str | UnsetType = UNSET
+    diagnostics: Mapping[str, Json] | UnsetType = UNSET
+    context_management: Mapping[str, Json] | UnsetType = UNSET
+    compaction: Mapping[str, Json] | UnsetType = UNSET
+    fallbacks: str | Sequence[Mapping[str, Json]] | UnsetType = UNSET
+    fallback_credit_token: str | UnsetType = UNSET
+    mcp_servers: Sequence[Mapping[str, Json]] | UnsetType = UNSET
+    thread: Mapping[str, Json] | UnsetType = UNSET
+    billing_policy: Mapping[str, Json] | UnsetType = UNSET
+    temperature: float | UnsetType = UNSET
+    top_p: float | UnsetType = UNSET
+    top_k: int | UnsetType = UNSET
+    extra: Mapping[str, Json] | UnsetType = msgspec.field(default=UNSET, name="~extra")
+
+
+def json_schema_format(schema: Mapping[str, Json]) -> dict[str, Json]:
+    """Return the `output_config` that makes the model answer with JSON of this schema.
+
+    >>> json_schema_format({"type": "object"})
+    {'format': {'type': 'json_schema', 'schema': {'type': 'object'}}}
+    """
+    return {"format": {"type": "json_schema", "schema": schema}}
+
+
+def encode_request(request: MessageRequest | Mapping[str, Json], *, stream: bool = False) -> bytes:
+    """Return the JSON body of a request."""
+    if isinstance(request, MessageRequest):
+        if request.extra is UNSET:
+            body = _encode(request)
+            return body[:-1] + b',"stream":true}' if stream else body
+        fields = decode(_raw_dict_decoder, _encode(request))
+        extra = fields.pop("~extra", None)
+        request = fields | (decode(_raw_dict_decoder, bytes(extra)) if extra is not None else {})
+    if stream:
+        return _encode({**request, "stream": True})
+    return _encode({name: value for name, value in request.items() if name != "stream"})
+
+
+def _plain(value: object) -> str:
+    """Encode a model's name, which msgspec does not take for the string it is."""
+    if isinstance(value, ClaudeModel):
+        return str.__str__(value)
+    msg = f"a request cannot hold a {type(value).__name__}"
+    raise InvalidRequest(msg)
+
+
+_encode: Final = msgspec.json.Encoder(enc_hook=_plain).encode
+
+
+class CacheCreation(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens written to the cache, by how long they stay."""
+
+    ephemeral_5m_input_tokens: int = 0
+    ephemeral_1h_input_tokens: int = 0
+
+
+class OutputTokensDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """A breakdown of `output_tokens`; not in addition to it."""
+
+    thinking_tokens: int = 0
+
+
+class ServerToolUse(msgspec.Struct, frozen=True, kw_only=True):
+    """How often tools at the server were used."""
+
+    web_search_requests: int = 0
+    web_fetch_requests: int = 0
+
+
+class Iteration(msgspec.Struct, frozen=True, kw_only=True):
+    """One model run inside a request: where these are present, they are the bill."""
+
+    type: str = "message"
+    model: str | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    cache_creation: CacheCreation | None = None
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request used. `input_tokens` is only what no cache served or stored."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    cache_creation: CacheCreation | None = None
+    output_tokens_details: OutputTokensDetails | None = None
+    server_tool_use: ServerToolUse | None = None
+    service_tier: str | None = None
+    inference_geo: str | None = None
+    speed: str | None = None
+    iterations: list[Iteration] | None = None
+
+    @property
+    def prompt_tokens(self) -> int:
+        """The whole prompt: uncached, written and read."""
+        return self.input_tokens + self.cache_creation_input_tokens + self.cache_read_input_tokens
+
+    def counters(self) -> dict[str, int]:
+        """Return the counters that are not zero, by their wire names."""
+        counted = {
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "cache_creation_input_tokens": self.cache_creation_input_tokens,
+            "cache_read_input_tokens": self.cache_read_input_tokens,
+        }
+        if self.cache_creation is not None:
+            counted["ephemeral_1h_input_tokens"] = self.cache_creation.ephemeral_1h_input_tokens
+        if self.server_tool_use is not None:
+            counted["web_search_requests"] = self.server_tool_use.web_search_requests
+        return {name: count for name, count in counted.items() if count}
+
+
+class MessageResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """A message of the model.
+
+    Attributes:
+        stop_reason: see `StopReason`; unknown ones are passed on.
+        stop_details: says more about a refusal.
+        unparsed_tool_inputs: by block id, what the model wrote as a tool's input where that is no
+            JSON object (it was cut off). Our own; the server never sends it.
+        raw: the whole answer as it came.
+    """
+
+    id: str = ""
+    model: str = ""
+    role: str = "assistant"
+    content: list[ContentBlock]
+    stop_reason: str | None = None
+    stop_sequence: str | None = None
+    stop_details: dict[str, Json] | None = None
+    container: dict[str, Json] | None = None
+    usage: Usage = Usage()
+    unparsed_tool_inputs: dict[str, str] = {}
+    raw: bytes = msgspec.field(default=b"", name="~raw")
+
+    @property
+    def type(self) -> Literal["message"]:
+        """Always "message"."""
+        return "message"
+
+    @property
+    def text(self) -> str:
+        """All text blocks, joined."""
+        return "".join([block.text for block in self.content if isinstance(block, TextBlock)])
+
+    @property
+    def tool_uses(self) -> list[ToolUseBlock]:
+        """The tool calls to answer."""
+        return [block for block in self.content if isinstance(block, ToolUseBlock)]
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the model refused; a refusal arrives as a success."""
+        return self.stop_reason == StopReason.REFUSAL
+
+    def to_dict(self) -> dict[str, Json]:
+        """Return the whole message as plain data."""
+        return decode(_dict_decoder, self.raw)
+
+    def to_message(self) -> Message:
+        """Return the turn that sends this answer back, its content byte for byte."""
+        return Message(role=self.role, content=decode(_content_decoder, self.raw).content)
+
+    def usage_raw(self) -> bytes:
+        """Return the usage object as it came."""
+        return bytes(decode(_usage_slice_decoder, self.raw).usage)
+
+
+class _Content(msgspec.Struct):
+    content: Raw
+
+
+class _UsageSlice(msgspec.Struct):
+    usage: Raw = Raw(b"{}")
+
+
+_message_decoder: Final = msgspec.json.Decoder(MessageResponse)
+_dict_decoder: Final = msgspec.json.Decoder(dict[str, Any])
+_raw_dict_decoder: Final = msgspec.json.Decoder(dict[str, Raw])
+_raw_list_decoder: Final = msgspec.json.Decoder(list[Raw])
+_any_decoder: Final = msgspec.json.Decoder(Any)
+_content_decoder: Final = msgspec.json.Decoder(_Content)
+_usage_slice_decoder: Final = msgspec.json.Decoder(_UsageSlice)
+
+
+def parse_message(body: bytes) -> MessageResponse:
+    """Decode a message, whatever is new in it.
+
+    Raises:
+        AnswerMalformed: the bytes are no JSON object with a list of content blocks.
+    """
+    try:
+        message = decode(_message_decoder, body)
+    except Undecodable:
+        return _parse_leniently(body)
+    msgspec.structs.force_setattr(message, "raw", body)
+    return message
+
+
+def _parse_leniently(body: bytes) -> MessageResponse:
+    """Decode field by field; one in an unexpected shape gets its default and stays in `raw`."""
+    try:
+        fields = decode(_raw_dict_decoder, body)
+        content = decode(_raw_list_decoder, bytes(fields.pop("content")))
+        blocks = decode_blocks(content)
+    except (Undecodable, KeyError) as error:
+        msg = "the answer is no message of the Messages API"
+        raise AnswerMalformed(msg, vendor="anthropic", status=200) from error
+    usage = parse_usage(decode(_any_decoder, bytes(fields.pop("usage", Raw(b"{}")))))
+    plain = {name: decode(_any_decoder, bytes(value)) for name, value in fields.items()}
+    known = read_leniently(MessageResponse, plain)
+    known |= {"content": blocks, "usage": usage, "raw": body}
+    return MessageResponse(**known)
+
+
+def parse_usage(usage: object) -> Usage:
+    """Return a usage object that came as plain data; what cannot be read counts as absent."""
+    if not isinstance(usage, Mapping):
+        return Usage()
+    known = read_leniently(Usage, usage)
+    iterations = usage.get("iterations")
+    if isinstance(iterations, list) and "iterations" not in known:
+        known["iterations"] = [
+            Iteration(**read_leniently(Iteration, entry))
+            for entry in iterations
+            if isinstance(entry, Mapping)
+        ]
+    return Usage(**known)
+
+
+def read_leniently(kind: type[msgspec.Struct], fields: Mapping[str, Json]) -> dict[str, Json]:
+    """Return the fields of `kind` that are there in a shape it can hold; nulls count as absent."""
+    found: dict[str, Json] = {}
+    for field in msgspec.structs.fields(kind):
+        value = fields.get(field.encode_name)
+        if value is not None:
+            try:
+                found[field.name] = msgspec.convert(value, field.type)
+            except msgspec.ValidationError:
+                continue
+    return found
