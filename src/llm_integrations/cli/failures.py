@@ -1,0 +1,61 @@
+"""What went wrong, in one line, and the exit code that says whose turn it is.
+
+In: an exception that a command let through. Out: "what, where, what next" on stderr, and 1 when the
+work failed, 2 when the settings, the installation or the command are wrong. Bugs are not caught
+here: they end in a traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from llm_integrations.errors import AuthFailed, ConfigError, IntegrationError
+
+__all__ = ["FAILED", "INTERRUPTED", "OK", "WRONG", "complain", "report"]
+
+OK: Final = 0
+FAILED: Final = 1
+WRONG: Final = 2
+INTERRUPTED: Final = 130
+
+_NAME: Final = "llm-integrations"
+_EXTRA_OF_COMMAND: Final = {
+    "costs": "service",
+    "deliveries": "service",
+    "demo": "demo",
+    "pause": "service",
+    "resume": "service",
+    "serve": "service",
+    "simulate": "simulators",
+}
+
+
+def complain(message: str) -> None:
+    """Write one line to stderr."""
+    print(f"{_NAME}: {' '.join(message.split())}", file=sys.stderr)
+
+
+def report(error: ImportError | IntegrationError | OSError, words: Sequence[str]) -> int:
+    """Say what is wrong and return the exit code; an error that is a bug is raised again."""
+    if isinstance(error, ImportError):
+        return _report_missing(error, words)
+    complain(str(error))
+    return WRONG if isinstance(error, ConfigError | AuthFailed) else FAILED
+
+
+def _report_missing(error: ImportError, words: Sequence[str]) -> int:
+    """Name the extra that holds what could not be imported."""
+    missing = (error.name or "").partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError) or missing in {"", "llm_integrations"}:
+        raise error
+    extra = "cli"
+    if missing not in {"cyclopts", "rich"}:
+        extra = next(
+            (_EXTRA_OF_COMMAND[word] for word in words[:1] if word in _EXTRA_OF_COMMAND), ""
+        )
+    if not extra:
+        raise error
+    complain(f"{missing} is not installed; install it: pip install '{_NAME}[{extra}]'")
+    return WRONG

@@ -1,0 +1,63 @@
+"""The tree of commands, and the one place where exceptions become exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Final
+
+from cyclopts import App, CycloptsError, Parameter
+
+from llm_integrations.cli import offline
+from llm_integrations.cli.failures import FAILED, INTERRUPTED, OK, WRONG, complain, report
+from llm_integrations.errors import IntegrationError
+
+__all__ = ["run"]
+
+_HELP: Final = """\
+Jira and Claude, joined: webhooks in, Claude's work on the issue, the result written back once.
+
+Try it offline, without keys: `llm-integrations demo`
+
+Go live: `llm-integrations serve --settings llm-integrations.toml`
+
+Settings come from a TOML file (`./llm-integrations.toml` when it is there), then from the
+environment. Exit codes: 0 done, 1 failed, 2 settings or usage, 130 interrupted.
+"""
+
+
+def run(words: Sequence[str]) -> int:
+    """Run one command line and return its exit code."""
+    try:
+        result = _program()(
+            list(words), exit_on_error=False, print_error=False, result_action="return_value"
+        )
+    except CycloptsError as error:
+        complain(f"{error} See: llm-integrations --help")
+        return WRONG
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (ImportError, IntegrationError) as error:
+        return report(error, words)
+    return result if isinstance(result, int) else OK
+
+
+def _program() -> App:
+    """Build the tree."""
+    program = App(
+        name="llm-integrations",
+        version=f"llm-integrations {version('llm-integrations')}",
+        help=_HELP,
+        help_format="markdown",
+        default_parameter=Parameter(negative=()),
+        suppress_keyboard_interrupt=False,
+    )
+    program.command(offline.demo)
+    program.command(offline.simulate)
+    return program
