@@ -273,7 +273,9 @@ def test_schemas_the_api_does_not_take_are_refused(schema: Json) -> None:
     assert caught.value.status == 400
 
 
-@pytest.mark.parametrize("schema", [{"$ref": "#/$defs/none"}, {"$ref": "#"}])
+@pytest.mark.parametrize(
+    "schema", [{"$ref": "#/$defs/none"}, {"$ref": "#"}, {"allOf": [{"$ref": "#"}]}]
+)
 def test_a_reference_that_leads_nowhere_is_refused(schema: Json) -> None:
     with pytest.raises(ApiError):
         obey(schema, Reading(text=""))

@@ -61,10 +61,10 @@ class _Obedient:
         self._root = root
         self._reading = reading
 
-    def value(self, schema: Schema, name: str, depth: int) -> object:
+    def value(self, given: object, name: str, depth: int) -> object:
         if depth > MAX_DEPTH:
             raise ApiError(400, "Schema is too complex for compilation")
-        schema = self._resolved(schema)
+        schema = self._resolved(given)
         if "const" in schema:
             return schema["const"]
         members = schema.get("enum")
@@ -93,18 +93,19 @@ class _Obedient:
             case _:
                 return None
 
-    def _resolved(self, schema: Schema) -> Schema:
-        seen = 0
+    def _resolved(self, given: object, depth: int = 0) -> Schema:
+        """Follow references and merge `allOf`; what is no object, like `true`, allows anything."""
+        schema: Schema = given if isinstance(given, Mapping) else {}
         while isinstance(reference := schema.get("$ref"), str):
             schema = {**self._target(reference), **{k: v for k, v in schema.items() if k != "$ref"}}
-            seen += 1
-            if seen > MAX_DEPTH:
+            depth += 1
+            if depth > MAX_DEPTH:
                 raise ApiError(400, f"Circular $ref {reference!r}")
         parts = schema.get("allOf")
         if isinstance(parts, list):
             merged: dict[str, object] = {k: v for k, v in schema.items() if k != "allOf"}
             for part in parts:
-                merged = _merge(merged, self._resolved(part))
+                merged = _merge(merged, self._resolved(part, depth + 1))
             return merged
         return schema
 
@@ -120,7 +121,7 @@ class _Obedient:
     def _object(self, schema: Schema, depth: int) -> dict[str, object]:
         properties = schema.get("properties")
         required = schema.get("required")
-        needed = set(required) if isinstance(required, list) else set()
+        needed = required if isinstance(required, list) else []
         return {
             name: self.value(part, name, depth + 1)
             for name, part in (properties.items() if isinstance(properties, Mapping) else ())
@@ -205,16 +206,12 @@ def _type_of(schema: Schema) -> str:
     return "array" if "items" in schema else "string"
 
 
-def _branch(branches: Sequence[Schema], depth: int) -> Schema:
+def _branch(branches: Sequence[object], depth: int) -> object:
     """Return the first branch that says something; far down, one that ends the recursion."""
-    deep = depth >= _FILL_OPTIONAL_TO
-    ends = [one for one in branches if "$ref" not in one]
-    says = [one for one in branches if one.get("type") != "null"]
-    return (
-        [one for one in ends if deep and one.get("type") == "null"]
-        or (ends if deep else says)
-        or list(branches)
-    )[0]
+    ends = [one for one in branches if isinstance(one, Mapping) and one.get("type") == "null"]
+    says = [one for one in branches if one not in ends]
+    preferred = [*ends, *says] if depth >= _FILL_OPTIONAL_TO else [*says, *ends]
+    return preferred[0]
 
 
 def _merge(one: Mapping[str, object], other: Mapping[str, object]) -> dict[str, object]:

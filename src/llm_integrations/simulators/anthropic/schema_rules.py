@@ -55,8 +55,8 @@ def check_schema(schema: Schema, where: str) -> None:
 
 def _optional(node: Schema) -> int:
     properties, required = node.get("properties"), node.get("required")
-    names = set(properties) if isinstance(properties, dict) else set()
-    return len(names - set(required if isinstance(required, list) else ()))
+    needed = required if isinstance(required, list) else []
+    return sum(name not in needed for name in (properties if isinstance(properties, dict) else ()))
 
 
 def _nodes(schema: object, depth: int) -> Iterator[tuple[Schema, int]]:
