@@ -90,14 +90,22 @@ CREATE TABLE llm_integrations.switch (
 CREATE TABLE llm_integrations.worker (
     executor_id text PRIMARY KEY,
     started_at  timestamptz NOT NULL DEFAULT now(),
-    left_at     timestamptz             -- set when it went on purpose
+    left_at     timestamptz,            -- set when it went on purpose
+    emptied_at  timestamptz             -- set when nothing was left to take over from it
 );
 
--- Workflows whose worker died, to find the one that kills workers.
-CREATE TABLE llm_integrations.suspect (
-    workflow_id  text PRIMARY KEY,
-    deaths       integer NOT NULL DEFAULT 0,
-    trial_deaths integer NOT NULL DEFAULT 0,
-    on_trial     boolean NOT NULL DEFAULT false,
-    changed_at   timestamptz NOT NULL DEFAULT now()
+-- Which workflow was running when which worker died: to find the one that kills workers.
+CREATE TABLE llm_integrations.death (
+    workflow_id text NOT NULL,
+    executor_id text NOT NULL,
+    on_trial    boolean NOT NULL,
+    died_at     timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (workflow_id, executor_id)
+);
+
+-- The one suspect that the fleet is trying now, if any.
+CREATE TABLE llm_integrations.trial (
+    is_only     boolean PRIMARY KEY DEFAULT true CHECK (is_only),
+    workflow_id text NOT NULL,
+    began_at    timestamptz NOT NULL DEFAULT now()
 );

@@ -1,0 +1,232 @@
+"""DBOS, behind the few calls that the service makes: queue, order and state of workflows.
+
+In: a function that works on one delivery. Out: it is called once for each queued one, one after
+the other within a partition; a call that was cut off stays PENDING for `presence` to queue again.
+DBOS's steps, sleeps and results are not used: checkpoints and outcomes are ours, so a workflow
+holds nothing but its id. Must not know deliveries.
+
+A workflow that returns is over; one that is cancelled is not. There is one engine per process,
+because DBOS is one per process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final
+
+import msgspec
+import structlog
+from dbos import DBOS, DBOSConfig, Serializer
+from dbos import _serialization as dbos_serialization
+
+from llm_integrations.errors import StoreError
+from llm_integrations.store.intake import APPLICATION_VERSION, QUEUE, WORKFLOW
+
+__all__ = ["Engine", "EngineOptions", "migrate_engine"]
+
+_NAME: Final = "llm-integrations"
+_COLLAPSE_S: Final = 10.0
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How an engine works.
+
+    Attributes:
+        executor_id: unique among all processes that ever run.
+        concurrency: workflows of this process at one time; those that sleep count too.
+        poll_s: how often the queue is looked at; one issue takes one event in each look.
+    """
+
+    executor_id: str
+    concurrency: int = 256
+    poll_s: float = 0.05
+
+
+class PickledRow(StoreError):
+    """A row holds a pickle, which could run code; it is refused."""
+
+
+class _JsonSerializer(Serializer):
+    """JSON by msgspec: what DBOS stores can hold values, never code."""
+
+    def serialize(self, data: object) -> str:
+        return msgspec.json.encode(data).decode()
+
+    def deserialize(self, serialized_data: str) -> object:
+        return msgspec.json.decode(serialized_data)
+
+    def name(self) -> str:
+        return "llm_integrations_json"
+
+
+def _refuse_pickle(_serializer: object, _data: str) -> object:
+    raise PickledRow
+
+
+# A row names the format it is written in, and DBOS unpickles one that says "py_pickle" whatever
+# serializer is configured: whoever can write a row could run code in every worker.
+setattr(dbos_serialization.DefaultSerializer, "deserialize", _refuse_pickle)  # noqa: B010 - typed
+
+
+async def migrate_engine(dsn: str) -> None:
+    """Create or update DBOS's tables; other processes may do the same at the same time."""
+    _quieten()
+    await asyncio.to_thread(DBOS.migrate, dsn)
+
+
+class Engine:
+    """This process's DBOS."""
+
+    def __init__(self, dsn: str, options: EngineOptions) -> None:
+        self._dsn = dsn
+        self._options = options
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._is_open = True
+
+    @property
+    def running(self) -> frozenset[str]:
+        """Ids of the workflows whose code runs in this process now."""
+        return frozenset(self._running)
+
+    async def start(self, work: Callable[[str], Awaitable[None]]) -> None:
+        """Begin to take workflows from the queue and call `work` with the id of each."""
+
+        async def handle(workflow_id: str) -> None:
+            await self._guard(workflow_id, work)
+
+        _quieten()
+        config: DBOSConfig = {
+            "name": _NAME,
+            "system_database_url": self._dsn,
+            "application_version": APPLICATION_VERSION,
+            "executor_id": self._options.executor_id,
+            "serializer": _JsonSerializer(),
+            "log_level": "WARNING",
+            "sys_db_pool_size": 8,
+            # A frozen process must not keep row locks that a take-over waits for.
+            "sys_db_idle_transaction_timeout_sec": 10,
+            "run_migrations": False,
+        }
+        DBOS(config=config)
+        DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)(handle)
+        DBOS.listen_queues([QUEUE])
+        DBOS.launch()
+        # partition_concurrency must stand alone: any global limit leaves the fast dequeue path.
+        await DBOS.register_queue_async(
+            QUEUE,
+            partition_concurrency=1,
+            worker_concurrency=self._options.concurrency,
+            polling_interval_sec=self._options.poll_s,
+            on_conflict="always_update",
+        )
+
+    async def stop(self, timeout_s: float) -> None:
+        """Take nothing more, let what runs end within `timeout_s`, then cut the rest off."""
+        self._is_open = False
+        loop = asyncio.get_running_loop()
+        running = list(self._running.values())
+        # It stops dequeuing at once; with a timeout it waits for what runs, in steps of a second.
+        wait_s = math.ceil(timeout_s) + 2 if running else 0
+        with ThreadPoolExecutor(1) as thread:
+            stopping = loop.run_in_executor(
+                thread,
+                partial(
+                    DBOS.destroy,
+                    destroy_registry=True,
+                    workflow_completion_timeout_sec=wait_s,
+                ),
+            )
+            if running:
+                await asyncio.wait(running, timeout=timeout_s)
+            self.cut_off()
+            await stopping
+        # DBOS made its own pool, closed now, the loop's.
+        loop.set_default_executor(ThreadPoolExecutor())
+
+    def cut_off(self) -> None:
+        """Cancel everything that runs here; it stays PENDING."""
+        for task in list(self._running.values()):
+            task.cancel()
+
+    async def list_pending(self, executor_id: str) -> list[str]:
+        """Return the ids of workflows that an executor has begun and not ended."""
+        found = await DBOS.list_workflows_async(
+            status="PENDING", executor_id=executor_id, load_input=False, load_output=False
+        )
+        return [workflow.workflow_id for workflow in found]
+
+    async def requeue(self, workflow_ids: Sequence[str]) -> None:
+        """Put begun workflows back at the head of their partition."""
+        # Without the queue's name they would go to an internal queue, which keeps no order.
+        await DBOS.resume_workflows_async(list(workflow_ids), queue_name=QUEUE)
+
+    async def cancel(self, workflow_id: str) -> None:
+        """End a workflow that must not run again."""
+        await DBOS.cancel_workflow_async(workflow_id)
+
+    async def _guard(self, workflow_id: str, work: Callable[[str], Awaitable[None]]) -> None:
+        """Run the work in a task of its own, so that it can be cut off."""
+        if not self._is_open:
+            raise asyncio.CancelledError
+        task = asyncio.ensure_future(_call(work, workflow_id))
+        self._running[workflow_id] = task
+        try:
+            await task
+        finally:
+            task.cancel()
+            if self._running.get(workflow_id) is task:
+                del self._running[workflow_id]
+
+
+async def _call(work: Callable[[str], Awaitable[None]], workflow_id: str) -> None:
+    await work(workflow_id)
+
+
+class _Collapsing(logging.Filter):
+    """Lets one line of a kind through in ten seconds, without its traceback.
+
+    While the database is away DBOS logs a traceback in each look at the queue.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: dict[tuple[str, int], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Drop repeats within ten seconds; keep no traceback, for it may quote a statement."""
+        key = (record.pathname, record.lineno)
+        if record.created - self._seen.get(key, 0.0) < _COLLAPSE_S:
+            return False
+        self._seen[key] = record.created
+        record.exc_info = record.exc_text = None
+        return True
+
+
+class _Forwarding(logging.Handler):
+    """Hands DBOS's lines to the service's own logger.
+
+    DBOS adds a handler that writes to the terminal unless its logger has one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.addFilter(_Collapsing())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Forward the first line of a message."""
+        line = record.getMessage().partition("\n")[0][:200]
+        _log.warning("engine", level_name=record.levelname, message=line)
+
+
+def _quieten() -> None:
+    logger = logging.getLogger("dbos")
+    logger.propagate = False
+    if not any(isinstance(handler, _Forwarding) for handler in logger.handlers):
+        logger.addHandler(_Forwarding())

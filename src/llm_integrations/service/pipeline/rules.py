@@ -1,0 +1,170 @@
+"""What becomes of an event before its handler runs, and after its handler failed. Pure.
+
+Before, first match wins:
+
+1. It only repeats a comment's own event: `ignored: twin`.
+2. This service caused it: `ignored: own write`.
+3. Its project is not mapped: `ignored: project X is not mapped`.
+4. Nobody registered for it: `ignored: no handler`.
+5. It is older than what its handler has finished on this issue: `stale`.
+6. A newer one for the same handler waits behind it: `superseded`.
+
+After a failure:
+
+| error                                             | then                                      |
+|---------------------------------------------------|-------------------------------------------|
+| `RetryLater`                                      | again after the delay; no attempt is used |
+| `StoreUnavailable`                                | again soon; no attempt is used            |
+| `BudgetExceeded`                                  | `ignored: budget NAME`                    |
+| `GiveUp`, a changed handler                       | `dead: reason`                            |
+| the vendor said a final no, an impossible request | `dead: Name: message`                     |
+| anything else                                     | again with back-off, then `dead`          |
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from llm_integrations.errors import (
+    APIError,
+    BudgetExceeded,
+    Conflict,
+    GiveUp,
+    IntegrationError,
+    InvalidRequest,
+    Overloaded,
+    RateLimited,
+    RetryLater,
+    ServerFailed,
+    StoreUnavailable,
+)
+from llm_integrations.service.actions import AddLabels, SetFields, Transition
+
+if TYPE_CHECKING:
+    from llm_integrations.service.actions import Action
+    from llm_integrations.store.deliveries import Delivery, OutcomeName, Waiting
+
+__all__ = [
+    "Again",
+    "End",
+    "RetryRules",
+    "describe_error",
+    "is_newer",
+    "is_stale",
+    "judge_failure",
+    "touched_fields",
+]
+
+_REASON_CAP: Final = 200
+_STORE_DELAY_S: Final = 2.0
+# A later attempt may meet a better world: limits refill, servers recover, conflicts pass.
+_PASSING: Final = (RateLimited, Overloaded, ServerFailed, Conflict)
+# Changelogs name these fields as people see them, REST names them otherwise (recorded payloads).
+_ECHOES: Final = {
+    "components": ("component",),
+    "fixversions": ("fix version",),
+    "versions": ("version",),
+}
+
+
+class End(msgspec.Struct, frozen=True, kw_only=True):
+    """The event is over."""
+
+    outcome: OutcomeName
+    reason: str = ""
+
+
+class Again(msgspec.Struct, frozen=True, kw_only=True):
+    """The event is tried again; `counts` when that used up an attempt."""
+
+    delay_s: float
+    counts: bool
+
+
+class RetryRules(msgspec.Struct, frozen=True, kw_only=True):
+    """How patient the service is with a failing event, after the clients' own retries.
+
+    Attributes:
+        attempts: in all, before it is dead.
+        base_s: the first wait; doubles each time.
+        cap_s: the longest wait that nobody asked for.
+    """
+
+    attempts: int = 5
+    base_s: float = 2.0
+    cap_s: float = 300.0
+
+
+def judge_failure(
+    error: Exception, *, failures: int, chance: float, rules: RetryRules
+) -> Again | End:
+    """Return what becomes of an event whose run raised `error`.
+
+    Args:
+        error: what was raised.
+        failures: how many attempts have failed before this one.
+        chance: a random number in [0, 1), for jitter.
+        rules: how patient to be.
+    """
+    match error:
+        case RetryLater():
+            return Again(delay_s=max(0.0, error.delay_s), counts=False)
+        case StoreUnavailable():
+            return Again(delay_s=_STORE_DELAY_S * (0.5 + chance), counts=False)
+        case BudgetExceeded():
+            return End(outcome="ignored", reason=f"budget {error.budget}")
+        case GiveUp():
+            return End(outcome="dead", reason=error.reason[:_REASON_CAP])
+        case _:
+            pass
+    is_final = isinstance(error, InvalidRequest) or (
+        isinstance(error, APIError) and not error.retryable and not isinstance(error, _PASSING)
+    )
+    if is_final or failures + 1 >= rules.attempts:
+        return End(outcome="dead", reason=describe_error(error))
+    delay_s = min(rules.cap_s, rules.base_s * 2**failures) * (0.5 + chance / 2)
+    asked_s = error.retry_after_s if isinstance(error, APIError) else None
+    return Again(delay_s=max(delay_s, asked_s or 0.0), counts=True)
+
+
+def describe_error(error: Exception) -> str:
+    """Return "Name: message" in one short line, for people; never for a log."""
+    message = str(error).strip().partition("\n")[0]
+    name = type(error).__name__
+    if isinstance(error, APIError) and error.detail:
+        message = f"{message} {error.detail}".partition("\n")[0]
+    elif not message and isinstance(error, IntegrationError):
+        message = (type(error).__doc__ or "").partition("\n")[0]
+    return f"{name}: {message}"[:_REASON_CAP] if message else name
+
+
+def is_stale(delivery: Delivery, handler: str) -> bool:
+    """Tell whether the handler has finished a younger event of this partition."""
+    newest = delivery.handled_ms.get(handler)
+    return newest is not None and delivery.occurred_ms is not None and delivery.occurred_ms < newest
+
+
+def is_newer(waiting: Waiting, delivery: Delivery) -> bool:
+    """Tell whether a waiting event happened no earlier than this one.
+
+    One that arrived later but happened earlier must supersede nothing: it would be stale itself.
+    """
+    if waiting.occurred_ms is None or delivery.occurred_ms is None:
+        return True
+    return waiting.occurred_ms >= delivery.occurred_ms
+
+
+def touched_fields(action: Action) -> tuple[str, ...]:
+    """Return the fields whose change an action causes, by the names that changelogs use."""
+    match action:
+        case SetFields(fields=fields):
+            names = [name.lower() for name in fields]
+            return tuple(dict.fromkeys([*names, *(e for n in names for e in _ECHOES.get(n, ()))]))
+        case AddLabels():
+            return ("labels",)
+        case Transition():
+            return ("status", "resolution")
+        case _:
+            return ()
