@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from llm_integrations.errors import AuthFailed, ConfigError, IntegrationError
+from llm_integrations.errors import APIError, AuthFailed, ConfigError, IntegrationError
 
 __all__ = ["FAILED", "INTERRUPTED", "OK", "WRONG", "complain", "report"]
 
@@ -34,14 +34,16 @@ _EXTRA_OF_COMMAND: Final = {
 
 def complain(message: str) -> None:
     """Write one line to stderr."""
-    print(f"{_NAME}: {' '.join(message.split())}", file=sys.stderr)
+    line = " ".join(message.split())
+    print(f"{_NAME}: {''.join(each for each in line if each.isprintable())}", file=sys.stderr)
 
 
 def report(error: ImportError | IntegrationError | OSError, words: Sequence[str]) -> int:
     """Say what is wrong and return the exit code; an error that is a bug is raised again."""
     if isinstance(error, ImportError):
         return _report_missing(error, words)
-    complain(str(error))
+    why = error.detail if isinstance(error, APIError) else ""
+    complain(f"{error}{': ' if why else ''}{why}")
     return WRONG if isinstance(error, ConfigError | AuthFailed) else FAILED
 
 

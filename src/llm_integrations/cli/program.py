@@ -10,7 +10,7 @@ from typing import Final
 
 from cyclopts import App, CycloptsError, Parameter
 
-from llm_integrations.cli import offline
+from llm_integrations.cli import asking, offline
 from llm_integrations.cli.failures import FAILED, INTERRUPTED, OK, WRONG, complain, report
 from llm_integrations.errors import IntegrationError
 
@@ -60,4 +60,5 @@ def _program() -> App:
     )
     program.command(offline.demo)
     program.command(offline.simulate)
+    program.command(asking.ask)
     return program

@@ -1,0 +1,63 @@
+"""How values look on a terminal: money exact, tables aligned, data as JSON where it is wanted."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
+
+import msgspec
+
+__all__ = ["exact_usd", "local_time", "print_json", "print_table", "printable"]
+
+_USD_DIGITS = 12
+
+
+def exact_usd(pusd: int) -> str:
+    """Return pico-USD as an exact decimal of US dollars, with six places at least.
+
+    >>> exact_usd(123_000_000), exact_usd(1)
+    ('0.000123', '0.000000000001')
+    """
+    whole, _, places = f"{Decimal(pusd).scaleb(-_USD_DIGITS):.{_USD_DIGITS}f}".partition(".")
+    return f"{whole}.{places[:6]}{places[6:].rstrip('0')}"
+
+
+def local_time(moment: datetime | None) -> str:
+    """Return a moment in this machine's time zone, or nothing."""
+    return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def print_json(value: object) -> None:
+    """Write a value as indented JSON, ready for another program."""
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2)
+    sys.stdout.write(text.decode() + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: int = 0) -> None:
+    """Write rows under their columns; the last `numbers` columns are aligned right.
+
+    Cells are written as they are, never read as markup: they may hold text of strangers.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for position, name in enumerate(columns):
+        is_number = position >= len(columns) - numbers
+        table.add_column(name, justify="right" if is_number else "left", no_wrap=is_number)
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    console = Console()
+    # Piped output is for another program: no line may be broken to fit a width nobody has.
+    console.print(table, width=None if console.is_terminal else 10_000, soft_wrap=False)
+
+
+def printable(text: str) -> str:
+    """Return text without what could move a terminal's cursor; lines and tabs stay."""
+    return "".join(
+        each if each.isprintable() or each in "\n\t" else "\N{REPLACEMENT CHARACTER}"
+        for each in text
+    )
