@@ -12,7 +12,7 @@ from llm_integrations.simulators.jira.state import Site
 
 @pytest.fixture
 def site() -> Site:
-    site = new_site(SiteClock(), Dice(0), is_cloud=True)
+    site = new_site(SiteClock(), Dice(0, "test"), is_cloud=True)
     fields = {
         "project": {"key": "DEMO"},
         "issuetype": {"name": "Bug"},

@@ -1,5 +1,6 @@
 """The simulated site's webhooks: bodies, headers, signatures, retries, mischief."""
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -24,6 +25,8 @@ class Receiver:
         self.server = LoopbackServer(self)
         self.statuses: list[int] = []
         self.arrived: list[tuple[dict[str, str], bytes]] = []
+        self.delay_s = 0.0
+        self.busy = self.busiest = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body, more = b"", True
@@ -31,6 +34,10 @@ class Receiver:
             message = await receive()
             body, more = body + message.get("body", b""), message.get("more_body", False)
         self.arrived.append(({k.decode(): v.decode() for k, v in scope["headers"]}, body))
+        self.busy += 1
+        self.busiest = max(self.busy, self.busiest)
+        await asyncio.sleep(self.delay_s)
+        self.busy -= 1
         status = self.statuses.pop(0) if self.statuses else 202
         await send({"type": "http.response.start", "status": status, "headers": []})
         await send({"type": "http.response.body", "body": b""})
@@ -359,6 +366,23 @@ async def test_a_recorded_body_goes_out_byte_for_byte_and_its_issue_can_be_read(
     assert known.status.name == "Done"
     assert not jira.writes
     assert await jira.create_issue(project="TES", summary="next") == "TES-42"
+
+
+async def test_a_body_over_25_mb_is_dropped(jira: JiraSimulator) -> None:
+    jira.deliver(b" " * (25 * 1024 * 1024 + 1))
+    await jira.flush()
+    assert not jira.deliveries
+
+
+async def test_a_target_gets_twenty_deliveries_at_a_time(
+    jira: JiraSimulator, receiver: Receiver
+) -> None:
+    receiver.delay_s = 0.05
+    for number in range(45):
+        await jira.create_issue(project="OPS", summary=f"n{number}")
+    await jira.flush()
+    assert len(receiver.arrived) == 45
+    assert 2 <= receiver.busiest <= 20
 
 
 @pytest.mark.skipif(not RECORDED.is_dir(), reason="the recorded payloads are not beside this tree")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from .limits import Limits
 from .records import Comment, Issue, RecordedRequest, User, Write
+from .refusal import Refused
 from .simulator import JiraSimulator
 from .webhooks import Delivery, Webhook, WebhookFaults, sign
 
@@ -20,6 +21,7 @@ __all__ = [
     "JiraSimulator",
     "Limits",
     "RecordedRequest",
+    "Refused",
     "User",
     "Webhook",
     "WebhookFaults",

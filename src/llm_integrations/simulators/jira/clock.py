@@ -39,9 +39,9 @@ class SiteClock:
 class Dice:
     """The site's seeded randomness; nothing secret is made with it."""
 
-    def __init__(self, seed: int) -> None:
-        """Start the sequence that belongs to `seed`."""
-        self._random = random.Random(f"jira-simulator-{seed}")
+    def __init__(self, seed: int, purpose: str) -> None:
+        """Start the sequence of a seed for one purpose; others go their own way."""
+        self._random = random.Random(f"{purpose} {seed}")
 
     def happens(self, probability: float) -> bool:
         """Draw once and say whether an event of this probability happens."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from . import adf, wiki
-from .records import Component, Issue, Option, Project, RichText, Sprint, User, Version
+from .records import ChangeItem, Component, Issue, Option, Project, RichText, Sprint, User, Version
 from .refusal import bad_field
 
 if TYPE_CHECKING:
@@ -128,6 +128,18 @@ def change_sides(field: Field, value: Any) -> tuple[str | None, str | None]:
     if isinstance(value, (str, float, int)):
         return None, str(value)
     return str(value.id), str(value.name)
+
+
+def change_item(field: Field, old: Any, new: Any) -> ChangeItem:
+    """Return the changelog item of one field."""
+    return ChangeItem(
+        field.change_name or (field.name if field.custom else field.id),
+        field.id,
+        *change_sides(field, old),
+        *change_sides(field, new),
+        is_custom=field.custom is not None,
+        is_user=field.kind is USER,
+    )
 
 
 def _unique(values: Iterable[Any]) -> list[Any]:

@@ -10,9 +10,9 @@ import json
 from typing import Any, Final
 
 from .fields import FIELDS, Context, Field
+from .payloads import property_item
 from .records import Comment, Issue, IssueType, Json
 from .refusal import Refused
-from .state import property_value
 from .wire import Answer, Desk, Request, Route, issue_of, named_page, page, route
 
 _API: Final = "/rest/api/{version}"
@@ -193,7 +193,7 @@ def put_property(desk: Desk, request: Request) -> Answer:
     issue, owner = _owner(desk, request)
     value: Any = request.json
     size = len(json.dumps(value, ensure_ascii=False))
-    item = property_value(request.arguments["key"], value, size)
+    item = property_item(request.arguments["key"], value, size)
     is_new = desk.site.set_property(request.user, issue, owner, item)
     return Answer(201 if is_new else 200, {})
 

@@ -89,17 +89,17 @@ class JiraSimulator:
         """Build the site; it listens from `start` on."""
         is_cloud = deployment == "Cloud"
         clock = SiteClock()
-        self._site = new_site(clock, Dice(seed), is_cloud=is_cloud)
+        self._site = new_site(clock, Dice(seed, "site"), is_cloud=is_cloud)
         self._postman = Postman(
             clock,
-            Dice(seed + 1),
+            Dice(seed, "webhooks"),
             is_cloud,
             retry_delay_s,
             webhook_faults or WebhookFaults(),
             self._wants,
         )
         # Requests and deliveries each have dice of their own: traffic does not move the mischief.
-        desk = Desk(self._site, self._postman, Dice(seed + 2), "", index_lag_s, short_pages)
+        desk = Desk(self._site, self._postman, Dice(seed, "requests"), "", index_lag_s, short_pages)
         enforced = (Limits() if limits else None) if isinstance(limits, bool) else limits
         self._face = Face(desk, credentials, latency_ms, enforced)
         self._server = LoopbackServer(self._face, port=port)

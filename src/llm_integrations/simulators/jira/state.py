@@ -15,7 +15,8 @@ from typing import Any, Final, Literal
 
 from . import fields as field_table
 from .clock import SiteClock
-from .fields import FIELDS, Context, Field, apply_verbs, change_sides, off_screen, read_value
+from .fields import FIELDS, Context, Field, apply_verbs, change_item, off_screen, read_value
+from .payloads import comment_bodies, comment_body, entity_properties, require_basics
 from .records import (
     Board,
     ChangeItem,
@@ -28,7 +29,6 @@ from .records import (
     Priority,
     Project,
     Resolution,
-    RichText,
     Sprint,
     Status,
     Transition,
@@ -47,7 +47,6 @@ ChangeKind = Literal[
 ]
 
 _COMMENT_LIMIT: Final = 5_000
-_PROPERTY_LIMIT: Final = 32_768
 
 
 @dataclass(slots=True, frozen=True)
@@ -164,8 +163,8 @@ class Site:
         project = self._project_of(sent)
         context = Context(self, project, documents)
         values = self._incoming(payload, {}, context, lambda field: field.on_create)
-        _require(values, project)
-        properties = _read_properties(payload)
+        require_basics(values, project)
+        properties = entity_properties(payload)
         values.pop("project", None)
         arrow = self._chosen(self.statuses[0], payload) if payload.get("transition") else None
         issue = self.place_issue(
@@ -193,10 +192,10 @@ class Site:
         """Apply `fields`, `update` and `properties` of a REST body."""
         context = Context(self, issue.project, documents)
         values = self._incoming(payload, issue.fields, context, lambda field: field.on_edit)
-        comments = _comment_bodies(payload)
+        comments = comment_bodies(payload)
         for body in comments:
             field_table.read_rich(body.get("body"), "comment", documents=documents)
-        properties = _read_properties(payload)
+        properties = entity_properties(payload)
         self._log(actor, issue, "edit_issue", payload)
         issue.properties.update(properties)
         self._change_fields(actor, issue, values)
@@ -231,7 +230,7 @@ class Site:
         context = Context(self, issue.project, documents)
         allowed = {"assignee"} | ({"resolution"} if arrow.to.category.key == "done" else set())
         values = self._incoming(payload, issue.fields, context, lambda field: field.id in allowed)
-        comments = _comment_bodies(payload)
+        comments = comment_bodies(payload)
         for body in comments:
             field_table.read_rich(body.get("body"), "comment", documents=documents)
         self._log(actor, issue, "transition_issue", payload)
@@ -281,7 +280,7 @@ class Site:
         """Add a comment from a REST body."""
         if len(issue.comments) >= _COMMENT_LIMIT:
             raise Refused(413, "The issue has reached its limit of comments.")
-        rich = _comment_body(payload, documents=documents)
+        rich = comment_body(payload, documents=documents)
         now = self.clock.now_ms()
         comment = Comment(
             id=str(next(self._comment_ids)),
@@ -291,7 +290,7 @@ class Site:
             update_author=actor,
             created_ms=now,
             updated_ms=now,
-            properties=_read_properties(payload),
+            properties=entity_properties(payload),
             visibility=payload.get("visibility"),
         )
         issue.comments.append(comment)
@@ -306,8 +305,8 @@ class Site:
     ) -> None:
         """Replace the body of a comment and set the properties that come along."""
         issue = self.comment_owner(comment.id)
-        rich = _comment_body(payload, documents=documents)
-        properties = _read_properties(payload)
+        rich = comment_body(payload, documents=documents)
+        properties = entity_properties(payload)
         comment.edits.append(comment.rich)
         comment.rich = rich
         comment.properties.update(properties)
@@ -403,7 +402,7 @@ class Site:
     def _creation_items(self, issue: Issue) -> list[ChangeItem]:
         """Return the items a create announces, as recorded bodies show them."""
         items = [
-            _item(FIELDS[name], None, issue.fields[name])
+            change_item(FIELDS[name], None, issue.fields[name])
             for name in ("description", "priority", "reporter", "assignee")
             if issue.fields[name] is not None
         ]
@@ -415,12 +414,12 @@ class Site:
             issue.status.id,
             issue.status.name,
         )
-        return [*items, status, _item(FIELDS["summary"], None, issue.fields["summary"])]
+        return [*items, status, change_item(FIELDS["summary"], None, issue.fields["summary"])]
 
     def _change_fields(self, actor: User, issue: Issue, values: Mapping[str, Any]) -> None:
         """Store new values and announce what really changed; nothing changed is no event."""
         items = [
-            _item(FIELDS[name], issue.fields[name], value)
+            change_item(FIELDS[name], issue.fields[name], value)
             for name, value in values.items()
             if issue.fields[name] != value
         ]
@@ -437,7 +436,7 @@ class Site:
         else:
             values["resolution"] = None
         items = [
-            _item(FIELDS[name], issue.fields[name], value)
+            change_item(FIELDS[name], issue.fields[name], value)
             for name, value in values.items()
             if issue.fields[name] != value
         ]
@@ -474,65 +473,3 @@ class Site:
         change = Change(kind, at_ms, actor, issue, changelog, comment, cascade)
         for listener in list(self.listeners):
             listener(change)
-
-
-def property_value(key: str, value: Any, size: int) -> Json:
-    """Check one entity property (`size` = characters of its JSON) and return it as an item."""
-    if not key or len(key) > 255:
-        raise Refused(400, "The property key must be between 1 and 255 characters.")
-    if size > _PROPERTY_LIMIT:
-        raise Refused(400, f"The property value is longer than {_PROPERTY_LIMIT} characters.")
-    return {"key": key, "value": value}
-
-
-def _require(values: Mapping[str, Any], project: Project) -> None:
-    """Refuse a create that lacks what every issue has."""
-    errors = {}
-    if values.get("issuetype") is None:
-        errors["issuetype"] = "Specify an issue type"
-    if values.get("summary") is None:
-        errors["summary"] = "You must specify a summary of the issue."
-    kind, parent = values.get("issuetype"), values.get("parent")
-    if kind is not None and kind.subtask and (parent is None or parent.project is not project):
-        errors["parent"] = "Issue type is a sub-task but parent issue key or id not specified."
-    if errors:
-        raise Refused(400, errors=errors)
-
-
-def _item(field: Field, old: Any, new: Any) -> ChangeItem:
-    """Return the changelog item of one field."""
-    return ChangeItem(
-        field.change_name or (field.name if field.custom else field.id),
-        field.id,
-        *change_sides(field, old),
-        *change_sides(field, new),
-        is_custom=field.custom is not None,
-        is_user=field.kind is field_table.USER,
-    )
-
-
-def _comment_body(payload: Json, *, documents: bool) -> RichText:
-    body = payload.get("body")
-    if body is None or body == "" or (isinstance(body, str) and not body.strip()):
-        raise bad_field("comment", "Comment body can not be empty!")
-    return field_table.read_rich(body, "comment", documents=documents)
-
-
-def _comment_bodies(payload: Json) -> list[Json]:
-    """Return the comments an `update` adds."""
-    operations = (payload.get("update") or {}).get("comment") or []
-    bodies = [entry.get("add") for entry in operations if isinstance(entry, dict)]
-    if any(not isinstance(body, dict) for body in bodies) or len(bodies) != len(operations):
-        raise bad_field("comment", "Operation is not supported on this field.")
-    return [body for body in bodies if body is not None]
-
-
-def _read_properties(payload: Json) -> dict[str, object]:
-    """Return the entity properties of a request body, by key."""
-    sent = payload.get("properties") or []
-    if not isinstance(sent, list) or any(
-        not isinstance(item, dict) or not isinstance(item.get("key"), str) or "value" not in item
-        for item in sent
-    ):
-        raise Refused(400, "Invalid request payload. Refer to the REST API documentation.")
-    return {item["key"]: item["value"] for item in sent}
