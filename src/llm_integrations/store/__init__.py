@@ -29,15 +29,19 @@ async def open_store(url: str, *, clock: Clock) -> GovernanceStore:
         StoreUnavailable: the database cannot be reached or is locked.
     """
     scheme, _, rest = url.partition(":")
-    if scheme in {"memory", "sqlite"}:
-        from llm_integrations.store.sqlite import MEMORY, SqliteStore  # noqa: PLC0415 - see below
+    # Each driver is imported with the store that needs it: one of them is an extra.
+    if url == "memory:":
+        from llm_integrations.store.memory import open_memory_store  # noqa: PLC0415
 
-        path = MEMORY if scheme == "memory" else unquote(rest.removeprefix("///"))
-        if scheme == "sqlite" and (not rest.startswith("///") or not path):
+        return open_memory_store(clock)
+    if scheme == "sqlite":
+        from llm_integrations.store.sqlite import SqliteStore  # noqa: PLC0415
+
+        path = unquote(rest.removeprefix("///"))
+        if not rest.startswith("///") or not path:
             raise ConfigError("a SQLite store is written sqlite:///path/to/file")
         return await SqliteStore.open(path, clock)
     if scheme in {"postgresql", "postgres"}:
-        # Drivers are imported with the store that needs them: one of them is an extra.
         try:
             from llm_integrations.store.postgres import PostgresStore  # noqa: PLC0415
         except ImportError as error:

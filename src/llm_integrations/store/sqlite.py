@@ -1,9 +1,8 @@
 """The SQLite store: one file, one writer thread per process, any number of processes.
 
 Asyncio tasks hand operations to the writer's queue; it takes all that wait, runs them in one
-transaction and tells everyone after the commit. Reads of a file open a connection of their own,
-so a long report delays no call. A database in memory has no disk to wait for: it is used on the
-event loop itself.
+transaction and tells everyone after the commit. Reads open a connection of their own, so a long
+report delays no call.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ import sqlite3
 import threading
 from contextlib import closing, suppress
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Generic, Protocol, Self, TypeVar, cast
 
 from llm_integrations.errors import StoreError, StoreUnavailable
 from llm_integrations.store.migrate import migrate_sqlite
 from llm_integrations.store.sqlite_ops import Operations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from datetime import datetime
 
     from llm_integrations._core.clock import Clock
@@ -36,150 +35,155 @@ if TYPE_CHECKING:
         WindowRow,
     )
 
-__all__ = ["SqliteStore"]
+__all__ = ["MEMORY", "SqliteStore", "connect", "translated"]
 
 T = TypeVar("T")
 MEMORY: Final = ":memory:"
 _BUSY_S: Final = 5.0
 _BATCH: Final = 256
-_OLDEST: Final = (3, 37, 0)  # STRICT tables; RETURNING came in 3.35
+_OLDEST: Final = (3, 37, 0)  # STRICT tables
+
+
+class Writes(Protocol):
+    """Where operations that change something are run."""
+
+    async def write(self, operation: Callable[[Operations], T]) -> T:
+        """Run one operation and return when it is committed."""
+
+    async def close(self) -> None:
+        """Finish what has begun and let go."""
+
+
+class Reads(Protocol):
+    """Where operations that only look are run."""
+
+    def __call__(self, question: Callable[[Operations], T]) -> Awaitable[T]:
+        """Run one operation on what is committed."""
 
 
 class SqliteStore:
-    """A `GovernanceStore` in one SQLite file, or in memory.
+    """A `GovernanceStore` on SQLite; `open` opens one in a file.
 
     Args:
-        path: the file, made if it is not there; ":memory:" for none.
+        writes: runs what changes something.
+        reads: runs what only looks.
         clock: what time it is for leases and kept answers.
     """
 
-    __slots__ = ("_clock", "_path", "_runner")
+    __slots__ = ("_clock", "_reads", "_writes")
 
-    def __init__(self, path: str, runner: _Inline | _Writer, clock: Clock) -> None:
-        self._path = path
-        self._runner = runner
+    def __init__(self, writes: Writes, reads: Reads, clock: Clock) -> None:
+        self._writes = writes
+        self._reads = reads
         self._clock = clock
 
     @classmethod
     async def open(cls, path: str, clock: Clock) -> Self:
-        """Open the file and bring its schema up to date.
+        """Open the file, made if it is not there, and bring its schema up to date.
 
         Raises:
             StoreError: it is no database of ours, or one of a newer version.
             StoreUnavailable: it cannot be opened, or is locked.
         """
-        if sqlite3.sqlite_version_info < _OLDEST:
-            raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or newer is needed")
-        if path == MEMORY:
-            return cls(path, _Inline(_connect(path)), clock)
-        database = await asyncio.to_thread(_connect, path)
-        return cls(path, _Writer(database, asyncio.get_running_loop()), clock)
+        database = await asyncio.to_thread(connect, path)
+        writer = _Writer(database, asyncio.get_running_loop())
+        return cls(writer, _Reader(path), clock)
 
     async def close(self) -> None:
         """Finish the writes that have begun and close the file."""
-        await self._runner.close()
+        await self._writes.close()
 
     async def save_budgets(self, budgets: Sequence[BudgetRow]) -> None:
         """See `GovernanceStore`."""
-        await self._runner.write(lambda ops: ops.save_budgets(budgets))
+        await self._writes.write(lambda ops: ops.save_budgets(budgets))
 
     async def delete_budget(self, name: str) -> bool:
         """See `GovernanceStore`."""
-        return await self._runner.write(lambda ops: ops.delete_budget(name))
+        return await self._writes.write(lambda ops: ops.delete_budget(name))
 
     async def load_budgets(self) -> list[BudgetRow]:
         """See `GovernanceStore`."""
-        return await self._read(lambda ops: ops.load_budgets())
+        return await self._reads(lambda ops: ops.load_budgets())
 
     async def load_windows(self, now_us: int) -> list[WindowRow]:
         """See `GovernanceStore`."""
-        return await self._read(lambda ops: ops.load_windows(now_us))
+        return await self._reads(lambda ops: ops.load_windows(now_us))
 
     async def hold(self, hold: Hold) -> Refusal | None:
         """See `GovernanceStore`."""
-        return await self._runner.write(lambda ops: ops.hold(hold))
+        return await self._writes.write(lambda ops: ops.hold(hold))
 
     async def settle(self, settlement: Settlement) -> bool:
         """See `GovernanceStore`."""
-        return await self._runner.write(lambda ops: ops.settle(settlement))
+        return await self._writes.write(lambda ops: ops.settle(settlement))
 
     async def load_entries(
         self, wanted: EntryFilter, *, limit: int, before: EntryRow | None = None
     ) -> list[EntryRow]:
         """See `GovernanceStore`."""
-        return await self._read(lambda ops: ops.load_entries(wanted, limit, before))
+        return await self._reads(lambda ops: ops.load_entries(wanted, limit, before))
 
     async def total_pusd(self, states: Sequence[AttemptState]) -> int:
         """See `GovernanceStore`."""
-        return await self._read(lambda ops: ops.total_pusd(states))
+        return await self._reads(lambda ops: ops.total_pusd(states))
 
     async def spend_by(self, key: str, wanted: EntryFilter) -> list[SpendRow]:
         """See `GovernanceStore`."""
-        return await self._read(lambda ops: ops.spend_by(key, wanted))
+        return await self._reads(lambda ops: ops.spend_by(key, wanted))
 
     async def spend_by_time(self, step_us: int, wanted: EntryFilter) -> list[SpendRow]:
         """See `GovernanceStore`."""
-        return await self._read(lambda ops: ops.spend_by_time(step_us, wanted))
+        return await self._reads(lambda ops: ops.spend_by_time(step_us, wanted))
 
     async def beat(self, owner: str, lease_s: float) -> None:
         """See `GovernanceStore`."""
         expires_us = self._now_us() + round(lease_s * 1_000_000)
-        await self._runner.write(lambda ops: ops.beat(owner, expires_us))
+        await self._writes.write(lambda ops: ops.beat(owner, expires_us))
 
     async def retire(self, owner: str) -> None:
         """See `GovernanceStore`."""
-        await self._runner.write(lambda ops: ops.beat(owner, 0))
+        await self._writes.write(lambda ops: ops.beat(owner, 0))
 
     async def sweep(self) -> int:
         """See `GovernanceStore`."""
         now_us = self._now_us()
-        return await self._runner.write(lambda ops: ops.sweep(now_us))
+        return await self._writes.write(lambda ops: ops.sweep(now_us))
 
     async def load_kept(self, scope: str) -> dict[str, bytes]:
         """See `GovernanceStore`."""
-        return await self._read(lambda ops: ops.load_kept(scope))
+        return await self._reads(lambda ops: ops.load_kept(scope))
 
     async def keep(self, scope: str, name: str, result: bytes) -> bytes:
         """See `GovernanceStore`."""
         now_us = self._now_us()
-        return await self._runner.write(lambda ops: ops.keep(scope, name, result, now_us))
-
-    async def _read(self, question: Callable[[Operations], T]) -> T:
-        """Ask on a connection of its own; what has been committed is seen."""
-        if isinstance(self._runner, _Inline):
-            return await self._runner.write(question)
-        return await asyncio.to_thread(_ask, self._path, question)
+        return await self._writes.write(lambda ops: ops.keep(scope, name, result, now_us))
 
     def _now_us(self) -> int:
         return _microseconds(self._clock.now())
 
 
-class _Inline:
-    """Runs each operation at once: for a database in memory, where nothing waits."""
+class _Reader:
+    """Asks on a connection of its own, in a thread of its own."""
 
-    __slots__ = ("_database", "_operations")
+    __slots__ = ("_path",)
 
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
-        self._operations = Operations(database)
+    def __init__(self, path: str) -> None:
+        self._path = path
 
-    async def write(self, operation: Callable[[Operations], T]) -> T:
-        """Run one operation in a transaction of its own."""
-        self._database.execute("BEGIN")
+    async def __call__(self, question: Callable[[Operations], T]) -> T:
+        """Run one operation on what is committed."""
+        return await asyncio.to_thread(self._ask, question)
+
+    def _ask(self, question: Callable[[Operations], T]) -> T:
         try:
-            result = operation(self._operations)
-        except BaseException as error:
-            self._database.execute("ROLLBACK")
-            self._operations.forget()
-            if isinstance(error, sqlite3.Error):
-                raise _translated(error, MEMORY) from error
-            raise
-        self._database.execute("COMMIT")
-        return result
-
-    async def close(self) -> None:
-        """Let go of the memory."""
-        self._database.close()
+            with closing(
+                sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None)
+            ) as database:
+                database.execute("PRAGMA query_only = ON")
+                database.execute("BEGIN")
+                return question(Operations(database))
+        except sqlite3.Error as error:
+            raise translated(error, self._path) from error
 
 
 class _Job(Generic[T]):
@@ -284,7 +288,7 @@ class _Writer:
             self._operations.forget()
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
-            return _translated(error, "the ledger") if isinstance(error, sqlite3.Error) else error
+            return translated(error, "the ledger") if isinstance(error, sqlite3.Error) else error
         return None
 
 
@@ -293,8 +297,10 @@ def _deliver(batch: list[_Job[object]]) -> None:
         job.deliver()
 
 
-def _connect(path: str) -> sqlite3.Connection:
+def connect(path: str) -> sqlite3.Connection:
     """Open for writing, with the schema brought up to date."""
+    if sqlite3.sqlite_version_info < _OLDEST:
+        raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or newer is needed")
     database = None
     try:
         database = sqlite3.connect(
@@ -307,7 +313,7 @@ def _connect(path: str) -> sqlite3.Connection:
     except sqlite3.Error as error:
         if database is not None:
             database.close()
-        raise _translated(error, path) from error
+        raise translated(error, path) from error
     except StoreError as error:
         if database is not None:
             database.close()
@@ -326,19 +332,8 @@ def _switch_to_wal(database: sqlite3.Connection) -> None:
     database.execute("PRAGMA journal_mode = WAL")
 
 
-def _ask(path: str, question: Callable[[Operations], T]) -> T:
-    """Run one read on a connection of its own."""
-    try:
-        with closing(sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)) as database:
-            database.execute("PRAGMA query_only = ON")
-            database.execute("BEGIN")
-            return question(Operations(database))
-    except sqlite3.Error as error:
-        raise _translated(error, path) from error
-
-
-def _translated(error: sqlite3.Error, place: str) -> StoreError:
-    """Say in our words what SQLite said: away for now, or wrong."""
+def translated(error: sqlite3.Error, place: str) -> StoreError:
+    """Return our error for what SQLite said: away for now, or wrong."""
     if isinstance(error, sqlite3.OperationalError):
         return StoreUnavailable(f"{place}: {error}")
     return StoreError(f"{place}: {error}")

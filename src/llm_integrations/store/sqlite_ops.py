@@ -77,6 +77,10 @@ _ENTRY_COLUMNS: Final = (
     " charged_pusd, price_version, counters, raw, tags, issue, delivery, created_us, settled_us,"
     " latency_ms, ttft_ms"
 )
+_INSERT_ENDED: Final = (
+    f"INSERT INTO ledger ({_ENTRY_COLUMNS}, windows)"  # noqa: S608 - our own words
+    f" VALUES ({'?, ' * 21}'[]')"
+)
 # SQLite's sum() of integers fails where 64 bits end, so high and low parts are added apart.
 _PART: Final = 10**12
 _SUMS: Final = ", ".join(
@@ -169,12 +173,18 @@ class Operations:
         if windows != "[]":
             held = (hold_pusd or 0) if state == "held" else 0
             self._database.execute(_SETTLE_WINDOWS, (held, charged - charged_before, windows))
-        kept = settlement.keep
-        if kept is not None:
-            self._database.execute(
-                _KEEP, (kept.scope, kept.name, kept.result, settlement.settled_us)
-            )
+        self._keep(settlement)
         return True
+
+    def book(self, running: Sequence[Hold], ended: Sequence[tuple[Hold, Settlement]]) -> None:
+        """Write rows of attempts that draw on no budget: some on their way, some ended."""
+        for hold in running:
+            self.hold(hold)
+        self._database.executemany(
+            _INSERT_ENDED, [_ended_row(hold, settlement) for hold, settlement in ended]
+        )
+        for _, settlement in ended:
+            self._keep(settlement)
 
     def sweep(self, now_us: int) -> int:
         """See `GovernanceStore.sweep`."""
@@ -287,6 +297,12 @@ class Operations:
         ).fetchone()
         return bytes(row[0])
 
+    def _keep(self, settlement: Settlement) -> None:
+        kept = settlement.keep
+        if kept is not None:
+            place = (kept.scope, kept.name, kept.result, settlement.settled_us)
+            self._database.execute(_KEEP, place)
+
     def _claim(self, hold: Hold, windows: str, count: int) -> Refusal | None:
         """Claim the hold in all windows, or in none and say which one refused."""
         claim = {
@@ -340,6 +356,33 @@ def _charge(settlement: Settlement, hold_pusd: int | None) -> int:
     if settlement.cost_pusd is not None:
         return settlement.cost_pusd
     return 0 if settlement.state in {"refused", "released"} else hold_pusd or 0
+
+
+def _ended_row(hold: Hold, settlement: Settlement) -> tuple[object, ...]:
+    """Return the values of `_INSERT_ENDED`."""
+    return (
+        hold.call_id,
+        hold.attempt,
+        hold.owner,
+        hold.group,
+        settlement.state,
+        hold.model,
+        settlement.served,
+        settlement.request_id,
+        hold.hold_pusd,
+        settlement.cost_pusd,
+        _charge(settlement, hold.hold_pusd),
+        hold.price_version,
+        settlement.counters,
+        settlement.raw,
+        hold.tags,
+        hold.issue,
+        hold.delivery,
+        hold.created_us,
+        settlement.settled_us,
+        settlement.latency_ms,
+        settlement.ttft_ms,
+    )
 
 
 def _where(wanted: EntryFilter) -> tuple[str, list[object]]:
