@@ -41,12 +41,19 @@ from llm_integrations.anthropic.stream import (
     StreamHandler,
     parse_events,
 )
+from llm_integrations.anthropic.tokens import (
+    CostEstimate,
+    TokenBudget,
+    TokenCounter,
+    TokenEstimate,
+)
 
 __all__ = [
     "AnthropicClient",
     "AnthropicConfig",
     "ClaudeModel",
     "ContentBlock",
+    "CostEstimate",
     "CostLine",
     "CostStats",
     "CostTracker",
@@ -70,6 +77,9 @@ __all__ = [
     "StreamHandler",
     "TextBlock",
     "ThinkingBlock",
+    "TokenBudget",
+    "TokenCounter",
+    "TokenEstimate",
     "ToolResultBlock",
     "ToolUseBlock",
     "UnknownBlock",

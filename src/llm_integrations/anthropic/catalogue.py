@@ -67,6 +67,7 @@ class CatalogueEntry(msgspec.Struct, frozen=True, kw_only=True):
         forced_tools: whether `tool_choice` may be "any" or "tool".
         prefill: whether the last message may be the assistant's.
         sampling: whether older API versions accept sampling fields for it.
+        tool_prompt_tokens: what tools add to the prompt, with "auto" and with a forced choice.
         retires_at: the last day, where it is announced or past.
     """
 
@@ -87,6 +88,7 @@ class CatalogueEntry(msgspec.Struct, frozen=True, kw_only=True):
     structured_outputs: bool
     default_effort: str | None = None
     min_cacheable_tokens: int | None = None
+    tool_prompt_tokens: tuple[int, int] | None = None
     lifecycle: str = "active"
     retires_at: date | None = None
     successor: str | None = None
@@ -94,6 +96,11 @@ class CatalogueEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Tool(msgspec.Struct):
     type: Json = None
+    allowed_callers: Json = None
+
+    def runs_at_caller(self) -> bool:
+        """Whether only the caller's own code runs for it: then no bill grows behind its back."""
+        return self.type in {None, "custom"} and self.allowed_callers in (None, [], ["direct"])
 
 
 class _Turn(msgspec.Struct):
@@ -118,12 +125,12 @@ class RequestShape(msgspec.Struct, frozen=True, kw_only=True):
     output_config: dict[str, Json] | None = None
     inference_geo: str | None = None
     speed: str | None = None
-    container: Raw | None = None
-    context_management: Raw | None = None
-    compaction: Raw | None = None
-    fallbacks: Raw | None = None
-    mcp_servers: Raw | None = None
-    thread: Raw | None = None
+    container: Json = None
+    context_management: Json = None
+    compaction: Json = None
+    fallbacks: Json = None
+    mcp_servers: Json = None
+    thread: Json = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: float | None = None

@@ -98,9 +98,7 @@ def input_bound(shape: RequestShape, body: bytes) -> int:
 
 def _is_bounded(shape: RequestShape) -> bool:
     """Whether everything that can be billed is in the request."""
-    if any(tool.type not in {None, "custom"} for tool in shape.tools):
-        return False
-    return all(
+    return all(tool.runs_at_caller() for tool in shape.tools) and all(
         part is None
         for part in (
             shape.mcp_servers,
