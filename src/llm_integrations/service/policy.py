@@ -34,7 +34,7 @@ from llm_integrations.service.actions import (
 from llm_integrations.service.marks import mark_in
 
 if TYPE_CHECKING:
-    from llm_integrations.jira import WebhookEvent
+    from llm_integrations.jira.events import WebhookEvent
     from llm_integrations.service.actions import Action
 
 __all__ = ["Facts", "PolicyRules", "Verdict", "is_own_write", "judge"]
