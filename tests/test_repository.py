@@ -186,6 +186,7 @@ def test_every_module_has_a_place_among_the_layers(contract: str) -> None:
 def test_the_rooms_are_those_of_the_design() -> None:
     layers = [re.sub(r"[()]", "", layer) for layer in contracts()["rooms"]["layers"]]
     assert layers == [
+        "__main__",
         "cli",
         "demo",
         "service | simulators",
