@@ -128,6 +128,35 @@ def test_wiki_strings_become_blocks(string: str, kinds: list[str]) -> None:
     assert [node["type"] for node in wiki.to_adf(string)["content"]] == kinds
 
 
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+)
+KINDS = st.sampled_from(["text", "paragraph", "panel", "bulletList", "heading", "date", "mention"])
+MARKS = st.fixed_dictionaries({}, optional={"type": st.just("link") | ANY_JSON, "attrs": ANY_JSON})
+NODES = st.recursive(
+    ANY_JSON,
+    lambda inner: st.fixed_dictionaries(
+        {"type": KINDS | ANY_JSON},
+        optional={
+            "attrs": ANY_JSON,
+            "text": st.text() | ANY_JSON,
+            "marks": st.lists(MARKS) | ANY_JSON,
+            "content": st.lists(inner, max_size=3),
+        },
+    ),
+    max_leaves=6,
+)
+
+
+@given(st.lists(NODES, max_size=3))
+def test_any_tree_is_refused_or_can_be_shown(content: list[object]) -> None:
+    document = {"type": "doc", "version": 1, "content": content}
+    if adf.problem(document) is None:
+        assert isinstance(adf.to_wiki(document) + adf.to_text(document), str)
+
+
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=200))
 def test_any_string_becomes_a_document_jira_would_take_and_keeps_its_words(string: str) -> None:
     assert adf.problem(wiki.to_adf(string)) is None

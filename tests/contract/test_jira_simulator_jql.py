@@ -1,13 +1,29 @@
 """The simulated site's JQL: what it finds, in which order, and what it refuses to read."""
 
+import contextlib
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llm_integrations.simulators.jira.clock import Dice, SiteClock
+from llm_integrations.simulators.jira.fields import FIELDS
 from llm_integrations.simulators.jira.jql import Call, Clause, Order, Value, parse
 from llm_integrations.simulators.jira.query import Search
 from llm_integrations.simulators.jira.refusal import Refused
 from llm_integrations.simulators.jira.seed import PEOPLE, new_site
 from llm_integrations.simulators.jira.state import Site
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["name", "id", "key", "add", "set", "value", "accountId"]), inner
+        )
+    ),
+    max_leaves=6,
+)
 
 
 @pytest.fixture
@@ -164,6 +180,29 @@ def test_quoted_values_take_the_escapes_of_atlassians_parser() -> None:
     assert 'a"b\\cA\t' in repr(query.where).encode().decode("unicode_escape")
     assert parse("a = now()").where == Clause("a", "=", (Call("now", ()),))
     assert parse("a = the").where == Clause("a", "=", (Value("the"),))
+
+
+@given(
+    st.dictionaries(st.sampled_from([*FIELDS, "nope"]), ANY_JSON, max_size=3),
+    st.dictionaries(st.sampled_from([*FIELDS, "comment"]), ANY_JSON, max_size=2),
+    ANY_JSON,
+)
+def test_any_write_is_taken_or_refused(
+    fields: dict[str, object], update: dict[str, object], properties: object
+) -> None:
+    site = new_site(SiteClock(), Dice(0, "test"), is_cloud=True)
+    basics = {"project": {"key": "DEMO"}, "summary": "s", "issuetype": {"name": "Task"}}
+    for documents in (True, False):
+        payload = {"fields": basics | fields, "update": update, "properties": properties}
+        with contextlib.suppress(Refused):
+            issue = site.create_issue(PEOPLE[0], payload, documents=documents)
+            site.edit_issue(PEOPLE[0], issue, {"update": update}, documents=documents)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_read_as_jql_or_refused(text: str) -> None:
+    with contextlib.suppress(Refused):
+        parse(text)
 
 
 def test_an_injected_value_stays_a_value(site: Site) -> None:

@@ -96,10 +96,11 @@ _RULES: Final[dict[str, _Rule]] = {
     "mediaInline": _Rule(attrs=("id", "collection")),
     "placeholder": _Rule(attrs=("text",)),
 }
-_MARKS: Final = frozenset(
+_MARKS: Final = (
     "strong em code strike underline link subsup textColor backgroundColor alignment indentation "
     "annotation border breakout fontSize fragment dataConsumer".split()
 )
+_MARK_ATTRS: Final = {"link": "href", "textColor": "color", "backgroundColor": "color"}
 _BESIDE_CODE: Final = frozenset({"code", "link", "annotation"})
 _PANELS: Final = frozenset("info note tip warning error success custom".split())
 _MEMBERS: Final = frozenset({"type", "attrs", "content", "marks"})
@@ -157,11 +158,11 @@ def _node_problem(node: Any) -> str | None:
         return own
     children: list[Any] = _children(node)
     for child in children:
-        if not isinstance(child, dict) or child.get("type") not in rule.children:
-            return f"{kind} cannot hold {child.get('type') if isinstance(child, dict) else child}"
         below = _node_problem(child)
         if below:
             return below
+        if child["type"] not in rule.children:
+            return f"{kind} cannot hold {child['type']}"
     return None
 
 
@@ -181,7 +182,7 @@ def _shape_problem(node: Json, kind: str, rule: _Rule) -> str | None:
         return "heading level must be between 1 and 6"
     if kind == "date" and not str(attrs["timestamp"]).lstrip("-").isdigit():
         return "date needs a timestamp in ms"
-    if kind == "panel" and attrs["panelType"] not in _PANELS:
+    if kind == "panel" and str(attrs["panelType"]) not in _PANELS:
         return "unknown panelType"
     if kind == "codeBlock" and any(child.get("marks") for child in _children(node)):
         return "text in a codeBlock cannot carry marks"
@@ -200,14 +201,16 @@ def _marks_problem(node: Json) -> str | None:
     marks = node.get("marks", [])
     if not isinstance(marks, list):
         return "marks must be an array"
-    kinds = {mark.get("type") if isinstance(mark, dict) else None for mark in marks}
-    if not kinds <= _MARKS:
+    if not all(isinstance(mark, dict) and mark.get("type") in _MARKS for mark in marks):
         return "unknown mark"
+    kinds = {mark["type"] for mark in marks}
     if "code" in kinds and not kinds <= _BESIDE_CODE:
         return "code combines only with link"
-    links = (mark for mark in marks if mark["type"] == "link")
-    if any(not isinstance(mark.get("attrs", {}).get("href"), str) for mark in links):
-        return "a link needs attrs.href"
+    for mark in marks:
+        needed = _MARK_ATTRS.get(mark["type"])
+        attrs = mark.get("attrs")
+        if needed and not (isinstance(attrs, dict) and isinstance(attrs.get(needed), str)):
+            return f"a {mark['type']} mark needs attrs.{needed}"
     return None
 
 

@@ -101,7 +101,8 @@ def get_sprint(desk: Desk, request: Request) -> Answer:
 def create_sprint(desk: Desk, request: Request) -> Answer:
     """POST /sprint."""
     sent = request.object
-    board = desk.site.boards.get(sent.get("originBoardId", 0))
+    board_id = sent.get("originBoardId")
+    board = desk.site.boards.get(board_id) if isinstance(board_id, int) else None
     if board is None or not isinstance(sent.get("name"), str):
         raise Refused(400, "A sprint needs a name and an originBoardId.")
     _has_sprints(board)

@@ -30,7 +30,10 @@ def list_comments(desk: Desk, request: Request) -> Answer:
 
 def list_comments_by_id(desk: Desk, request: Request) -> Answer:
     """POST /comment/list with the ids; unknown ones are silently absent."""
-    wanted = {str(number) for number in request.object.get("ids") or ()}
+    ids = request.object.get("ids")
+    if not isinstance(ids, list):
+        raise Refused(400, "The ids must be an array.")
+    wanted = {str(number) for number in ids}
     found = [
         _shown(request, comment)
         for issue in desk.site.issues.values()

@@ -77,8 +77,9 @@ def assign_issue(desk: Desk, request: Request) -> Answer:
     """PUT /issue/{issue}/assignee."""
     issue = issue_of(desk, request)
     wanted = request.object.get("accountId" if desk.site.is_cloud else "name")
-    user = None if wanted in {None, "-1"} else desk.site.find_user(str(wanted))
-    if user is None and wanted not in {None, "-1"}:
+    is_cleared = wanted is None or wanted == "-1"
+    user = None if is_cleared else desk.site.find_user(str(wanted))
+    if user is None and not is_cleared:
         raise Refused(400, errors={"assignee": f"User '{wanted}' does not exist."})
     desk.site.assign(request.user, issue, user)
     return Answer(204)

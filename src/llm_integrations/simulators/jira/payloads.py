@@ -51,6 +51,8 @@ def comment_body(payload: Json, *, documents: bool) -> RichText:
 def comment_bodies(payload: Json) -> list[Json]:
     """Return the comments that an `update` adds beside the fields it changes."""
     operations = (payload.get("update") or {}).get("comment") or []
+    if not isinstance(operations, list):
+        raise bad_field("comment", "data was not an array")
     bodies = [entry.get("add") for entry in operations if isinstance(entry, dict)]
     if len(bodies) != len(operations) or not all(isinstance(body, dict) for body in bodies):
         raise bad_field("comment", "Operation is not supported on this field.")

@@ -113,16 +113,16 @@ def read_ask(request: Request, *, default_fields: str) -> Ask:
     if not isinstance(expand, str):
         # The one place where Jira wants a comma string and clients send an array.
         raise Refused(400, "Invalid request payload. Refer to the REST API documentation.")
-    reconcile = [str(number) for number in sent.get("reconcileIssues") or ()]
-    if len(reconcile) > _RECONCILED:
-        raise Refused(400, f"Cannot reconcile more than {_RECONCILED} issues.")
+    reconcile = sent.get("reconcileIssues") or []
+    if not isinstance(reconcile, list) or len(reconcile) > _RECONCILED:
+        raise Refused(400, f"reconcileIssues takes an array of at most {_RECONCILED} issue ids.")
     return Ask(
         jql=jql or "",
         fields=[str(name) for name in fields or ()] or [default_fields],
         expand=[part.strip() for part in expand.split(",") if part.strip()],
         size=whole_number(sent.get("maxResults", 50), "maxResults"),
         token=sent.get("nextPageToken"),
-        reconcile=frozenset(reconcile),
+        reconcile=frozenset(map(str, reconcile)),
     )
 
 

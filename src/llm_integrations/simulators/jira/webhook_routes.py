@@ -70,14 +70,15 @@ def _read(sent: Json, old: Webhook) -> Webhook:
     events = sent.get("events", old.events)
     if events is not None and not isinstance(events, (list, frozenset)):
         raise Refused(400, errors={"events": "An array of event names is required."})
-    jql = (sent.get("filters") or {}).get(_FILTER, old.jql)
+    filters = sent.get("filters") or {}
+    jql = filters.get(_FILTER, old.jql) if isinstance(filters, dict) else None
     if jql:
-        parse(jql)
+        parse(str(jql))
     return Webhook(
         id=old.id,
         name=name,
         url=url,
-        events=None if events is None else frozenset(events),
+        events=None if events is None else frozenset(map(str, events)),
         secret=sent.get("secret", old.secret),
         jql=jql or None,
         exclude_body=bool(sent.get("excludeBody", old.exclude_body)),
