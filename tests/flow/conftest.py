@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 
-from llm_integrations.service.pipeline.engine import migrate_engine
+from llm_integrations.service.engine import migrate_engine
 from llm_integrations.store.migrate import migrate_postgres
 
 

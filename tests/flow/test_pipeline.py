@@ -27,10 +27,9 @@ from llm_integrations.errors import (
 from llm_integrations.jira.webhooks import WebhookProcessor, parse_event
 from llm_integrations.service.actions import Action, AddComment, AddLabels, NoAction, SetFields
 from llm_integrations.service.delivery import Deliverer, Write
+from llm_integrations.service.engine import Engine, EngineOptions
 from llm_integrations.service.inbox import delivery_id_of, to_arrival
 from llm_integrations.service.pipeline import (
-    Engine,
-    EngineOptions,
     Pipeline,
     PipelineOptions,
     Registration,

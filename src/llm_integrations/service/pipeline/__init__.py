@@ -1,10 +1,9 @@
 """From the durable queue to one stored outcome per delivery.
 
-`engine` calls, in order per issue; `work` looks, lets a handler decide, carries out and ends;
-`rules` says, without any I/O, what is ignored, stale or superseded and what a failure means.
+`work` looks, lets a handler decide, carries out and ends; `rules` says, without any I/O, what is
+ignored, stale or superseded and what a failure means.
 """
 
-from llm_integrations.service.pipeline.engine import Engine, EngineOptions, migrate_engine
 from llm_integrations.service.pipeline.rules import RetryRules
 from llm_integrations.service.pipeline.work import (
     Pipeline,
@@ -14,12 +13,9 @@ from llm_integrations.service.pipeline.work import (
 )
 
 __all__ = [
-    "Engine",
-    "EngineOptions",
     "Pipeline",
     "PipelineOptions",
     "Registration",
     "RetryRules",
     "SiteWork",
-    "migrate_engine",
 ]

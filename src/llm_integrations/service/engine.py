@@ -129,7 +129,6 @@ class Engine:
 
     async def stop(self, timeout_s: float) -> None:
         """Take nothing more, let what runs end within `timeout_s`, then cut the rest off."""
-        self._is_open = False
         loop = asyncio.get_running_loop()
         running = list(self._running.values())
         # It stops dequeuing at once; with a timeout it waits for what runs, in steps of a second.
@@ -145,15 +144,20 @@ class Engine:
             )
             if running:
                 await asyncio.wait(running, timeout=timeout_s)
-            self.cut_off()
+            self.shut()
             await stopping
         # DBOS made its own pool, closed now, the loop's.
         loop.set_default_executor(ThreadPoolExecutor())
 
-    def cut_off(self) -> None:
-        """Cancel everything that runs here; it stays PENDING."""
+    def shut(self) -> None:
+        """Cut off everything that runs here and begin nothing; all of it stays PENDING."""
+        self._is_open = False
         for task in list(self._running.values()):
             task.cancel()
+
+    def open(self) -> None:
+        """Begin workflows again after `shut`."""
+        self._is_open = True
 
     async def list_pending(self, executor_id: str) -> list[str]:
         """Return the ids of workflows that an executor has begun and not ended."""

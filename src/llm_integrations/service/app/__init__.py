@@ -1,0 +1,388 @@
+"""The service: the only place that wires its rooms together.
+
+Settings flow in; a running receiver, worker or both flow out, and everything that was opened is
+closed in the opposite order: the door first, then the handlers' time to finish, then presence, then
+the database. Must not decide anything itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+from urllib.parse import urlsplit
+
+from llm_integrations._core.clock import SystemClock
+from llm_integrations.anthropic import AnthropicClient, AnthropicConfig
+from llm_integrations.errors import RetryLater
+from llm_integrations.governance import Budget, Governor, Limit
+from llm_integrations.jira import BasicAuth, JiraClient, JiraConfig, PersonalAccessToken
+from llm_integrations.service.app.listener import listening
+from llm_integrations.service.app.routes import Rule, add_rules, name_of
+from llm_integrations.service.database import Database, open_database
+from llm_integrations.service.delivery import Deliverer
+from llm_integrations.service.engine import Engine, EngineOptions, migrate_engine
+from llm_integrations.service.handlers import Context, Handler
+from llm_integrations.service.inbox import Inbox
+from llm_integrations.service.pipeline import (
+    Pipeline,
+    PipelineOptions,
+    Registration,
+    RetryRules,
+    SiteWork,
+)
+from llm_integrations.service.policy import PolicyRules
+from llm_integrations.service.presence import Presence
+from llm_integrations.service.receiver import Receiver, ReceiverOptions
+from llm_integrations.service.settings import Seams, Settings, Site
+from llm_integrations.store.deliveries import Delivery, DeliveryStore
+from llm_integrations.store.intake import IntakeConnection
+from llm_integrations.store.presence import PresenceConnection
+
+if TYPE_CHECKING:
+    from llm_integrations._core.clock import Clock
+    from llm_integrations.jira import WebhookEvent
+    from llm_integrations.jira.webhooks import WebhookProcessor
+
+__all__ = ["App", "Books", "Role", "Running"]
+
+Role = Literal["all", "receiver", "worker"]
+
+GATE_RETRY_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Books:
+    """The service's database, open: what people ask about deliveries and money.
+
+    Attributes:
+        deliveries: list, show, replay, pause and resume.
+        governor: ledger, reports and budgets.
+        location: where the database is, for people.
+    """
+
+    dsn: str
+    deliveries: DeliveryStore
+    governor: Governor
+    location: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A service at work.
+
+    Attributes:
+        receiver_url: where webhooks come in; "" for a worker. A site's URL is
+            `{receiver_url}/webhooks/jira/{site}`.
+        receiver: counts what it answered; None for a worker.
+        executor_id: this worker's name in the fleet; "" for a receiver.
+    """
+
+    books: Books
+    receiver_url: str = ""
+    receiver: Receiver | None = None
+    executor_id: str = ""
+
+
+class App:
+    """A service made from settings and handlers.
+
+    Args:
+        settings: as `load_settings` returns them.
+        clock: time and chance.
+        database: one that is open already; else the settings' own.
+        seams: switches off single rules, for negative controls of tests.
+        retry: how patient to be with a failing event; by default the settings' attempts.
+        progress: told in one line about each slow thing at start.
+
+    Example:
+        app = App(settings)
+
+        @app.on("comment_created", project="ABC")
+        async def handler(ctx: Context, event: WebhookEvent) -> Sequence[Action]:
+            ...
+
+        async with app.running():
+            ...
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        database: Database | None = None,
+        seams: Seams | None = None,
+        retry: RetryRules | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._database = database
+        self._seams = seams or Seams()
+        self._retry = retry or RetryRules(attempts=settings.attempts)
+        self._progress = progress
+        self._registered: list[Rule] = []
+
+    def on(
+        self, event: str, *, project: str | None = None, name: str = ""
+    ) -> Callable[[Handler], Handler]:
+        """Register a handler; what is registered first wins, before the settings' rules.
+
+        Args:
+            event: an event's name, with or without `jira:`; "*" for all.
+            project: only events of this project.
+            name: what to call it in tables; its own name by default.
+        """
+
+        def register(handler: Handler) -> Handler:
+            registration = Registration(name=name or name_of(handler), handler=handler)
+            self._registered.append((event, project, registration))
+            return handler
+
+        return register
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Books]:
+        """Open the database without starting anything, for commands that ask or switch.
+
+        Raises:
+            ConfigError, StoreError, StoreUnavailable: as `open_database` and `Governor.open`.
+        """
+        async with AsyncExitStack() as stack:
+            database = self._database
+            if database is None:
+                folder = self._settings.data_dir
+                database = await open_database(
+                    self._settings.database_url.reveal() or None,
+                    folder=Path(folder) if folder else None,
+                    progress=self._progress,
+                )
+                stack.push_async_callback(database.stop)
+            governor = await stack.enter_async_context(
+                Governor.open(
+                    database.dsn,
+                    budgets=self._budgets(),
+                    limits=[Limit(requests_per_minute=self._settings.claude.requests_per_minute)],
+                    clock=self._clock,
+                )
+            )
+            await migrate_engine(database.dsn)
+            deliveries = DeliveryStore(database.dsn)
+            stack.push_async_callback(deliveries.close)
+            await deliveries.open()
+            yield Books(
+                dsn=database.dsn,
+                deliveries=deliveries,
+                governor=governor,
+                location=database.location,
+            )
+
+    @asynccontextmanager
+    async def running(self, role: Role = "all") -> AsyncIterator[Running]:
+        """Run the service while inside.
+
+        Leaving it takes in nothing more, gives running handlers `drain_s` to end, leaves what then
+        still runs or sleeps in the queue for the next worker, and returns within a few seconds
+        after that.
+
+        Raises:
+            ConfigError: a setting makes no sense.
+            AuthFailed: Jira or Claude does not take the credentials.
+            StoreError: the database is away, or of a newer version.
+        """
+        routes = add_rules(self._registered, self._settings.handlers)
+        async with AsyncExitStack() as stack:
+            books = await stack.enter_async_context(self.opened())
+            executor_id = ""
+            if role != "receiver":
+                executor_id = f"{socket.gethostname()}-{secrets.token_hex(6)}"
+                await stack.enter_async_context(self._working(books, routes, executor_id))
+            receiver, url = None, ""
+            if role != "worker":
+                receiver, url = await stack.enter_async_context(self._receiving(books, routes))
+            yield Running(books=books, receiver_url=url, receiver=receiver, executor_id=executor_id)
+
+    # --- the door ----------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _receiving(
+        self, books: Books, routes: WebhookProcessor[Registration]
+    ) -> AsyncIterator[tuple[Receiver, str]]:
+        inbox = Inbox(IntakeConnection(books.dsn))
+        options = ReceiverOptions(
+            sites={
+                name: tuple(secret.reveal() for secret in site.webhook_secrets)
+                for name, site in self._settings.sites.items()
+            },
+            route=lambda event: next((one.name for one in routes.route(event)), ""),
+            verifies=self._seams.signature,
+            dedupes=self._seams.dedupe,
+        )
+        receiver = Receiver(inbox, options, self._clock)
+        at = self._settings.receiver
+        async with (
+            _background(inbox.run()),
+            listening(receiver, host=at.host, port=at.port, setting="receiver.port") as url,
+        ):
+            yield receiver, url
+
+    # --- the work ----------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _working(
+        self, books: Books, routes: WebhookProcessor[Registration], executor_id: str
+    ) -> AsyncIterator[None]:
+        engine = Engine(books.dsn, EngineOptions(executor_id=executor_id))
+        presence = Presence(
+            PresenceConnection(books.dsn, executor_id),
+            executor_id=executor_id,
+            engine=engine,
+            store=books.deliveries,
+            clock=self._clock,
+        )
+        async with AsyncExitStack() as stack:
+            gate = _Gate(presence, books.deliveries)
+            sites = await self._open_sites(stack, books, gate)
+            pipeline = Pipeline(
+                books.deliveries,
+                routes=routes,
+                sites=sites,
+                clock=self._clock,
+                options=PipelineOptions(
+                    retry=self._retry,
+                    supersedes=self._settings.supersede,
+                    guards_policy=self._seams.policy,
+                    guards_own_writes=self._seams.own_writes,
+                    guards_twins=self._seams.twins,
+                ),
+            )
+            await presence.enter()
+            stack.push_async_callback(presence.leave)
+            await engine.start(pipeline.run)
+            try:
+                async with _background(presence.run()):
+                    yield
+            finally:
+                pipeline.drain()
+                await engine.stop(self._settings.drain_s)
+
+    async def _open_sites(
+        self, stack: AsyncExitStack, books: Books, gate: _Gate
+    ) -> Mapping[str, SiteWork]:
+        """Open the clients, and make sure that their credentials are good."""
+        wanted = self._settings.claude
+        claude = await stack.enter_async_context(
+            AnthropicClient(
+                AnthropicConfig(api_key=wanted.api_key.reveal(), base_url=wanted.base_url),
+                governor=books.governor,
+                clock=self._clock,
+            )
+        )
+        await claude.check()
+        sites: dict[str, SiteWork] = {}
+        for name, site in self._settings.sites.items():
+            jira = await stack.enter_async_context(
+                JiraClient(_jira_config(site), clock=self._clock)
+            )
+            account_id = (await jira.myself()).id or ""
+            sites[name] = SiteWork(
+                account_id=account_id,
+                rules=self._policy_rules(site),
+                deliverer=Deliverer(jira, account_id=account_id, gate=gate),
+                make_context=_context_maker(
+                    jira=jira, claude=claude, governor=books.governor, model=wanted.model
+                ),
+            )
+        return sites
+
+    def _policy_rules(self, site: Site) -> PolicyRules:
+        allow = self._settings.allow
+        own_host = urlsplit(site.base_url).hostname or ""
+        return PolicyRules(
+            mode=self._settings.mode,
+            projects=frozenset(site.projects),
+            actions=frozenset(allow.actions),
+            fields=frozenset(allow.fields),
+            link_hosts=frozenset(allow.link_hosts) | {own_host},
+            storm_limit=allow.storm_limit,
+        )
+
+    def _budgets(self) -> list[Budget]:
+        if not self._seams.budget:
+            return []
+        budgets = self._settings.budgets
+        return [
+            Budget("daily", usd=budgets.day_usd, window="day"),
+            Budget("per issue", usd=budgets.issue_usd, window="total", by="issue"),
+        ]
+
+
+class _Gate:
+    """Asked just before each write: is this worker still present, and nothing paused?"""
+
+    def __init__(self, presence: Presence, deliveries: DeliveryStore) -> None:
+        self._presence = presence
+        self._deliveries = deliveries
+
+    async def check(self) -> None:
+        """Return when writing is allowed.
+
+        Raises:
+            LeaseLost: another worker may own this work now.
+            RetryLater: writing is paused.
+        """
+        if await self._deliveries.is_paused():
+            raise RetryLater(GATE_RETRY_S, "paused")
+        await self._presence.check()
+
+
+def _jira_config(site: Site) -> JiraConfig:
+    if site.pat:
+        return JiraConfig(site.base_url, PersonalAccessToken(site.pat.reveal()))
+    return JiraConfig(site.base_url, BasicAuth(site.email, site.api_token.reveal()))
+
+
+def _context_maker(
+    *, jira: JiraClient, claude: AnthropicClient, governor: Governor, model: str
+) -> Callable[[Delivery, WebhookEvent, Registration], Context]:
+    """Return what gives a handler its view of one delivery of a site."""
+
+    def make(delivery: Delivery, event: WebhookEvent, registration: Registration) -> Context:
+        issue_key = delivery.issue_key or delivery.issue_id
+        tags = {
+            "issue": issue_key,
+            "delivery": delivery.delivery_id,
+            "handler": registration.name,
+            "project": delivery.project_key,
+            "site": delivery.site,
+        }
+        return Context(
+            event=event,
+            issue_key=issue_key,
+            delivery_id=delivery.scope,
+            jira=jira,
+            claude=claude,
+            governor=governor,
+            model=model,
+            tags={name: value for name, value in tags.items() if value},
+            options=registration.options,
+        )
+
+    return make
+
+
+@asynccontextmanager
+async def _background(work: Coroutine[object, object, None]) -> AsyncIterator[None]:
+    """Run a loop while inside."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])

@@ -1,0 +1,258 @@
+"""Who is alive, who is dead and what died with them: the SQL behind `service/presence`.
+
+One connection per worker, which holds the worker's advisory lock for as long as it lives: the lock
+is the proof of life, and PostgreSQL takes it away when the process or its host is gone. It must be
+a direct connection: a transaction pooler would give the lock to somebody else.
+
+Peers are judged by reading `pg_locks`. Trying to take a peer's lock would now and then keep the
+peer itself from getting it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final, LiteralString, TypeVar
+
+import msgspec
+import psycopg
+from psycopg.rows import class_row
+
+from llm_integrations.errors import LeaseLost, StoreUnavailable
+from llm_integrations.store.reach import CONNECT_S, reaching
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["DeadWorker", "Deaths", "PresenceConnection", "Trial"]
+
+R = TypeVar("R")
+
+_SEED: Final = 7
+_FLEET: Final = "llm-integrations take-over"
+
+
+class DeadWorker(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker that holds no lock; `has_left` when it went on purpose."""
+
+    executor_id: str
+    has_left: bool
+
+
+class Deaths(msgspec.Struct, frozen=True, kw_only=True):
+    """How often a workflow was running when its worker died, and how often it was then on trial."""
+
+    workflow_id: str
+    deaths: int
+    trial_deaths: int
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """The workflow on trial, and for how long it has been."""
+
+    workflow_id: str
+    age_s: float
+
+
+class PresenceConnection:
+    """One worker's proof of life, and its view of the others.
+
+    Every method raises `StoreUnavailable` when the connection is gone, and the lock with it.
+    """
+
+    def __init__(self, dsn: str, executor_id: str) -> None:
+        self._dsn = dsn
+        self._executor_id = executor_id
+        self._connection: psycopg.AsyncConnection | None = None
+
+    async def enter(self) -> None:
+        """Connect and take the worker's lock.
+
+        Raises:
+            LeaseLost: a connection of this worker, cut but not yet noticed, still holds it.
+        """
+        await self.close()
+        with reaching():
+            connection = await psycopg.AsyncConnection.connect(
+                self._dsn,
+                autocommit=True,
+                connect_timeout=CONNECT_S,
+                keepalives_idle=10,
+                keepalives_interval=5,
+                keepalives_count=3,
+            )
+            try:
+                # The server's own keepalives free the lock of a host that is gone.
+                for setting in _SETTINGS:
+                    await connection.execute(setting)
+                await connection.execute(_TAKE_LOCK, {"id": self._executor_id})
+                await connection.execute(_ENTER, {"id": self._executor_id})
+            except psycopg.errors.LockNotAvailable as error:
+                await connection.close()
+                raise LeaseLost("this worker's lock is still held") from error
+            except BaseException:
+                await connection.close()
+                raise
+        self._connection = connection
+
+    async def close(self) -> None:
+        """Let go of the connection, and with it of the lock."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    async def check(self) -> None:
+        """Return if the connection, and with it the lock, is there now."""
+        await self._run("SELECT 1", {})
+
+    async def leave(self) -> None:
+        """Say that this worker goes on purpose, and go."""
+        await self._run(_LEAVE, {"id": self._executor_id})
+        await self.close()
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[bool]:
+        """Hold the fleet's take-over lock while inside; False when a peer holds it."""
+        found = await self._all(_Flag, _TRY_FLEET, {"name": _FLEET})
+        if not found[0].is_true:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            await self._run(_LEAVE_FLEET, {"name": _FLEET})
+
+    async def list_dead(self) -> list[DeadWorker]:
+        """Return workers without a lock that may have left work behind, the oldest first.
+
+        After a start of PostgreSQL every lock is gone and the living need a moment to take theirs
+        again, so nobody but who left on purpose counts as dead in the first ten seconds.
+        """
+        return await self._all(DeadWorker, _LIST_DEAD, {"id": self._executor_id})
+
+    async def save_emptied(self, executor_id: str) -> None:
+        """Note that a dead worker has nothing left to take over."""
+        await self._run(_SAVE_EMPTIED, {"id": executor_id})
+
+    async def save_deaths(self, executor_id: str, workflow_ids: Sequence[str]) -> list[Deaths]:
+        """Note, once, what was running when a worker died; return the counts of each."""
+        return await self._all(
+            Deaths, _SAVE_DEATHS, {"id": executor_id, "workflows": list(workflow_ids)}
+        )
+
+    async def forget_deaths(self, workflow_id: str) -> None:
+        """Acquit or bury a suspect; its trial, if any, is over."""
+        await self._run(_FORGET_DEATHS, {"workflow": workflow_id})
+
+    async def load_trial(self) -> Trial | None:
+        """Return the trial that is going on."""
+        found = await self._all(Trial, _LOAD_TRIAL, {})
+        return found[0] if found else None
+
+    async def begin_trial(self, workflow_id: str) -> None:
+        """Put one suspect on trial."""
+        await self._run(_BEGIN_TRIAL, {"workflow": workflow_id})
+
+    async def end_trial(self) -> None:
+        """Let the next suspect have its turn."""
+        await self._run(_END_TRIAL, {})
+
+    async def _all(
+        self, row_type: type[R], query: LiteralString, values: Mapping[str, object]
+    ) -> list[R]:
+        with reaching():
+            cursor = self._held().cursor(row_factory=class_row(row_type))
+            return await (await cursor.execute(query, values)).fetchall()
+
+    async def _run(self, query: LiteralString, values: Mapping[str, object]) -> None:
+        with reaching():
+            await self._held().execute(query, values)
+
+    def _held(self) -> psycopg.AsyncConnection:
+        if self._connection is None or self._connection.closed:
+            raise StoreUnavailable("this worker's presence connection is gone")
+        return self._connection
+
+
+class _Flag(msgspec.Struct):
+    is_true: bool
+
+
+_SETTINGS: Final = (
+    "SET lock_timeout = '3s'",
+    "SET tcp_keepalives_idle = 10",
+    "SET tcp_keepalives_interval = 5",
+    "SET tcp_keepalives_count = 3",
+)
+
+_TAKE_LOCK: Final = f"SELECT pg_advisory_lock(hashtextextended(%(id)s, {_SEED}))"
+
+_ENTER: Final = """
+INSERT INTO llm_integrations.worker (executor_id) VALUES (%(id)s)
+ON CONFLICT (executor_id) DO UPDATE SET left_at = NULL, emptied_at = NULL
+"""
+
+_LEAVE: Final = "UPDATE llm_integrations.worker SET left_at = now() WHERE executor_id = %(id)s"
+
+_TRY_FLEET: Final = f"""
+SELECT pg_try_advisory_lock(hashtextextended(%(name)s, {_SEED})) AS is_true
+"""
+
+_LEAVE_FLEET: Final = f"SELECT pg_advisory_unlock(hashtextextended(%(name)s, {_SEED}))"
+
+# A worker that lost its connection may go on to dequeue for a while, so the emptied are looked at
+# for an hour more.
+_LIST_DEAD: Final = f"""
+SELECT w.executor_id, w.left_at IS NOT NULL AS has_left
+FROM llm_integrations.worker w
+WHERE w.executor_id <> %(id)s
+  AND (w.emptied_at IS NULL OR w.emptied_at > now() - interval '1 hour')
+  AND (w.left_at IS NOT NULL
+       OR clock_timestamp() - pg_postmaster_start_time() > interval '10 s')
+  AND NOT EXISTS (
+      SELECT FROM pg_locks l
+      WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND ((l.classid::bigint << 32) | l.objid::bigint)
+            = hashtextextended(w.executor_id, {_SEED}))
+ORDER BY w.started_at
+"""  # noqa: S608 - constants of ours
+
+_SAVE_EMPTIED: Final = """
+UPDATE llm_integrations.worker SET emptied_at = now()
+WHERE executor_id = %(id)s AND emptied_at IS NULL
+"""
+
+_SAVE_DEATHS: Final = """
+WITH died AS (
+    INSERT INTO llm_integrations.death (workflow_id, executor_id, on_trial)
+    SELECT w, %(id)s, EXISTS (SELECT FROM llm_integrations.trial t WHERE t.workflow_id = w)
+    FROM unnest(%(workflows)s::text[]) AS w
+    ON CONFLICT DO NOTHING
+    RETURNING workflow_id, executor_id, on_trial
+), everything AS (
+    SELECT workflow_id, executor_id, on_trial FROM died
+    UNION
+    SELECT workflow_id, executor_id, on_trial FROM llm_integrations.death
+    WHERE workflow_id = ANY(%(workflows)s::text[])
+)
+SELECT workflow_id, count(*)::int AS deaths,
+       (count(*) FILTER (WHERE on_trial))::int AS trial_deaths
+FROM everything GROUP BY workflow_id
+"""
+
+_FORGET_DEATHS: Final = """
+WITH forgotten AS (DELETE FROM llm_integrations.death WHERE workflow_id = %(workflow)s)
+DELETE FROM llm_integrations.trial WHERE workflow_id = %(workflow)s
+"""
+
+_LOAD_TRIAL: Final = """
+SELECT workflow_id, extract(epoch FROM clock_timestamp() - began_at)::float8 AS age_s
+FROM llm_integrations.trial
+"""
+
+_BEGIN_TRIAL: Final = """
+INSERT INTO llm_integrations.trial (workflow_id) VALUES (%(workflow)s) ON CONFLICT DO NOTHING
+"""
+
+_END_TRIAL: Final = "DELETE FROM llm_integrations.trial"
