@@ -1,0 +1,479 @@
+"""The governor between a call loop and its books: holds, lines, settlements, outages, deaths."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from llm_integrations._core.admission import Actual, Ask, Keep, Observation
+from llm_integrations.errors import (
+    BudgetExceeded,
+    ConfigError,
+    InvalidRequest,
+    RateLimited,
+    StoreUnavailable,
+)
+from llm_integrations.governance import Budget, Governor, Limit, filter_of
+from llm_integrations.governance.governor import LEASE_S
+from llm_integrations.governance.limiter import Limiter
+
+START = datetime(2026, 11, 22, 23, 30, tzinfo=UTC)
+USD = 10**12
+
+
+class ManualClock:
+    """Time moves when a test says so; sleepers wake in order."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=self.seconds)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def random(self) -> float:
+        return 0.0
+
+    async def sleep(self, delay_s: float) -> None:
+        wake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._sleepers.append((self.seconds + delay_s, wake))
+        await wake
+
+    async def advance(self, seconds: float) -> None:
+        """Let time pass, sleeper by sleeper."""
+        end = self.seconds + seconds
+        await settle_down()
+        while due := [item for item in self._sleepers if item[0] <= end]:
+            item = min(due, key=lambda sleeper: sleeper[0])
+            self._sleepers.remove(item)
+            self.seconds = max(self.seconds, item[0])
+            if not item[1].done():
+                item[1].set_result(None)
+            await settle_down()
+        self.seconds = end
+
+
+async def settle_down() -> None:
+    """Let every task that can run do so."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for what a background task of the governor brings about."""
+    async with asyncio.timeout(10):
+        while not await condition():  # noqa: ASYNC110 - the governor tells nobody
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "memory":
+        return "memory:"
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'books.db'}"
+    address = request.getfixturevalue("postgres_url")
+    assert isinstance(address, str)
+    return address
+
+
+@asynccontextmanager
+async def opened(
+    clock: ManualClock, *budgets: Budget, limits: tuple[Limit, ...] = ()
+) -> AsyncIterator[Governor]:
+    async with Governor.open("memory:", budgets=budgets, limits=limits, clock=clock) as governor:
+        yield governor
+
+
+def ask(usd: float = 0.1, /, **changes: object) -> Ask:
+    fields: dict[str, object] = {"group": "opus", "model": "claude-opus-5-5"}
+    return Ask(**{**fields, "hold_pusd": round(usd * USD), **changes})  # type: ignore[arg-type]
+
+
+def paid(usd: float, **changes: object) -> Actual:
+    return Actual(**{"state": "settled", "cost_pusd": round(usd * USD), **changes})  # type: ignore[arg-type]
+
+
+async def test_a_call_is_held_settled_and_found_in_ledger_budget_and_reports(url: str) -> None:
+    budgets = [Budget("cap", usd="1"), Budget("each", usd="0.25", by="issue")]
+    async with Governor.open(url, budgets=budgets) as governor:
+        tags = {"issue": "ABC-1", "project": "ABC"}
+        permit = await governor.admit(ask(0.2, tags=tags, keep=Keep(scope="d", name="ask:1")))
+        states = {state.name: state for state in await governor.budgets.state()}
+        assert (states["cap"].held_pusd, states["each"].left_pusd) == (USD // 5, USD // 20)
+        await governor.settle(
+            permit, paid(0.05, counters={"input_tokens": 7}, model="served", answer=b"{}")
+        )
+        assert await governor.ledger.total_pusd() == USD // 20
+        (entry,) = await governor.ledger.entries(filter_of(tags={"project": "ABC"}))
+        assert (entry.state, entry.counters, entry.tags) == ("settled", {"input_tokens": 7}, tags)
+        assert entry.created_at.tzinfo is UTC
+        (spend,) = await governor.reports.spend_by("issue")
+        assert (spend.key, spend.spent_pusd) == ("ABC-1", USD // 20)
+        ((_, spent),) = await governor.reports.spend_over_time("day", zone="Europe/Berlin")
+        assert spent == USD // 20
+        assert await governor.store.load_kept("d") == {"ask:1": b"{}"}
+
+
+async def test_a_refusal_names_the_budget_what_is_left_and_when_it_resets(
+    clock: ManualClock,
+) -> None:
+    async with opened(clock, Budget("cap", usd="1"), Budget("each", usd="0.3", by="issue")) as g:
+        await g.admit(ask(0.2, tags={"issue": "ABC-1"}))
+        with pytest.raises(
+            BudgetExceeded, match=r"'each' of ABC-1 has 0\.100000 USD left"
+        ) as caught:
+            await g.admit(ask(0.2, tags={"issue": "ABC-1"}))
+        assert (caught.value.budget, caught.value.left_pusd) == ("each", USD // 10)
+        assert caught.value.resets_in_s == pytest.approx(1_800)
+        await g.admit(ask(0.2, tags={"issue": "ABC-2"}))
+        await clock.advance(1_800)
+        await g.admit(ask(0.3, tags={"issue": "ABC-1"}))
+
+
+async def test_a_budget_without_windows_never_resets(clock: ManualClock) -> None:
+    async with opened(clock, Budget("cap", usd="0.1", window="total")) as governor:
+        with pytest.raises(BudgetExceeded) as caught:
+            await governor.admit(ask(0.2))
+        assert caught.value.resets_in_s is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [({"hold_pusd": None}, "price of .* is not known"), ({"bounded": False}, "no upper bound")],
+)
+async def test_a_hard_budget_refuses_what_has_no_bound(
+    clock: ManualClock, changes: dict[str, object], why: str
+) -> None:
+    async with opened(clock, Budget("cap", usd="1")) as governor:
+        with pytest.raises(BudgetExceeded, match=why):
+            await governor.admit(ask(0.1, **changes))
+    async with opened(clock, Budget("cap", usd="1", hard=False)) as governor:
+        await governor.admit(ask(0.1, **changes))
+
+
+async def test_a_refused_budget_takes_nothing_from_the_limits(clock: ManualClock) -> None:
+    limit = Limit(requests_per_minute=1)
+    async with opened(clock, Budget("cap", usd="0.1"), limits=(limit,)) as governor:
+        for _ in range(3):
+            with pytest.raises(BudgetExceeded):
+                await governor.admit(ask(0.2))
+        await asyncio.wait_for(governor.admit(ask(0.1)), 1)
+
+
+async def test_what_is_larger_than_a_limit_is_refused_at_once_and_not_booked(
+    clock: ManualClock,
+) -> None:
+    async with opened(clock, limits=(Limit("opus", input_tokens_per_minute=1_000),)) as governor:
+        with pytest.raises(InvalidRequest, match=r"input tokens .*1000"):
+            await governor.admit(ask(input_tokens=1_001))
+        assert await governor.ledger.entries() == []
+        await governor.admit(ask(input_tokens=1_001, group="haiku"))
+
+
+async def test_calls_leave_in_the_order_of_their_arrival(clock: ManualClock) -> None:
+    limiter = Limiter([Limit(input_tokens_per_minute=60)], clock=clock)
+    await limiter.admit(ask(input_tokens=60))
+    left: list[int] = []
+
+    async def call(size: int) -> None:
+        await limiter.admit(ask(input_tokens=size))
+        left.append(size)
+
+    tasks = []
+    for size in (50, 1, 2, 40, 3):
+        tasks.append(asyncio.create_task(call(size)))
+        await settle_down()
+    await clock.advance(49)
+    assert left == []
+    await clock.advance(4)
+    assert left == [50, 1, 2]
+    await clock.advance(60)
+    assert left == [50, 1, 2, 40, 3]
+    await asyncio.gather(*tasks)
+
+
+async def test_a_cancelled_waiter_gives_back_its_place_and_its_hold(clock: ManualClock) -> None:
+    limit = Limit(requests_per_minute=60)
+    async with opened(clock, Budget("cap", usd="10"), limits=(limit,)) as governor:
+        permits = [await governor.admit(ask(0.01)) for _ in range(60)]
+        waiting = [asyncio.create_task(governor.admit(ask(1))) for _ in range(5)]
+        await settle_down()
+        for task in waiting[:4]:
+            task.cancel()
+        await clock.advance(1.01)
+        assert waiting[4].done()
+        for permit in permits:
+            await governor.settle(permit, paid(0.01))
+        (state,) = await governor.budgets.state()
+        assert (state.held_pusd, state.spent_pusd) == (USD, 60 * USD // 100)
+
+
+async def test_a_waiter_cancelled_in_the_moment_of_its_turn_gives_everything_back(
+    clock: ManualClock,
+) -> None:
+    limiter = Limiter([Limit(concurrency=1)], clock=clock)
+    first = await limiter.admit(ask())
+    waiting = asyncio.create_task(limiter.admit(ask()))
+    await settle_down()
+    await limiter.cancel(first)  # its turn has come, but it did not run yet
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await asyncio.wait_for(limiter.admit(ask()), 1)
+
+
+async def test_unused_tokens_wake_who_waits_for_them(clock: ManualClock) -> None:
+    limiter = Limiter([Limit(output_tokens_per_minute=100)], clock=clock)
+    first = await limiter.admit(ask(output_tokens=100))
+    waiting = asyncio.create_task(limiter.admit(ask(output_tokens=90)))
+    await settle_down()
+    assert not waiting.done()
+    await limiter.settle(first, paid(0, output_tokens=5))
+    await asyncio.wait_for(waiting, 1)
+
+
+async def test_a_refused_attempt_keeps_its_request_and_returns_its_tokens(
+    clock: ManualClock,
+) -> None:
+    limiter = Limiter([Limit(requests_per_minute=2, output_tokens_per_minute=100)], clock=clock)
+    first = await limiter.admit(ask(output_tokens=100))
+    await limiter.settle(first, Actual(state="refused", cost_pusd=0))
+    await asyncio.wait_for(limiter.admit(ask(output_tokens=100)), 1)
+    third = asyncio.create_task(limiter.admit(ask()))
+    await settle_down()
+    assert not third.done()
+    third.cancel()
+
+
+async def test_retry_after_pauses_the_whole_group_and_no_other(clock: ManualClock) -> None:
+    limiter = Limiter(clock=clock)
+    limiter.observe(ask(), Observation(pause_s=20), 0.0)
+    waiting = [asyncio.create_task(limiter.admit(ask())) for _ in range(3)]
+    await asyncio.wait_for(limiter.admit(ask(group="haiku")), 1)
+    await clock.advance(19.9)
+    assert not any(task.done() for task in waiting)
+    await clock.advance(0.1)
+    assert [task.done() for task in waiting] == [True, False, False]
+    await clock.advance(1)
+    assert all(task.done() for task in waiting)
+
+
+async def test_a_pause_too_long_to_wait_for_is_told_to_old_and_new_callers(
+    clock: ManualClock,
+) -> None:
+    async with opened(clock, Budget("cap", usd="1"), limits=(Limit(concurrency=1),)) as governor:
+        permit = await governor.admit(ask())
+        waiting = asyncio.create_task(governor.admit(ask()))
+        await settle_down()
+        governor.observe(ask(), Observation(pause_s=3_600), 0.0)
+        with pytest.raises(RateLimited) as caught:
+            await waiting
+        assert caught.value.retry_after_s == pytest.approx(3_600)
+        with pytest.raises(RateLimited):
+            await governor.admit(ask())
+        await governor.cancel(permit)
+        await settle_down()
+        (state,) = await governor.budgets.state()
+        assert (state.held_pusd, state.spent_pusd) == (0, 0)
+
+
+async def test_a_cancelled_attempt_costs_nothing(clock: ManualClock) -> None:
+    async with opened(clock, Budget("cap", usd="1")) as governor:
+        await governor.cancel(await governor.admit(ask()))
+        (entry,) = await governor.ledger.entries()
+        assert (entry.state, entry.charged_pusd) == ("released", 0)
+
+
+async def test_what_is_on_its_way_when_the_governor_closes_becomes_unknown(
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:///{tmp_path / 'books.db'}"
+    async with Governor.open(url, budgets=[Budget("cap", usd="1")]) as governor:
+        await governor.admit(ask(0.3))
+    async with Governor.open(url) as governor:
+        assert await governor.ledger.unknown_pusd() == 3 * USD // 10
+        (state,) = await governor.budgets.state()
+        assert (state.spent_pusd, state.held_pusd) == (3 * USD // 10, 0)
+
+
+async def test_a_killed_process_leaves_unknown_rows_once_its_lease_has_run_out(
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:///{tmp_path / 'books.db'}"
+    program = f"""
+import asyncio, os
+from llm_integrations._core.admission import Ask
+from llm_integrations.governance import Budget, Governor
+
+async def main():
+    async with Governor.open({url!r}, budgets=[Budget("cap", usd="1", window="total")]) as governor:
+        await governor.admit(Ask(group="opus", hold_pusd={USD // 2}))
+        os._exit(9)
+
+asyncio.run(main())
+"""
+    killed = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", program], check=False)
+    assert killed.returncode == 9
+    async with Governor.open(url) as governor:
+        (state,) = await governor.budgets.state()
+        assert (state.held_pusd, state.spent_pusd) == (USD // 2, 0)
+
+    class Later(ManualClock):
+        def now(self) -> datetime:
+            return datetime.now(UTC) + timedelta(seconds=LEASE_S + 1)
+
+    async with Governor.open(url, clock=Later()) as governor:
+        (state,) = await governor.budgets.state()
+        assert (state.held_pusd, state.spent_pusd) == (0, USD // 2)
+
+
+async def test_a_charge_survives_a_database_that_is_away_when_it_is_settled(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_integrations.store.sqlite._BUSY_S", 0.05)
+    path = tmp_path / "books.db"
+    async with Governor.open(f"sqlite:///{path}", clock=clock) as governor:
+        permit = await governor.admit(ask(0.2))
+        blocker = sqlite3.connect(path, isolation_level=None)
+        blocker.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailable):
+            await governor.settle(permit, paid(0.05))
+        with pytest.raises(StoreUnavailable):
+            await governor.admit(ask(0.2))
+        (entry,) = await governor.ledger.entries()
+        assert entry.state == "held"
+        blocker.execute("ROLLBACK")
+        blocker.close()
+    async with Governor.open(f"sqlite:///{path}", clock=clock) as governor:
+        (entry,) = await governor.ledger.entries()
+        assert (entry.state, entry.cost_pusd) == ("settled", USD // 20)
+
+
+async def test_a_broken_connection_loses_no_charge(postgres_url: str, clock: ManualClock) -> None:
+    async with Governor.open(postgres_url, clock=clock) as governor:
+        permit = await governor.admit(ask(0.2))
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        with pytest.raises(StoreUnavailable):
+            await governor.settle(permit, paid(0.05))
+        await clock.advance(LEASE_S / 3)
+
+        async def is_booked() -> bool:
+            return await governor.ledger.total_pusd() == USD // 20
+
+        await until(is_booked)
+
+
+async def test_stored_budgets_stay_unless_one_of_the_same_name_is_given(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'books.db'}"
+    async with Governor.open(url, budgets=[Budget("a", usd="1"), Budget("b", usd="2")]):
+        pass
+    async with Governor.open(url) as governor:
+        assert [state.name for state in await governor.budgets.state()] == ["a", "b"]
+        with pytest.raises(BudgetExceeded):
+            await governor.admit(ask(1.5))
+    async with Governor.open(url, budgets=[Budget("a", usd="3")]) as governor:
+        limits = {state.name: state.limit_pusd for state in await governor.budgets.state()}
+        assert limits == {"a": 3 * USD, "b": 2 * USD}
+        assert await governor.budgets.delete("a")
+        await governor.admit(ask(2))
+
+
+async def test_two_budgets_or_limits_of_one_name_are_refused() -> None:
+    with pytest.raises(ConfigError, match="two budgets are named 'a'"):
+        async with Governor.open(budgets=[Budget("a", usd="1"), Budget("a", usd="2")]):
+            pass
+    with pytest.raises(ConfigError, match="two limits"):
+        async with Governor.open(limits=[Limit("opus"), Limit("opus")]):
+            pass
+
+
+async def test_tags_given_around_calls_are_booked_and_own_tags_win(clock: ManualClock) -> None:
+    async with opened(clock) as governor:
+        with governor.tags(issue="ABC-1", run="7"), governor.tags(run="8"):
+            await governor.admit(ask(tags={"issue": "ABC-2"}))
+        await governor.admit(ask())
+        newest, oldest = await governor.ledger.entries()
+        tagged = oldest if oldest.tags else newest
+        assert tagged.tags == {"issue": "ABC-2", "run": "8"}
+        assert {} in (newest.tags, oldest.tags)
+
+
+async def test_entries_are_exported_as_text(clock: ManualClock) -> None:
+    async with opened(clock) as governor:
+        await governor.settle(await governor.admit(ask(call_id="c")), paid(0.05))
+        (row,) = [row async for row in governor.ledger.iter_rows()]
+        assert row[:4] == ("c", "1", "opus", "settled")
+        assert START.isoformat() in row
+
+
+async def test_days_of_a_report_are_those_of_its_zone(clock: ManualClock) -> None:
+    async with opened(clock) as governor:
+        for usd in (0.1, 0.2):
+            await governor.settle(await governor.admit(ask(usd)), paid(usd))
+            clock.seconds += 3_600
+        by_day = {spend.key: spend.spent_pusd for spend in await governor.reports.spend_by("day")}
+        assert by_day == {"2026-11-22": USD // 10, "2026-11-23": USD // 5}
+        tokyo = await governor.reports.spend_by("day", zone="Asia/Tokyo")
+        assert [(spend.key, spend.attempts) for spend in tokyo] == [("2026-11-23", 2)]
+        hours = await governor.reports.spend_over_time("hour", since=START)
+        assert [spent for _, spent in hours] == [USD // 10, USD // 5]
+        minutes = await governor.reports.spend_over_time("minute")
+        assert minutes[0][0] == START
+
+
+async def test_64_tasks_with_cancellations_never_overspend_and_leave_nothing_held(
+    url: str,
+) -> None:
+    budgets = [Budget("cap", usd="1"), Budget("each", usd="0.5", by="issue")]
+    limits = [Limit(concurrency=20)]
+    async with Governor.open(url, budgets=budgets, limits=limits) as governor:
+
+        async def call(number: int) -> None:
+            permit = await governor.admit(ask(0.05, tags={"issue": f"ABC-{number % 3}"}))
+            try:
+                await asyncio.sleep(0.001 * (number % 5))
+            except asyncio.CancelledError:
+                await governor.cancel(permit)
+                raise
+            state = ("settled", "refused", "partial", "unknown")[number % 4]
+            cost = {"refused": 0, "unknown": None}.get(state, USD // 50)
+            await governor.settle(permit, Actual(state=state, cost_pusd=cost))  # type: ignore[arg-type]
+
+        tasks = [asyncio.create_task(call(number)) for number in range(64)]
+        await asyncio.sleep(0.005)
+        for task in tasks[::7]:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            assert result is None or isinstance(result, (BudgetExceeded, asyncio.CancelledError))
+
+        async def is_nothing_held() -> bool:
+            return not any(state.held_pusd for state in await governor.budgets.state())
+
+        await until(is_nothing_held)
+        entries = await governor.ledger.entries(limit=999)
+        charged = sum(entry.charged_pusd for entry in entries)
+        states = await governor.budgets.state()
+        assert charged <= USD
+        assert [s.spent_pusd for s in states if s.name == "cap"] == [charged]
+        assert sum(s.spent_pusd for s in states if s.name == "each") == charged
