@@ -22,10 +22,10 @@ TEXT_LIMIT: Final = 32_767
 
 _MAX_DEPTH: Final = 60
 _ESCAPED: Final = re.compile(
-    r"([\\`*\[\]|]|~~|<(?=https?:|mailto:)|(?<![^\W_])_|_(?![^\W_])|!(?=\[))"
+    r"([\\`*\[\]|]|~(?=~)|(?<=~)~|^~|~$|<(?=https?:|mailto:)|(?<![^\W_])_|_(?![^\W_])|!(?=\[|$))"
 )
 _SCHEME: Final = re.compile(r"(?i)\b(https?)://")
-_LINE_START: Final = re.compile(r"(?m)^( {0,3})([#>+\-~=]|[0-9]{1,9}(?=[.)]))")
+_LINE_START: Final = re.compile(r"(?m)^( {0,3})([#>+\-=]|[0-9]{1,9}(?=[.)]))")
 _ORDERED_START: Final = re.compile(r"(?m)^( {0,3}[0-9]{1,9})([.)])")
 _FENCES: Final = {"strong": "**", "em": "*", "strike": "~~"}
 _PANEL_WORDS: Final = {"info": "Info", "note": "Note", "tip": "Tip", "warning": "Warning"}
@@ -236,36 +236,54 @@ def _guarded(text: str) -> str:
 
 
 def _inline(nodes: Sequence[Adf]) -> str:
-    """Render inline nodes; marks open and close as the marks of neighbours come and go."""
+    """Render inline nodes; marks open and close as the marks of neighbours come and go.
+
+    Markdown nests and ADF marks are flat: what runs longest opens first. White space at the edge
+    of a mark stays outside of it, where Markdown wants it.
+    """
+    pieces = [_marked(node) for node in nodes]
+    wanted = _through_code(pieces)
+    runs = _run_lengths(wanted)
     parts: list[str] = []
     open_marks: list[str] = []
-    for node in nodes:
-        wanted, text = _marked(node)
-        body = text.strip(" \n") if wanted else text
-        if wanted and not body:
-            wanted, body = open_marks[:], text
-        lead = text[: len(text) - len(text.lstrip(" \n"))] if body is not text else ""
-        tail = text[len(text.rstrip(" \n")) :] if body is not text else ""
-        keep = _common(open_marks, wanted)
-        trailing = _close(parts, open_marks, keep)
-        parts.append(trailing + lead)
-        for mark in wanted[keep:]:
-            parts.append(_FENCES.get(mark, "["))
-            open_marks.append(mark)
-        parts.append(body)
-        if tail:
-            parts.append(tail)
+    for (_, text, _), marks, run in zip(pieces, wanted, runs, strict=True):
+        keep = next(
+            (at for at, mark in enumerate(open_marks) if mark not in marks), len(open_marks)
+        )
+        if not text.strip():
+            marks = marks.intersection(open_marks[:keep])  # noqa: PLW2901 - space opens nothing
+        new = sorted(marks.difference(open_marks[:keep]), key=lambda mark: (-run[mark], mark))
+        parts.append(_close(parts, open_marks, keep))
+        if new:
+            parts.append(text[: len(text) - len(text.lstrip())])
+            text = text.lstrip()  # noqa: PLW2901 - the rest stands inside
+        parts.extend(_FENCES.get(mark, "[") for mark in new)
+        open_marks += new
+        body = text.rstrip()
+        parts += [body, text[len(body) :]]
     parts.append(_close(parts, open_marks, 0))
     return "".join(parts)
 
 
-def _common(one: Sequence[str], other: Sequence[str]) -> int:
-    count = 0
-    for mine, yours in zip(one, other, strict=False):
-        if mine != yours:
-            break
-        count += 1
-    return count
+def _through_code(pieces: Sequence[tuple[frozenset[str], str, bool]]) -> list[frozenset[str]]:
+    """Let emphasis on both sides of a code span run through it: code takes no other mark."""
+    wanted = [marks for marks, _, _ in pieces]
+    for at, (marks, _, is_code) in enumerate(pieces):
+        if is_code and 0 < at < len(pieces) - 1:
+            around = wanted[at - 1] & wanted[at + 1] & _FENCES.keys()
+            wanted[at] = marks | around
+    return wanted
+
+
+def _run_lengths(wanted: Sequence[frozenset[str]]) -> list[dict[str, int]]:
+    """Return for each node over how many nodes each of its marks goes on."""
+    lengths: list[dict[str, int]] = []
+    after: dict[str, int] = {}
+    for marks in reversed(wanted):
+        after = {mark: after.get(mark, 0) + 1 for mark in marks}
+        lengths.append(after)
+    lengths.reverse()
+    return lengths
 
 
 def _close(parts: list[str], open_marks: list[str], keep: int) -> str:
@@ -273,7 +291,7 @@ def _close(parts: list[str], open_marks: list[str], keep: int) -> str:
     if len(open_marks) == keep:
         return ""
     space = ""
-    while parts and not parts[-1].strip(" \n"):
+    while parts and not parts[-1].strip():
         space = parts.pop() + space
     while len(open_marks) > keep:
         mark = open_marks.pop()
@@ -281,22 +299,21 @@ def _close(parts: list[str], open_marks: list[str], keep: int) -> str:
     return space
 
 
-def _marked(node: Adf) -> tuple[list[str], str]:
-    """Return the marks of a node in the order they are opened, and its Markdown."""
-    kind = node.get("type")
-    if kind != "text":
-        return [], _atom(node)
+def _marked(node: Adf) -> tuple[frozenset[str], str, bool]:
+    """Return the marks of a node (a link by its address), its Markdown, and whether it is code."""
+    if node.get("type") != "text":
+        return frozenset(), _atom(node), False
     text = node.get("text")
     text = text if isinstance(text, str) else ""
     marks = [mark for mark in _sequence(node.get("marks")) if isinstance(mark, Mapping)]
     names = {str(mark.get("type")) for mark in marks}
     links = [_attr(mark, "href") for mark in marks if mark.get("type") == "link"]
-    opened = [href for href in links if is_safe_link(href) and "(" not in href and ")" not in href]
+    href = frozenset(link for link in links[:1] if is_safe_link(link) and not set(link) & set("()"))
     if "code" in names:
-        return opened, _code_span(text)
-    if opened and text == opened[0] and not names & _FENCES.keys():
-        return [], f"<{text}>"
-    return [*opened, *(name for name in _FENCES if name in names)], _escape(text)
+        return href, _code_span(text), True
+    if href == {text}:
+        return frozenset(names & _FENCES.keys()), f"<{text}>", False
+    return href | (names & _FENCES.keys()), _escape(text), False
 
 
 def _sequence(value: object) -> Sequence[object]:
@@ -307,8 +324,10 @@ def _code_span(text: str) -> str:
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     ticks = "`" * (longest + 1)
     text = text.replace("\n", " ")
+    if not text.strip():
+        return f"{ticks}{text}{ticks}" if text else ""
     pad = " " if text[:1] in {"`", " "} or text[-1:] in {"`", " "} else ""
-    return f"{ticks}{pad}{text}{pad}{ticks}" if text else ""
+    return f"{ticks}{pad}{text}{pad}{ticks}"
 
 
 def _atom(node: Adf) -> str:

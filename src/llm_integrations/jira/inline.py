@@ -12,11 +12,11 @@ punctuation: `a**"b"**` is strong here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["LINK_SCHEMES", "Node", "is_safe_link", "parse_inline"]
+__all__ = ["LINK_SCHEMES", "Node", "is_safe_link", "merged", "parse_inline"]
 
 Node = dict[str, object]
 
@@ -25,13 +25,14 @@ LINK_SCHEMES: Final = ("http", "https", "mailto")
 _SAFE_LINK: Final = re.compile(r"(?:https?://|mailto:)[^\s<>\x00-\x20\x7f\\]+", re.IGNORECASE)
 _TOKEN: Final = re.compile(
     r"""
-      (?P<hard>(?:\\|[ ]{2,})\n)
+      (?P<hard>[ \n]*\\\n|[ ]{2,}\n)
     | (?P<soft>[ \t]*\n[ \t]*)
     | \\(?P<escaped>[!-/:-@\[-`{-~])
     | (?P<ticks>`+)
     | <(?P<auto>(?:https?://|mailto:)[^\s<>]+)>
     | (?P<bare>https?://[^\s<>|`*\[\]()"'\\]+)
-    | (?P<run>\*+|_+|~~)
+    | (?P<run>\*+|_+|~~(?!~))
+    | (?P<tildes>~+)
     | (?P<open>!?\[)
     | (?P<close>\])
     | (?P<text>[^\\\n`<*_~!\[\]h ]+|[ ]+(?=[^ \n]|$)|.)
@@ -83,7 +84,7 @@ def parse_inline(text: str) -> list[Node]:
     """Return ADF inline nodes for one run of Markdown."""
     scan = _Scan(text)
     scan.read()
-    return list(_merged(_nodes(scan.pieces, [*scan.spans, *_emphasis(scan.runs, scan.pieces)])))
+    return list(merged(_nodes(scan.pieces, [*scan.spans, *_emphasis(scan.runs, scan.pieces)])))
 
 
 class _Scan:
@@ -275,8 +276,8 @@ def _text_node(piece: _Piece, active: dict[tuple[str, str], int]) -> Node:
     return node
 
 
-def _merged(nodes: Iterator[Node]) -> Iterator[Node]:
-    """Join neighbours with the same marks."""
+def merged(nodes: Iterable[Node]) -> Iterator[Node]:
+    """Join neighbouring texts with the same marks."""
     last: Node | None = None
     texts: list[str] = []
     for node in nodes:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, cast
 
-from llm_integrations.jira.inline import Node, parse_inline
+from llm_integrations.jira.inline import Node, merged, parse_inline
 
 __all__ = ["parse_blocks"]
 
@@ -217,7 +217,8 @@ def _fitted(nodes: Iterable[Node], allowed: frozenset[str]) -> Iterator[Node]:
         if kind in allowed:
             yield node
         elif kind == "heading":
-            yield {"type": "paragraph", "content": [_strong(child) for child in content]}
+            if content:
+                yield {"type": "paragraph", "content": [_strong(child) for child in content]}
         elif kind == "rule":
             yield _text_block("\\-\\-\\-")
         elif kind == "table":
@@ -235,11 +236,12 @@ def _strong(node: Node) -> Node:
 
 
 def _joined(row: Node) -> list[Node]:
-    """Return the inline nodes of a table row, cells set apart by a bar."""
+    """Return the inline nodes of a table row, filled cells set apart by a bar."""
     nodes: list[Node] = []
     for cell in cast("list[Node]", row["content"]):
-        if nodes:
-            nodes.append({"type": "text", "text": " | "})
         for block in cast("list[Node]", cell["content"]):
-            nodes.extend(cast("list[Node]", block.get("content", [])))
-    return nodes or [{"type": "text", "text": "|"}]
+            content = cast("list[Node]", block.get("content", []))
+            if content and nodes:
+                nodes.append({"type": "text", "text": " | "})
+            nodes.extend(content)
+    return list(merged(nodes))
