@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from decimal import Decimal
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, LiteralString, Self, TypeVar
 
 import psycopg
@@ -17,6 +18,7 @@ from msgspec import Struct
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
+from llm_integrations._core.codec import encode
 from llm_integrations.errors import StoreError, StoreUnavailable
 from llm_integrations.store.migrate import migrate_postgres
 from llm_integrations.store.reach import CONNECT_S, POOL_WAIT_S, reaching
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llm_integrations._core.clock import Clock
-    from llm_integrations.store.records import AttemptState, Hold, Settlement
+    from llm_integrations.store.records import AttemptState, Hold, Settlement, WindowClaim
 
 __all__ = ["PostgresStore"]
 
@@ -47,8 +49,7 @@ _WRITE_S: Final = 15.0
 _TURN: Final = "SELECT llm_integrations.governance_turn()"
 _HOLD: Final = (
     "SELECT * FROM llm_integrations.governance_hold("
-    "%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s::text[], %s::text[], %s::bigint[],"
-    " %s::bigint[])"
+    "%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 )
 _SETTLE: Final = (
     "SELECT llm_integrations.governance_settle("
@@ -178,10 +179,7 @@ class PostgresStore:
                 hold.issue,
                 hold.delivery,
                 hold.created_us,
-                [claim.budget for claim in hold.windows],
-                [claim.key for claim in hold.windows],
-                [claim.start_us for claim in hold.windows],
-                [claim.end_us for claim in hold.windows],
+                _encode_windows(hold.windows),
             ),
         )
         return None if row is None else _record(Refusal, row)
@@ -389,6 +387,12 @@ class _Writer:
             raise StoreError("this attempt is in the ledger already") from error
         except psycopg.Error as error:
             raise StoreError(f"the database refused a write ({error.sqlstate})") from error
+
+
+@lru_cache(maxsize=256)
+def _encode_windows(windows: tuple[WindowClaim, ...]) -> str:
+    """Write claims as JSON; calls that follow one another draw from the same windows."""
+    return encode(windows).decode()
 
 
 def _fail(job: _Job, error: StoreError) -> None:

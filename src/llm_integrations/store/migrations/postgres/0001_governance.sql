@@ -76,21 +76,23 @@ BEGIN
 END $$;
 
 -- Claims the hold in all windows and writes the row; or changes nothing and returns the window
--- that refused. `p_guard` is what a hard budget must have left.
+-- that refused. `p_guard` is what a hard budget must have left; `p_windows` is an array of objects
+-- like {"budget": "cap", "key": "", "start_us": 0, "end_us": 1}.
 CREATE FUNCTION llm_integrations.governance_hold(
     p_call_id text, p_attempt integer, p_owner text, p_grp text, p_model text,
     p_hold bigint, p_guard bigint, p_price_version text, p_tags jsonb,
     p_issue text, p_delivery text, p_created_us bigint,
-    p_budgets text[], p_keys text[], p_starts bigint[], p_ends bigint[]
+    p_windows jsonb
 ) RETURNS TABLE (r_budget text, r_key text, r_end_us bigint, r_left bigint)
 LANGUAGE plpgsql AS $$
 DECLARE
     v_windows bigint[] := '{}';
 BEGIN
-    IF cardinality(p_budgets) > 0 THEN
+    IF p_windows <> '[]' THEN
         INSERT INTO llm_integrations.budget_window (budget, key, start_us, end_us)
         SELECT b.name, c.key, c.start_us, c.end_us
-        FROM unnest(p_budgets, p_keys, p_starts, p_ends) AS c (budget, key, start_us, end_us)
+        FROM jsonb_to_recordset(p_windows)
+             AS c (budget text, key text, start_us bigint, end_us bigint)
         JOIN llm_integrations.budget b ON b.name = c.budget
         WHERE NOT EXISTS (
             SELECT FROM llm_integrations.budget_window w
@@ -101,7 +103,8 @@ BEGIN
         SELECT coalesce(array_agg(locked.id), '{}') INTO v_windows FROM (
             SELECT w.id
             FROM llm_integrations.budget_window w
-            JOIN unnest(p_budgets, p_keys, p_starts, p_ends) AS c (budget, key, start_us, end_us)
+            JOIN jsonb_to_recordset(p_windows)
+                 AS c (budget text, key text, start_us bigint, end_us bigint)
                 ON (w.budget, w.key, w.start_us, w.end_us)
                  = (c.budget, c.key, c.start_us, c.end_us)
             ORDER BY w.budget, w.key, w.start_us, w.end_us
