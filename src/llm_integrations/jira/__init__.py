@@ -15,6 +15,7 @@ from llm_integrations.jira.events import (
     WebhookEvent,
     parse_event,
 )
+from llm_integrations.jira.issue import Issue, IssueFields, JqlSearchResponse, parse_issue
 from llm_integrations.jira.models import (
     Board,
     Comment,
@@ -22,11 +23,8 @@ from llm_integrations.jira.models import (
     CreateIssueRequest,
     ErrorResponse,
     FieldInfo,
-    Issue,
-    IssueFields,
     IssueType,
     JqlSearchRequest,
-    JqlSearchResponse,
     Priority,
     Project,
     ServerInfo,
@@ -36,7 +34,6 @@ from llm_integrations.jira.models import (
     UpdateIssueRequest,
     User,
     WebhookRegistration,
-    parse_issue,
 )
 from llm_integrations.jira.webhooks import (
     LoggingWebhookHandler,

@@ -10,10 +10,10 @@ import msgspec
 from llm_integrations._core.codec import Raw
 from llm_integrations.errors import InvalidRequest, NotFound
 from llm_integrations.jira.connection import Connection
+from llm_integrations.jira.issue import Issue
 from llm_integrations.jira.jql import issue_key
 from llm_integrations.jira.models import (
     CreateIssueRequest,
-    Issue,
     Transition,
     UpdateIssueRequest,
 )

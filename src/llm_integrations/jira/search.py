@@ -14,7 +14,8 @@ import msgspec
 from llm_integrations._core.codec import Raw
 from llm_integrations.errors import InvalidRequest
 from llm_integrations.jira.connection import Connection
-from llm_integrations.jira.models import Issue, JqlSearchRequest, JqlSearchResponse
+from llm_integrations.jira.issue import Issue, JqlSearchResponse
+from llm_integrations.jira.models import JqlSearchRequest
 from llm_integrations.jira.paging import Cursor, Page, items, next_offset
 from llm_integrations.jira.requests import Operation
 

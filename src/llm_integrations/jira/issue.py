@@ -1,0 +1,200 @@
+"""An issue as it came, typed where one looks. Pure.
+
+In: the JSON of one issue, from a read, a search page or a checkpoint. Out: `Issue`. Must not:
+lose a member or a field it does not know.
+
+All members stay undecoded: `issue.fields` types the well-known ones at the first look,
+`issue.field("customfield_10010", type=float)` any other. A page of issues therefore costs one scan.
+A field of an unexpected shape is left at its default, not an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cached_property
+from typing import Final, TypeVar, cast, overload
+
+import msgspec
+
+from llm_integrations._core.codec import Raw, Undecodable, decode, encode
+from llm_integrations.jira.models import (
+    Component,
+    IssueLink,
+    IssueType,
+    LinkedIssue,
+    Priority,
+    Project,
+    Resolution,
+    Status,
+    User,
+    Version,
+    Wire,
+    decoded,
+    rich_markdown,
+)
+
+__all__ = ["Issue", "IssueFields", "JqlSearchResponse", "parse_issue"]
+
+T = TypeVar("T")
+
+
+class IssueFields(Wire, frozen=True, kw_only=True, rename=None):
+    """The fields nearly every issue has; `Issue.field` reads the others."""
+
+    summary: str = ""
+    description_raw: Raw = msgspec.field(name="description", default=Raw(b"null"))
+    issue_type: IssueType | None = msgspec.field(name="issuetype", default=None)
+    status: Status | None = None
+    priority: Priority | None = None
+    resolution: Resolution | None = None
+    project: Project | None = None
+    parent: LinkedIssue | None = None
+    assignee: User | None = None
+    reporter: User | None = None
+    creator: User | None = None
+    labels: tuple[str, ...] = ()
+    components: tuple[Component, ...] = ()
+    fix_versions: tuple[Version, ...] = msgspec.field(name="fixVersions", default=())
+    versions: tuple[Version, ...] = ()
+    subtasks: tuple[LinkedIssue, ...] = ()
+    issue_links: tuple[IssueLink, ...] = msgspec.field(name="issuelinks", default=())
+    created: datetime | None = None
+    updated: datetime | None = None
+    due_date: str | None = msgspec.field(name="duedate", default=None)
+
+    @property
+    def description(self) -> object:
+        """The description as it came: an ADF document, wiki markup, or None."""
+        return decoded(self.description_raw)
+
+    @property
+    def description_markdown(self) -> str:
+        """The description as Markdown, "" when there is none."""
+        return rich_markdown(self.description)
+
+
+class Issue:
+    """An issue as it came, typed where one looks.
+
+    Args:
+        members: the top-level members of its JSON, undecoded.
+    """
+
+    __slots__ = ("__dict__", "_members")
+
+    def __init__(self, members: dict[str, Raw]) -> None:
+        self._members = members
+
+    def __repr__(self) -> str:
+        return f"Issue(key={self.key!r}, id={self.id!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Issue) and self.raw == other.raw
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    @cached_property
+    def id(self) -> str:
+        """The number that stays when the issue moves."""
+        return str(self.member("id") or "")
+
+    @cached_property
+    def key(self) -> str:
+        """The key people use; "" when the search asked for ids only."""
+        return self.member("key", type=str) or ""
+
+    @cached_property
+    def fields(self) -> IssueFields:
+        """The well-known fields, typed."""
+        raw = bytes(self._members.get("fields", Raw(b"{}")))
+        try:
+            return decode(_fields, raw)
+        except Undecodable:
+            return _fields_one_by_one(self._raw_fields)
+
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        """Ids of all fields that came."""
+        return tuple(self._raw_fields)
+
+    @property
+    def raw(self) -> bytes:
+        """The issue's JSON; `parse_issue` reads it back."""
+        return encode(self._members)
+
+    @overload
+    def field(self, field_id: str) -> object: ...
+
+    @overload
+    def field(self, field_id: str, *, type: type[T]) -> T | None: ...
+
+    def field(self, field_id: str, *, type: object = object) -> object:  # noqa: A002 - the caller's word
+        """Return one field by id, decoded as `type`; None when absent or null.
+
+        Raises:
+            Undecodable: the field is there and of another shape.
+        """
+        return _typed(self._raw_fields.get(field_id), type)
+
+    @overload
+    def member(self, name: str) -> object: ...
+
+    @overload
+    def member(self, name: str, *, type: type[T]) -> T | None: ...
+
+    def member(self, name: str, *, type: object = object) -> object:  # noqa: A002 - the caller's word
+        """Return one top-level member (`changelog`, `renderedFields`), like `field`."""
+        return _typed(self._members.get(name), type)
+
+    @cached_property
+    def _raw_fields(self) -> dict[str, Raw]:
+        raw = bytes(self._members.get("fields", Raw(b"{}")))
+        return {} if raw == b"null" else decode(_raw_members, raw)
+
+
+class JqlSearchResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """One page found; `next_page_token` is None on the last. Cloud knows no `total`."""
+
+    issues: tuple[Issue, ...]
+    next_page_token: str | None = None
+    total: int | None = None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing follows."""
+        return self.next_page_token is None
+
+
+_fields: Final = msgspec.json.Decoder(IssueFields)
+_raw_members: Final[msgspec.json.Decoder[dict[str, Raw]]] = msgspec.json.Decoder(dict[str, Raw])
+
+
+def parse_issue(body: bytes) -> Issue:
+    """Read one issue's JSON, as `Issue.raw` gives it.
+
+    Raises:
+        Undecodable: the bytes are not a JSON object.
+    """
+    return Issue(decode(_raw_members, body))
+
+
+def _typed(raw: Raw | None, type_: object) -> object:
+    if raw is None or (data := bytes(raw)) == b"null":
+        return None
+    return decode(msgspec.json.Decoder(cast("type[object]", type_)), data)
+
+
+def _fields_one_by_one(members: Mapping[str, Raw]) -> IssueFields:
+    """Type each field by itself, so that an odd one costs only itself."""
+    found: dict[str, object] = {}
+    for info in msgspec.structs.fields(IssueFields):
+        raw = members.get(info.encode_name)
+        if raw is None or bytes(raw) == b"null":
+            continue
+        try:
+            found[info.name] = decode(msgspec.json.Decoder(info.type), bytes(raw))
+        except Undecodable:
+            continue
+    return IssueFields(**found)  # type: ignore[arg-type] # each was decoded as its own type

@@ -1,0 +1,84 @@
+"""No text can change a query."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_integrations.errors import InvalidRequest
+from llm_integrations.jira import jql
+
+ESCAPES = {"\\": "\\", '"': '"', "'": "'", "n": "\n", "r": "\r", "t": "\t", " ": " "}
+
+
+def read_back(quoted: str) -> str:
+    """Read a JQL string by the rules of Atlassian's parser; fail where it would."""
+    assert quoted[0] == quoted[-1] == '"'
+    inner, value, at = quoted[1:-1], "", 0
+    while at < len(inner):
+        character = inner[at]
+        assert character != '"'
+        assert not re.match("[\x00-\x09\x0b\x0c\x0e-\x1f\x7f\ufffe]", character)
+        if character != "\\":
+            value, at = value + character, at + 1
+        elif inner[at + 1] == "u":
+            value, at = value + chr(int(inner[at + 2 : at + 6], 16)), at + 6
+        else:
+            value, at = value + ESCAPES[inner[at + 1]], at + 2
+    return value
+
+
+@given(st.text())
+def test_a_quoted_value_reads_back_equal(value: str) -> None:
+    assert read_back(jql.quote(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "quoted"),
+    [
+        ("plain", '"plain"'),
+        ("", '""'),
+        ("\\", '"\\\\"'),
+        ('" OR project = HR --', '"\\" OR project = HR --"'),
+        ("a\nb\t\x00\x7f", '"a\\nb\\t\\u0000\\u007f"'),
+    ],
+)
+def test_quoting_escapes_the_backslash_first(value: str, quoted: str) -> None:
+    assert jql.quote(value) == quoted
+
+
+def test_lists_are_quoted_one_by_one_and_never_empty() -> None:
+    assert jql.quote_list(["a", 'b"']) == '("a", "b\\"")'
+    with pytest.raises(InvalidRequest):
+        jql.quote_list([])
+
+
+@given(st.text())
+def test_text_to_match_is_escaped_for_both_languages(value: str) -> None:
+    inner = read_back(jql.quote_text(value))
+    assert re.sub(r'\\([+\-&|!(){}\[\]^~*?\\:"])', r"\1", inner) == value
+
+
+@pytest.mark.parametrize("key", ["ABC-1", "abc-12", "A_B2-3", "10001"])
+def test_keys_and_ids_are_taken(key: str) -> None:
+    assert jql.issue_key(key) == key
+
+
+@pytest.mark.parametrize("key", ["", "ABC", "1-1", "ABC-1 ", "ABC-1\n", "A/B-1", "../1", "é-1"])
+def test_what_is_no_key_is_refused(key: str) -> None:
+    with pytest.raises(InvalidRequest):
+        jql.issue_key(key)
+
+
+@pytest.mark.parametrize(
+    ("key", "good"), [("ABC", True), ("10", True), ("A B", False), ("", False)]
+)
+def test_project_keys_are_checked_too(key: str, good: bool) -> None:
+    if good:
+        assert jql.project_key(key) == key
+    else:
+        with pytest.raises(InvalidRequest):
+            jql.project_key(key)
