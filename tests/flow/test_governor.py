@@ -294,6 +294,25 @@ async def test_a_pause_too_long_to_wait_for_is_told_to_old_and_new_callers(
         assert (state.held_pusd, state.spent_pusd) == (0, 0)
 
 
+@pytest.mark.parametrize("wrong", [{"hold_pusd": -1}, {"hold_pusd": 10**19}, {"tags": {"a": 1j}}])
+async def test_an_ask_that_makes_no_sense_is_refused(
+    clock: ManualClock, wrong: dict[str, object]
+) -> None:
+    async with opened(clock) as governor:
+        with pytest.raises(InvalidRequest):
+            await governor.admit(ask(0.1, **wrong))
+        assert await governor.ledger.entries() == []
+
+
+@pytest.mark.parametrize("wrong", [-1, 10**19])
+async def test_a_cost_that_makes_no_sense_charges_the_hold(url: str, wrong: int) -> None:
+    async with Governor.open(url, budgets=[Budget("cap", usd="1")]) as governor:
+        permit = await governor.admit(ask(0.2))
+        await governor.settle(permit, Actual(state="settled", cost_pusd=wrong, model="a\0b"))
+        (entry,) = await governor.ledger.entries()
+        assert (entry.cost_pusd, entry.charged_pusd, entry.served) == (None, USD // 5, "ab")
+
+
 async def test_a_cancelled_attempt_costs_nothing(clock: ManualClock) -> None:
     async with opened(clock, Budget("cap", usd="1")) as governor:
         await governor.cancel(await governor.admit(ask()))

@@ -134,7 +134,8 @@ def parse_usd(usd: str | Decimal | int) -> int:
 
 def us_of(moment: datetime) -> int:
     """Return an aware moment as microseconds since 1970 UTC, exactly."""
-    return (moment - _EPOCH) // timedelta(microseconds=1)
+    since = moment - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def moment_of(us: int) -> datetime:

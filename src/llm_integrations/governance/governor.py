@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from llm_integrations._core.clock import SystemClock
-from llm_integrations.errors import BudgetExceeded, StoreError, StoreUnavailable
+from llm_integrations.errors import BudgetExceeded, InvalidRequest, StoreError, StoreUnavailable
 from llm_integrations.governance.budgets import Budgets, us_of
 from llm_integrations.governance.ledger import Ledger
 from llm_integrations.governance.limiter import Limiter
 from llm_integrations.governance.reports import Reports
 from llm_integrations.store import open_store
-from llm_integrations.store.records import Checkpoint, Hold, Settlement
+from llm_integrations.store.records import MAX_PUSD, Checkpoint, Hold, Settlement
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -122,11 +122,12 @@ class Governor:
             await store.close()
             raise
         keeper = asyncio.create_task(governor._keep_alive(), name="governor")
+        keeper.add_done_callback(_report_end)
         try:
             yield governor
         finally:
             keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
+            await asyncio.wait([keeper])
             await governor._stop()
 
     async def admit(self, ask: Ask) -> Permit:
@@ -134,11 +135,13 @@ class Governor:
 
         Raises:
             BudgetExceeded: a hard budget has too little left, or cannot tell what it would cost.
-            InvalidRequest: the ask is larger than a limit can ever admit.
+            InvalidRequest: the ask is larger than a limit can ever admit, or makes no sense.
             RateLimited: the server asked for a pause that is longer than calls wait for.
             StoreUnavailable: the books cannot be written, so nothing may be sent.
         """
         self._limiter.check(ask)
+        if ask.hold_pusd is not None and not 0 <= ask.hold_pusd <= MAX_PUSD:
+            raise InvalidRequest("the call may cost more than four million dollars, or less than 0")
         hold = self._hold(ask)
         try:
             refusal = await self.store.hold(hold)
@@ -157,6 +160,8 @@ class Governor:
     async def settle(self, permit: object, actual: Actual) -> None:
         """Book what the attempt used, and keep its answer in the same commit; safe to repeat.
 
+        A cost that makes no sense counts as unknown.
+
         Raises:
             StoreUnavailable: it could not be booked yet; it will be, at the latest as "unknown".
         """
@@ -171,8 +176,8 @@ class Governor:
                 call_id=permit.call_id,
                 attempt=permit.ask.attempt,
                 state=actual.state,
-                cost_pusd=actual.cost_pusd,
-                served=actual.model,
+                cost_pusd=_plausible(actual.cost_pusd),
+                served=actual.model.replace("\0", ""),  # PostgreSQL has no text with NUL
                 request_id=actual.request_id,
                 counters=_encode(actual.counters),
                 raw=actual.raw,
@@ -221,7 +226,7 @@ class Governor:
             hold_pusd=ask.hold_pusd,
             bounded=ask.bounded,
             price_version=ask.price_version,
-            tags=_encode(tags),
+            tags=_encode_tags(tags),
             issue=tags.get("issue"),
             delivery=tags.get("delivery"),
             created_us=now_us,
@@ -296,7 +301,12 @@ class Governor:
     async def _catch_up(self) -> None:
         """Book what could not be booked when it happened."""
         while self._late:
-            await self.store.settle(self._late[0])
+            try:
+                await self.store.settle(self._late[0])
+            except StoreUnavailable:
+                raise
+            except StoreError as error:
+                _logger.warning("an attempt stays unknown: %s", error)
             del self._late[0]
 
     async def _sweep(self) -> None:
@@ -322,6 +332,23 @@ def _own(permit: object) -> Permit:
     if not isinstance(permit, Permit):
         raise TypeError("this permit was not given by a Governor")
     return permit
+
+
+def _report_end(keeper: asyncio.Task[None]) -> None:
+    """Say so if the heartbeat ended by anything but the governor's own end."""
+    if not keeper.cancelled() and (error := keeper.exception()) is not None:
+        _logger.error("the governor's heartbeat has ended", exc_info=error)
+
+
+def _plausible(cost_pusd: int | None) -> int | None:
+    return cost_pusd if cost_pusd is not None and 0 <= cost_pusd <= MAX_PUSD else None
+
+
+def _encode_tags(tags: Mapping[str, str]) -> str:
+    try:
+        return _encode(tags)
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest("tags must be text with text for a name") from error
 
 
 def _encode(values: Mapping[str, object]) -> str:

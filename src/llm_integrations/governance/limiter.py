@@ -61,14 +61,13 @@ class Limiter:
                 f"the call needs more {dimension.replace('_', ' ')} than {ask.group!r} may use in a"
                 f" minute ({capacity}): make it smaller or raise the limit"
             )
-        if line.pool.paused_until - self._clock.monotonic() > LONGEST_PAUSE_S:
-            raise self._too_long(line)
+        self._check_pause(line)
 
     async def reserve(self, ask: Ask) -> Reservation:
         """Wait for room and take it.
 
         Raises:
-            RateLimited: while it waited, the server asked for a pause that is too long.
+            RateLimited: the server asked for a pause that is too long, perhaps meanwhile.
         """
         line = self._line(ask.group)
         want = _want(ask)
@@ -76,6 +75,7 @@ class Limiter:
             taken = line.pool.take(want, self._clock.monotonic())
             if isinstance(taken, Reservation):
                 return taken
+        self._check_pause(line)
         return await line.wait(want)
 
     def finish(self, reservation: Reservation, actual: Actual) -> None:
@@ -118,6 +118,10 @@ class Limiter:
             if seen.pause_s > LONGEST_PAUSE_S:
                 line.refuse_all(self._too_long(line))
         line.serve()
+
+    def _check_pause(self, line: _Line) -> None:
+        if line.pool.paused_until - self._clock.monotonic() > LONGEST_PAUSE_S:
+            raise self._too_long(line)
 
     def _end(self, reservation: Reservation, used: Want) -> None:
         reservation.pool.give_back(reservation, used)
