@@ -1,0 +1,156 @@
+"""A hold is never less than the bill, or says that it cannot know."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_integrations.anthropic import parse_message, price_message
+from llm_integrations.anthropic.catalogue import shape_of
+from llm_integrations.anthropic.holds import Hold, hold_for
+from llm_integrations.anthropic.models import encode_request
+
+RECORDINGS = Path(__file__).parents[2].parent / "shared/data/claude/messages.jsonl"
+
+
+def _hold(**changes: object) -> Hold:
+    request = {
+        "model": "claude-opus-5-5",
+        "max_tokens": 100,
+        "messages": [{"role": "user", "content": "Hi"}],
+    }
+    body = encode_request(request | changes)
+    return hold_for(shape_of(body), body)
+
+
+@pytest.mark.skipif(not RECORDINGS.exists(), reason="the recordings are not on this machine")
+def test_no_recorded_bill_is_above_a_bounded_hold() -> None:
+    bounded = 0
+    with RECORDINGS.open(encoding="utf-8") as lines:
+        for record in map(json.loads, lines):
+            if record["request"] is None or record["grade"] == "doubtful":
+                continue
+            if record["blobs"]:
+                continue  # their data is cut out of the recording, so its bytes tell nothing
+            body = encode_request(record["request"])
+            hold = hold_for(shape_of(body), body)
+            cost = price_message(parse_message(json.dumps(record["response_body"]).encode()))
+            if hold.bounded and hold.pusd is not None and cost is not None:
+                bounded += 1
+                assert cost <= hold.pusd
+    assert bounded > 500
+
+
+def test_bytes_bound_the_text_and_max_tokens_the_output() -> None:
+    small, large = _hold(), _hold(messages=[{"role": "user", "content": "x" * 1000}])
+    assert small.bounded
+    assert large.input_tokens - small.input_tokens == 998
+    more = _hold(max_tokens=200)
+    assert more.pusd is not None
+    assert small.pusd is not None
+    assert more.pusd - small.pusd == 100 * 20_000_000 * 110 // 100
+
+
+def test_the_dearest_class_that_can_apply_counts() -> None:
+    plain = _hold(inference_geo="global", max_tokens=0)
+    cached = _hold(
+        inference_geo="global", max_tokens=0, cache_control={"type": "ephemeral", "ttl": "1h"}
+    )
+    assert plain.pusd == plain.input_tokens * 4_000_000
+    assert cached.pusd == cached.input_tokens * 8_000_000
+
+
+def test_another_place_than_the_us_costs_no_more() -> None:
+    at_home, anywhere = _hold(inference_geo="global"), _hold()
+    assert at_home.pusd is not None
+    assert anywhere.pusd is not None
+    assert anywhere.pusd > at_home.pusd
+
+
+def test_a_prompt_that_may_be_long_is_held_at_the_long_tier() -> None:
+    content = "x" * 100_001
+    hold = _hold(
+        model="claude-haiku-5-5",
+        max_tokens=0,
+        inference_geo="global",
+        messages=[{"role": "user", "content": content}],
+    )
+    assert hold.pusd == hold.input_tokens * 500_000
+
+
+def test_fast_mode_is_held_at_its_own_rates() -> None:
+    hold = _hold(speed="fast", inference_geo="global", max_tokens=0)
+    assert hold.pusd == hold.input_tokens * 8_000_000
+
+
+def test_the_window_bounds_everything() -> None:
+    hold = _hold(messages=[{"role": "user", "content": "x" * 1_500_000}])
+    assert hold.input_tokens == 1_000_000
+
+
+def test_base64_is_no_text_but_an_image_has_its_most() -> None:
+    def image(size: int) -> dict[str, Any]:
+        source = {"type": "base64", "media_type": "image/png", "data": "A" * size}
+        return {"type": "image", "source": source}
+
+    result = {"type": "tool_result", "tool_use_id": "t", "content": [image(90_000)]}
+    small = _hold(messages=[{"role": "user", "content": [image(4)]}])
+    assert small.bounded
+    assert 4_784 < small.input_tokens < 6_000
+    nested = _hold(messages=[{"role": "user", "content": [result]}])
+    assert nested.input_tokens < 6_000
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "document", "source": {"type": "base64", "data": "JVBERi0="}},
+        {"type": "document", "source": {"type": "url", "url": "https://example.com/a.pdf"}},
+        {"type": "container_upload", "file_id": "file_1"},
+    ],
+)
+def test_what_hides_its_size_is_bounded_by_the_window(block: dict[str, Any]) -> None:
+    hold = _hold(messages=[{"role": "user", "content": [block]}])
+    assert hold.input_tokens == 1_000_000
+
+
+def test_a_text_document_is_bounded_by_its_bytes() -> None:
+    block = {"type": "document", "source": {"type": "text", "data": "x" * 500}}
+    assert _hold(messages=[{"role": "user", "content": [block]}]).input_tokens < 1_000
+
+
+def test_a_stored_thread_is_bounded_by_the_window() -> None:
+    thread = {"type": "continue", "previous_message_id": "msg_1"}
+    assert _hold(thread=thread).input_tokens == 1_000_000
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tools": [{"type": "web_search_20260318", "name": "web_search"}]},
+        {
+            "tools": [
+                {"name": "a", "input_schema": {}, "allowed_callers": ["code_execution_20260120"]}
+            ]
+        },
+        {"mcp_servers": [{"type": "url", "name": "a", "url": "https://example.com"}]},
+        {"context_management": {"edits": []}},
+        {"compaction": {"type": "summarize"}},
+        {"fallbacks": "default"},
+        {"container": "container_1"},
+    ],
+)
+def test_what_the_server_may_run_on_its_own_has_no_bound(change: dict[str, Any]) -> None:
+    assert not _hold(**change).bounded
+
+
+def test_own_tools_are_bounded_with_the_prompt_that_the_server_adds() -> None:
+    tool = {"name": "a", "input_schema": {"type": "object"}, "allowed_callers": ["direct"]}
+    hold = _hold(tools=[tool])
+    assert hold.bounded
+    assert hold.input_tokens > 1_000
+
+
+def test_no_price_no_hold() -> None:
+    assert _hold(model="claude-next").pusd is None
