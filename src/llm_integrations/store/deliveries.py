@@ -347,6 +347,13 @@ class DeliveryStore:
             },
         )
 
+    async def list_actions(self, delivery_ids: Sequence[str]) -> dict[str, list[ActionRecord]]:
+        """Return the actions of each of these deliveries that has any, in the order of change."""
+        found: dict[str, list[ActionRecord]] = {}
+        for row in await self._all(_ActionOf, sql.LIST_ACTIONS_OF, {"ids": list(delivery_ids)}):
+            found.setdefault(row.delivery_id, []).append(row)
+        return found
+
     async def count_outcomes(self) -> dict[str, int]:
         """Return how many deliveries ended how; those that have not ended as "open"."""
         rows = await self._all(_Count, sql.COUNT_OUTCOMES, {})
@@ -426,6 +433,10 @@ class DeliveryStore:
 
 class _Nothing(msgspec.Struct):
     name: str
+
+
+class _ActionOf(ActionRecord, frozen=True, kw_only=True):
+    delivery_id: str
 
 
 class _Recent(msgspec.Struct):

@@ -78,6 +78,12 @@ SELECT scope, position, name, summary, state, reason, result_id, changed_at
 FROM llm_integrations.action WHERE delivery_id = %(id)s ORDER BY changed_at, scope, position
 """
 
+LIST_ACTIONS_OF: Final = """
+SELECT delivery_id, scope, position, name, summary, state, reason, result_id, changed_at
+FROM llm_integrations.action WHERE delivery_id = ANY(%(ids)s)
+ORDER BY changed_at, scope, position
+"""
+
 SAVE_ACTION: Final = """
 INSERT INTO llm_integrations.action
     (scope, position, delivery_id, partition, name, summary, fields, state, reason, result_id)
