@@ -385,6 +385,41 @@ async def test_a_charge_survives_a_database_that_is_away_when_it_is_settled(
         assert (entry.state, entry.cost_pusd) == ("settled", USD // 20)
 
 
+async def test_a_heartbeat_that_fails_is_told_and_the_next_one_catches_up(
+    tmp_path: Path,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("llm_integrations.store.sqlite._BUSY_S", 0.05)
+    path = tmp_path / "books.db"
+    budgets = [Budget("cap", usd="1")]
+    async with Governor.open(f"sqlite:///{path}", clock=clock, budgets=budgets) as governor:
+        permit = await governor.admit(ask(0.2))
+        blocker = sqlite3.connect(path, isolation_level=None)
+        blocker.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailable):
+            await governor.settle(permit, paid(0.05))
+        cancelled = asyncio.create_task(governor.admit(ask(0.2)))
+        await settle_down()
+        cancelled.cancel()
+        await clock.advance(LEASE_S / 3)
+
+        async def is_told() -> bool:
+            return all(text in caplog.text for text in ("cannot be reached", "given back later"))
+
+        await until(is_told)
+        blocker.execute("ROLLBACK")
+        blocker.close()
+        await clock.advance(LEASE_S / 3)
+
+        async def is_booked() -> bool:
+            (state,) = await governor.budgets.state()
+            return (state.spent_pusd, state.held_pusd) == (USD // 20, 0)
+
+        await until(is_booked)
+
+
 async def test_a_broken_connection_loses_no_charge(postgres_url: str, clock: ManualClock) -> None:
     async with Governor.open(postgres_url, clock=clock) as governor:
         permit = await governor.admit(ask(0.2))
