@@ -38,7 +38,7 @@ class Evidence:
     Attributes:
         keys: issue key by summary.
         forged_status: what the receiver answered to the forged webhook.
-        stored: deliveries stored by the service, by outcome name ("" = none yet).
+        stored: deliveries stored by the service, by outcome name; "open" has none yet.
         ledger_pusd: the service's own total.
     """
 
@@ -49,6 +49,12 @@ class Evidence:
     forged_status: int
     stored: dict[str, int]
     ledger_pusd: int
+
+    @property
+    def sent(self) -> dict[str, int | None]:
+        """The last answer to each webhook that Jira itself sent, by its identifier."""
+        forged = FORGED_SUMMARY.encode()
+        return {d.identifier: d.status for d in self.jira.deliveries if forged not in d.body}
 
     def key(self, role: Role) -> str:
         """Return the issue key of the ticket that plays `role`."""
@@ -80,16 +86,15 @@ def judge_play(evidence: Evidence) -> list[Verdict]:
 
 
 def _every_webhook_is_acknowledged(e: Evidence) -> Verdict:
-    last = {(d.identifier, d.url): d.status for d in e.jira.deliveries}
-    bad = [status for status in last.values() if status is None or not 200 <= status < 300]
+    bad = [status for status in e.sent.values() if status is None or not 200 <= status < 300]
     return Verdict(
-        "every webhook is acknowledged", not bad, f"{len(last)} webhooks, {len(bad)} not taken"
+        "every webhook is acknowledged", not bad, f"{len(e.sent)} webhooks, {len(bad)} not taken"
     )
 
 
 def _every_delivery_ends_once(e: Evidence) -> Verdict:
-    sent = len({d.identifier for d in e.jira.deliveries})
-    stored, still_open = sum(e.stored.values()), e.stored.get("", 0)
+    sent = len(e.sent)
+    stored, still_open = sum(e.stored.values()), e.stored.get("open", 0)
     return Verdict(
         "every delivery ends in one stored outcome",
         stored == sent and not still_open,

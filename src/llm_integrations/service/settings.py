@@ -43,6 +43,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         pat: a personal access token, for Data Center.
         webhook_secrets: one, or two while a secret is being replaced.
         projects: keys of the projects that may be written to; no other is.
+        requests_per_minute: at most, by each worker; Jira's own limits are obeyed besides.
     """
 
     base_url: str = ""
@@ -51,6 +52,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     pat: Secret = Secret()
     webhook_secrets: tuple[Secret, ...] = ()
     projects: tuple[str, ...] = ()
+    requests_per_minute: int = 600
 
 
 class Claude(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -343,9 +343,12 @@ class _Gate:
 
 
 def _jira_config(site: Site) -> JiraConfig:
-    if site.pat:
-        return JiraConfig(site.base_url, PersonalAccessToken(site.pat.reveal()))
-    return JiraConfig(site.base_url, BasicAuth(site.email, site.api_token.reveal()))
+    auth = (
+        PersonalAccessToken(site.pat.reveal())
+        if site.pat
+        else BasicAuth(site.email, site.api_token.reveal())
+    )
+    return JiraConfig(site.base_url, auth, rate_limit_per_minute=site.requests_per_minute)
 
 
 def _context_maker(
