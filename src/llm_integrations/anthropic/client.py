@@ -8,6 +8,7 @@ means in `refusals`; retries, limits and settling in `_core/call` and the admiss
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from types import TracebackType
@@ -349,7 +350,7 @@ class AnthropicClient:
             model=shape.model,
             tags=tags or {},
             keep=keep,
-            call_id=f"{int(self._clock.random() * 2**52):013x}",
+            call_id=secrets.token_hex(16),  # unique in a ledger that lasts for years
         )
         wire = Request(
             method="POST",
