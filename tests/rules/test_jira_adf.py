@@ -232,6 +232,19 @@ CASES = [
     ("``a ` b``", [para(text("a ` b", "code"))]),
     ("`open", [para(text("`open"))]),
     ("-", [node("bulletList", item(para()))]),
+    ("# a # b #", [node("heading", text("a # b"), level=1)]),
+    ("# a#", [node("heading", text("a#"), level=1)]),
+    ("#tag", [para(text("#tag"))]),
+    ("> ---", [node("blockquote", para(text("---")))]),
+    ("> # **h** `c`", [node("blockquote", para(
+        text("h", "strong"), text(" "), text("c", "code")))]),
+    ("> | a | b |\n> |---|---|\n> | c | |", [node(
+        "blockquote", para(text("a | b")), para(text("c")))]),
+    ("year\n2026. was", [para(text("year 2026. was"))]),
+    ("- a\n- b\n\n* c", [node("bulletList", item(para(text("a"))), item(para(text("b")))),
+                          node("bulletList", item(para(text("c"))))]),
+    ("- a\nlazy\n\n  more", [node("bulletList", item(para(text("a lazy")), para(text("more"))))]),
+    ("* * *", [node("rule")]),
 ]  # fmt: skip
 
 
@@ -268,6 +281,16 @@ READ = [
     (node("layoutSection", node("layoutColumn", para(text("l"))),
           node("layoutColumn", para(text("r")))), "l\n\nr"),
     (node("codeBlock", text("a ``` b")), "````\na ``` b\n````"),
+    (node("decisionList", node("decisionItem", text("go"))), "- go"),
+    (node("bulletList", para(text("bare"))), "- bare"),
+    (node("table"), ""),
+    (node("table", node("tableRow", node("tableCell", node("codeBlock", text("x|y"))))),
+     "| x\\|y |\n| --- |"),
+    (node("heading", text("deep"), level=99), "###### deep"),
+    (node("heading", text("odd"), level="x"), "# odd"),
+    (para(node("brandNewInline", text("kept"), node("mention", text="@b"))), "kept @b"),
+    (para(node("media", id="m")), "\\[m\\]"),
+    (para(text("a", "strong"), text(" "), text("b", "strong", "em")), "**a** ***b***"),
 ]  # fmt: skip
 
 
@@ -276,6 +299,24 @@ def test_what_markdown_has_no_word_for_is_rendered_by_its_text(
     block: dict[str, Json], expected: str
 ) -> None:
     assert adf.to_markdown(doc_of(block)) == expected
+
+
+def test_two_lists_in_a_row_stay_two() -> None:
+    for kind in ("bulletList", "orderedList"):
+        attrs = {"order": 1} if kind == "orderedList" else {}
+        lists = [node(kind, item(para(text(word))), **attrs) for word in "abc"]
+        doc = doc_of(*lists)
+        assert adf.from_markdown(adf.to_markdown(doc)) == doc
+
+
+def test_nesting_without_end_ends() -> None:
+    block: dict[str, Json] = para(text("deep"))
+    for _ in range(500):
+        block = node("expand", block)
+    assert "deep" not in adf.to_markdown(doc_of(block))
+    assert adf.to_text(doc_of(block)) == ""
+    assert "a" in adf.to_text(adf.from_markdown("> " * 50 + "a"))
+    assert wiki.from_adf(doc_of(para(text("x"))))
 
 
 def test_text_over_the_limit_is_refused_before_jira_does() -> None:
@@ -287,11 +328,31 @@ def test_text_over_the_limit_is_refused_before_jira_does() -> None:
 
 
 @pytest.mark.parametrize(
-    "bit", ["> ", "- ", "*a ", "**", "[", "`", "[a](", "~~a", "_a", "| ", "1. "]
+    "bit",
+    [
+        "> ",
+        "- ",
+        "*a ",
+        "**",
+        "[",
+        "`",
+        "[a](",
+        "~~a",
+        "_a",
+        "| ",
+        "1. ",
+        "# " + " " * 32_000,
+        "*[",
+        "](",
+        "\\",
+        "- x\n",
+        "> \n",
+    ],
 )
 def test_hostile_nesting_is_read_in_time(bit: str, schema: Schema) -> None:
     doc = adf.from_markdown(bit * (adf.TEXT_LIMIT // len(bit)))
     adf.to_markdown(doc)
+    wiki.to_markdown(bit * (adf.TEXT_LIMIT // len(bit)))
     assert doc["type"] == "doc"
 
 

@@ -12,7 +12,11 @@ from llm_integrations.errors import PayloadMalformed
 from llm_integrations.jira.events import CUSTOM, EVENT_NAMES, WebhookEvent, parse_event
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )

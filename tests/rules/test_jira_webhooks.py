@@ -136,6 +136,13 @@ def test_identity_is_the_identifier_and_else_the_hash_of_the_body() -> None:
     assert delivery_identity({"x-atlassian-webhook-identifier": "a\x00"}, b"{}") == digest
 
 
+def test_headers_that_are_none_leave_the_hash_as_identity() -> None:
+    digest = "sha256:" + hashlib.sha256(b"{}").hexdigest()
+    assert delivery_identity([3], b"{}") == digest  # type: ignore[list-item]
+    twice = [("X-Atlassian-Webhook-Identifier", "a"), ("x-atlassian-webhook-identifier", "b")]
+    assert delivery_identity(twice, b"{}") == digest
+
+
 def test_an_empty_body_without_identifier_has_no_identity() -> None:
     assert delivery_identity({"X-Atlassian-Webhook-Identifier": "abc-1"}, b"") == "abc-1"
     with pytest.raises(PayloadMalformed):

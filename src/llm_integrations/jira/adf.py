@@ -25,9 +25,15 @@ _ESCAPED: Final = re.compile(
     r"([\\`*\[\]|]|~(?=~)|(?<=~)~|^~|~$|<(?=https?:|mailto:)|(?<![^\W_])_|_(?![^\W_])|!(?=\[|$))"
 )
 _SCHEME: Final = re.compile(r"(?i)\b(https?)://")
-_LINE_START: Final = re.compile(r"(?m)^( {0,3})([#>+\-=]|[0-9]{1,9}(?=[.)]))")
+_LINE_START: Final = re.compile(r"(?m)^( {0,3})([#>+\-=])")
 _ORDERED_START: Final = re.compile(r"(?m)^( {0,3}[0-9]{1,9})([.)])")
 _FENCES: Final = {"strong": "**", "em": "*", "strike": "~~"}
+_LISTS: Final = {
+    "bulletList": "bullet",
+    "taskList": "bullet",
+    "decisionList": "bullet",
+    "orderedList": "ordered",
+}
 _PANEL_WORDS: Final = {"info": "Info", "note": "Note", "tip": "Tip", "warning": "Warning"}
 
 Adf = Mapping[str, object]
@@ -80,28 +86,23 @@ def _attr(node: Adf, *names: str) -> str:
 
 
 def _blocks(nodes: Iterable[Adf], depth: int) -> str:
-    """Join blocks by empty lines; two lists in a row would melt, so a comment parts them."""
+    """Join blocks by empty lines; of two lists in a row the second takes another marker."""
     parts: list[str] = []
-    last = ""
+    last, is_other = "", False
     for node in nodes:
         text = _block(node, depth)
         if not text.strip():
             continue
-        kind = str(node.get("type"))
-        if kind == last and kind in {"bulletList", "orderedList"}:
-            text = _other_marker(text, kind)
-        else:
-            last = kind
-            parts.append(text)
-            continue
-        last = ""
-        parts.append(text)
+        family = _LISTS.get(str(node.get("type")), "")
+        is_other = family == last != "" and not is_other
+        parts.append(_other_marker(text, family) if is_other else text)
+        last = family
     return "\n\n".join(parts)
 
 
-def _other_marker(text: str, kind: str) -> str:
+def _other_marker(text: str, family: str) -> str:
     """Rewrite a list's outer markers, so that it stays apart from the list before it."""
-    if kind == "bulletList":
+    if family == "bullet":
         return re.sub(r"(?m)^- ", "* ", text)
     return re.sub(r"(?m)^([0-9]+)\. ", r"\1) ", text)
 
@@ -232,7 +233,7 @@ def _guarded(text: str) -> str:
     """Keep a paragraph's lines from reading as headings, quotes, lists or fences."""
     text = "\n".join(line.lstrip(" ") for line in text.strip(" ").split("\n"))
     text = _ORDERED_START.sub(r"\1\\\2", text)
-    return _LINE_START.sub(lambda m: m[0] if m[2][0].isdigit() else f"{m[1]}\\{m[2]}", text)
+    return _LINE_START.sub(r"\1\\\2", text)
 
 
 def _inline(nodes: Sequence[Adf]) -> str:

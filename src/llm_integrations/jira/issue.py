@@ -103,7 +103,7 @@ class Issue:
     @cached_property
     def key(self) -> str:
         """The key people use; "" when the search asked for ids only."""
-        return self.member("key", type=str) or ""
+        return str(self.member("key") or "")
 
     @cached_property
     def fields(self) -> IssueFields:
@@ -167,6 +167,7 @@ class JqlSearchResponse(msgspec.Struct, frozen=True, kw_only=True):
         return self.next_page_token is None
 
 
+_any: Final[msgspec.json.Decoder[object]] = msgspec.json.Decoder()
 _fields: Final = msgspec.json.Decoder(IssueFields)
 _raw_members: Final[msgspec.json.Decoder[dict[str, Raw]]] = msgspec.json.Decoder(dict[str, Raw])
 
@@ -183,7 +184,8 @@ def parse_issue(body: bytes) -> Issue:
 def _typed(raw: Raw | None, type_: object) -> object:
     if raw is None or (data := bytes(raw)) == b"null":
         return None
-    return decode(msgspec.json.Decoder(cast("type[object]", type_)), data)
+    decoder = _any if type_ is object else msgspec.json.Decoder(cast("type[object]", type_))
+    return decode(decoder, data)
 
 
 def _fields_one_by_one(members: Mapping[str, Raw]) -> IssueFields:

@@ -22,7 +22,7 @@ __all__ = ["parse_blocks"]
 MAX_DEPTH: Final = 8
 
 _FENCE: Final = re.compile(r" {0,3}(`{3,}|~{3,})[ \t]*([^`\s]*)[^`]*$")
-_HEADING: Final = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
+_HEADING: Final = re.compile(r" {0,3}(#{1,6})(?=[ \t]|$)(.*)")
 _RULE: Final = re.compile(r" {0,3}([-*_])[ \t]*(?:\1[ \t]*){2,}$")
 _QUOTE: Final = re.compile(r" {0,3}> ?")
 _ITEM: Final = re.compile(r"( {0,3})([-*+]|[0-9]{1,9}[.)])(?:( {1,4})(?=\S)|[ \t]*$|[ \t]+)")
@@ -58,7 +58,7 @@ def _block(lines: list[str], start: int, depth: int) -> tuple[int, list[Node]]:
     if fence := _FENCE.match(line):
         return _code(lines, start, fence)
     if heading := _HEADING.match(line):
-        return start + 1, [_heading(len(heading[1]), heading[2] or "")]
+        return start + 1, [_heading(len(heading[1]), heading[2])]
     if _RULE.match(line):
         return start + 1, [{"type": "rule"}]
     if depth < MAX_DEPTH and _QUOTE.match(line):
@@ -86,7 +86,12 @@ def _code(lines: list[str], start: int, fence: re.Match[str]) -> tuple[int, list
 
 
 def _heading(level: int, text: str) -> Node:
-    return {"type": "heading", "attrs": {"level": level}, "content": parse_inline(text.strip())}
+    """Make a heading; a closing run of hashes set off by a space is not part of it."""
+    text = text.strip()
+    bare = text.rstrip("#")
+    if bare != text and (not bare or bare[-1] in " \t"):
+        text = bare.rstrip()
+    return {"type": "heading", "attrs": {"level": level}, "content": parse_inline(text)}
 
 
 def _quote(lines: list[str], start: int, depth: int) -> tuple[int, list[Node]]:
@@ -230,7 +235,8 @@ def _fitted(nodes: Iterable[Node], allowed: frozenset[str]) -> Iterator[Node]:
 
 def _strong(node: Node) -> Node:
     marks = cast("list[Mapping[str, object]]", node.get("marks", []))
-    if node["type"] != "text" or any(mark["type"] in {"strong", "code"} for mark in marks):
+    is_bare = node["type"] != "text" or not str(node["text"]).strip()
+    if is_bare or any(mark["type"] in {"strong", "code"} for mark in marks):
         return node
     return {**node, "marks": [*marks, {"type": "strong"}]}
 
