@@ -32,7 +32,16 @@ _COLUMNS: Final = (
     "Tries",
     "Cost (USD)",
 )
-_NUMBERS: Final = frozenset({"Tries", "Cost (USD)"})
+_CLASSES: Final = (
+    "received",
+    "issue",
+    "event",
+    "handler",
+    "outcome",
+    "actions",
+    "tries number",
+    "cost number",
+)
 _BUDGETS_SHOWN: Final = 6
 _ONE_DAY: Final = timedelta(hours=25)  # with the hour that a zone may gain
 
@@ -90,9 +99,9 @@ def draw_row(row: Row, now: datetime) -> Html:
                 cell,
                 role="cell",
                 data_label=name,
-                class_="number" if name in _NUMBERS else None,
+                class_=kind,
             )
-            for name, cell in zip(_COLUMNS, cells, strict=True)
+            for name, kind, cell in zip(_COLUMNS, _CLASSES, cells, strict=True)
         ),
         role="row",
         id=row_id(row),
@@ -257,9 +266,9 @@ def _table(rows: Sequence[Row], wanted: Filter, now: datetime) -> Html:
                 name,
                 scope="col",
                 role="columnheader",
-                class_="number" if name in _NUMBERS else None,
+                class_=kind,
             )
-            for name in _COLUMNS
+            for name, kind in zip(_COLUMNS, _CLASSES, strict=True)
         ),
         role="row",
     )
@@ -279,7 +288,7 @@ def _table(rows: Sequence[Row], wanted: Filter, now: datetime) -> Html:
                 element("thead", head, role="rowgroup"),
                 element("tbody", *(draw_row(row, now) for row in rows), id="rows", role="rowgroup"),
                 role="table",
-                data_cap=PAGE_ROWS,
+                class_="deliveries",
             ),
             element("p", empty, id="empty", class_="empty", hidden=bool(rows)),
         ]
@@ -349,7 +358,7 @@ def _actions(actions: Sequence[ActionRecord]) -> Html:
         )
         for action in actions
     ]
-    return element("ul", *lines, class_="actions")
+    return element("ul", *lines)
 
 
 def _tries(delivery: DeliverySummary) -> int:

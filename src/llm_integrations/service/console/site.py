@@ -142,13 +142,14 @@ class Console:
         rows = await self._reads.rows(wanted)
         regions = draw_regions(overview, wanted, self._mode)
         drawn = {row_id(row): draw_row(row, overview.now) for row in rows}
-        new: dict[str, str] = {**regions, **drawn}
+        new = {name: str(html) for name, html in (regions | drawn).items()}
+        fresh = {name: html for name, html in new.items() if seen.get(name) != html}
         changes = {
-            "regions": {name: html for name, html in regions.items() if seen.get(name) != html},
-            "rows": {name: html for name, html in drawn.items() if seen.get(name) != html},
+            "regions": {name: html for name, html in fresh.items() if name in regions},
+            "rows": {name: html for name, html in fresh.items() if name in drawn},
             "order": list(drawn),
         }
-        is_same = not changes["regions"] and new.keys() == seen.keys() and not changes["rows"]
+        is_same = not fresh and new.keys() == seen.keys()
         seen.clear()
         seen.update(new)
         return b"" if is_same else b"event: change\ndata: %b\n\n" % encode(changes)
