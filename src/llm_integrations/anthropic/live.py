@@ -13,7 +13,7 @@ In: an `OpenStream` of `_core/call`. Out: events in batches, at the end the mess
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import date
 from types import TracebackType
@@ -280,7 +280,7 @@ class MessageStream:
             for event in batch:
                 yield event
 
-    async def batches(self) -> AsyncIterator[list[StreamEvent]]:
+    async def batches(self) -> AsyncGenerator[list[StreamEvent], None]:
         """Yield events as they came together: cheaper than one by one.
 
         Raises:
@@ -295,7 +295,7 @@ class MessageStream:
             await reader.close()
             raise
 
-    async def text(self) -> AsyncIterator[str]:
+    async def text(self) -> AsyncGenerator[str, None]:
         """Yield pieces of text."""
         async for batch in self.batches():
             for event in batch:
