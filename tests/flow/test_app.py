@@ -1,0 +1,231 @@
+"""The whole service in one process, between the two simulators."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import aiohttp
+import pytest
+
+from llm_integrations._core.config import Secret
+from llm_integrations.anthropic import Message, MessageRequest
+from llm_integrations.errors import AuthFailed, ConfigError
+from llm_integrations.service import Action, AddComment, App, Context
+from llm_integrations.service.database import open_database
+from llm_integrations.service.pipeline import RetryRules
+from llm_integrations.service.settings import (
+    Budgets,
+    Claude,
+    HandlerRule,
+    Receiver,
+    Seams,
+    Settings,
+    Site,
+)
+from llm_integrations.simulators import ClaudeSimulator, JiraSimulator
+
+if TYPE_CHECKING:
+    from llm_integrations.jira import WebhookEvent
+    from llm_integrations.service.app import Running
+
+SECRET = "s3cret"
+
+
+@dataclass
+class World:
+    """Both simulators, and the settings that lead to them."""
+
+    dsn: str
+    jira: JiraSimulator
+    claude: ClaudeSimulator
+    settings: Settings
+
+    async def app(self, settings: Settings | None = None, seams: Seams | None = None) -> App:
+        return App(
+            settings or self.settings,
+            database=await open_database(self.dsn),
+            seams=seams,
+            retry=RetryRules(base_s=0.05),
+        )
+
+    @property
+    def paid_calls(self) -> int:
+        return len(self.claude.charges)
+
+
+@pytest.fixture
+async def world(service_url: str) -> AsyncIterator[World]:
+    async with (
+        JiraSimulator() as jira,
+        ClaudeSimulator(latency_ms=(1, 5)) as claude,
+    ):
+        yield World(service_url, jira, claude, make_settings(jira, claude))
+
+
+def make_settings(
+    jira: JiraSimulator,
+    claude: ClaudeSimulator,
+    *,
+    handlers: tuple[HandlerRule, ...] = (),
+    issue_usd: str = "0.25",
+    api_key: str = "k",
+) -> Settings:
+    site = Site(
+        base_url=jira.base_url,
+        email="bot@example.com",
+        api_token=Secret("t"),
+        webhook_secrets=(Secret(SECRET),),
+        projects=("DEMO",),
+    )
+    return Settings(
+        mode="apply",
+        sites={"acme": site},
+        claude=Claude(api_key=Secret(api_key), base_url=claude.base_url),
+        receiver=Receiver(port=0),
+        budgets=Budgets(issue_usd=issue_usd),
+        handlers=handlers,
+    )
+
+
+async def answer(ctx: Context, event: WebhookEvent) -> Sequence[Action]:
+    issue = await ctx.get_issue()
+    request = MessageRequest(
+        model=ctx.model,
+        max_tokens=64,
+        messages=[Message(role="user", content=f"Say something about {issue.fields.summary}")],
+    )
+    response = await ctx.ask(request)
+    return [AddComment(text=f"Answer: {response.text[:40]}")]
+
+
+@asynccontextmanager
+async def subscribed(world: World, app: App) -> AsyncIterator[Running]:
+    async with app.running() as running:
+        number = world.jira.subscribe(f"{running.receiver_url}/webhooks/jira/acme", secret=SECRET)
+        yield running
+        await settled(running)
+        world.jira.unsubscribe(number)
+
+
+async def settled(running: Running) -> list[str]:
+    """Wait until every delivery has ended; return "event outcome: reason", oldest first."""
+    async with asyncio.timeout(40):
+        while True:
+            found = await running.books.deliveries.list_deliveries()
+            if found and all(one.outcome for one in found):
+                return [
+                    f"{one.event_name} {one.outcome}: {one.reason}".removesuffix(": ")
+                    for one in reversed(found)
+                ]
+            await asyncio.sleep(0.05)
+
+
+async def test_ticket_becomes_one_paid_answer_and_one_comment(world: World) -> None:
+    app = await world.app()
+    app.on("issue_created", project="DEMO")(answer)
+    async with subscribed(world, app) as running:
+        key = await world.jira.create_issue(project="DEMO", summary="It is broken")
+        await world.jira.flush()
+        await settled(running)
+        await world.jira.flush()
+        ends = await settled(running)
+        total = await running.books.governor.ledger.total_pusd()
+        by_delivery = await running.books.governor.reports.spend_by("delivery")
+    assert sorted(ends) == [
+        "comment_created ignored: own write",
+        "jira:issue_created done",
+        "jira:issue_updated ignored: twin",
+    ]
+    assert len(world.jira.comments(key)) == 1
+    assert world.paid_calls == 1
+    assert total == world.claude.invoice_pusd()
+    assert [one.attempts for one in by_delivery if one.key] == [1]
+
+
+async def test_triage_and_summarise_are_reached_by_the_settings(world: World) -> None:
+    rules = (HandlerRule(on="jira:issue_created", handler="triage"),)
+    settings = make_settings(world.jira, world.claude, handlers=rules)
+    async with subscribed(world, await world.app(settings)) as running:
+        await world.jira.create_issue(project="DEMO", summary="Login fails with error 500")
+        assert (await settled(running))[0].startswith("jira:issue_created")
+        summary = (await running.books.deliveries.list_deliveries())[-1]
+    assert summary.handler == "triage"
+    assert summary.outcome in {"done", "ignored"}
+    assert world.paid_calls == 1
+
+
+async def test_dry_run_writes_nothing_at_all(world: World) -> None:
+    settings = Settings(
+        **{name: getattr(world.settings, name) for name in ("sites", "claude", "receiver")},
+        handlers=(),
+    )
+    app = await world.app(settings)
+    app.on("*")(answer)
+    async with subscribed(world, app) as running:
+        await world.jira.create_issue(project="DEMO", summary="It is broken")
+        assert await settled(running) == ["jira:issue_created proposed"]
+    assert {request.method for request in world.jira.requests} == {"GET"}
+
+
+async def test_budget_refuses_before_anything_is_sent(world: World) -> None:
+    settings = make_settings(world.jira, world.claude, issue_usd="0.0000001")
+    app = await world.app(settings)
+    app.on("issue_created")(answer)
+    async with subscribed(world, app) as running:
+        await world.jira.create_issue(project="DEMO", summary="It is broken")
+        assert await settled(running) == ["jira:issue_created ignored: budget per issue"]
+    assert world.paid_calls == 0
+
+
+async def test_wrong_claude_key_is_an_error_at_start(service_url: str) -> None:
+    async with JiraSimulator() as jira, ClaudeSimulator(credentials="right") as claude:
+        app = App(
+            make_settings(jira, claude, api_key="wrong"),
+            database=await open_database(service_url),
+        )
+        with pytest.raises(AuthFailed):
+            async with app.running():
+                pass
+
+
+async def test_unknown_handler_is_an_error_at_start(world: World) -> None:
+    rules = (HandlerRule(on="*", handler="no.such:thing"),)
+    settings = make_settings(world.jira, world.claude, handlers=rules)
+    app = await world.app(settings)
+    with pytest.raises(ConfigError, match=r"no\.such"):
+        async with app.running():
+            pass
+
+
+async def test_taken_port_is_an_error_that_names_the_setting(world: World) -> None:
+    app = await world.app()
+    async with app.running("receiver") as running:
+        port = int(running.receiver_url.rpartition(":")[2])
+        settings = Settings(sites=world.settings.sites, receiver=Receiver(port=port), handlers=())
+        second = await world.app(settings)
+        with pytest.raises(ConfigError, match=r"receiver\.port"):
+            async with second.running("receiver"):
+                pass
+
+
+async def test_receiver_alone_takes_in_and_a_later_worker_does_the_work(world: World) -> None:
+    first = await world.app()
+    async with first.running("receiver") as running:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{running.receiver_url}/healthz") as response,
+        ):
+            assert response.status == 200
+        world.jira.subscribe(f"{running.receiver_url}/webhooks/jira/acme", secret=SECRET)
+        key = await world.jira.create_issue(project="DEMO", summary="It is broken")
+        await world.jira.flush()
+        assert await running.books.deliveries.count_outcomes() == {"open": 1}
+    second = await world.app()
+    second.on("issue_created")(answer)
+    async with second.running("worker") as running:
+        assert await settled(running) == ["jira:issue_created done"]
+    assert len(world.jira.comments(key)) == 1

@@ -1,0 +1,219 @@
+"""Processes that are killed, and what their successors make of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from llm_integrations.simulators import ClaudeSimulator, JiraSimulator
+from llm_integrations.store.deliveries import DeliveryStore
+
+WORKER = Path(__file__).with_name("worker.py")
+
+
+@dataclass
+class World:
+    """Two simulators, a database, and the processes started so far."""
+
+    dsn: str
+    jira: JiraSimulator
+    claude: ClaudeSimulator
+    store: DeliveryStore
+    go: Path
+    processes: list[asyncio.subprocess.Process] = field(default_factory=list)
+
+    async def start(self, **more: str) -> tuple[asyncio.subprocess.Process, str]:
+        """Start a service and wait until it is ready; return it and its receiver's URL."""
+        wanted = {"dsn": self.dsn, "jira": self.jira.base_url, "claude": self.claude.base_url}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(WORKER),
+            json.dumps(wanted | more),
+            str(self.go),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        self.processes.append(process)
+        line = await next_line(process, "ready")
+        return process, line.partition(" ")[2]
+
+    async def ended(self, count: int, *, within_s: float = 60) -> list[str]:
+        """Wait until so many deliveries have ended; return their outcomes, oldest first."""
+        async with asyncio.timeout(within_s):
+            while True:
+                found = [
+                    one
+                    for one in await self.store.list_deliveries(limit=500)
+                    if one.event_name == "jira:issue_created"
+                ]
+                if len(found) >= count and all(one.outcome for one in found):
+                    return [
+                        f"{one.outcome}: {one.reason}" if one.reason else str(one.outcome)
+                        for one in reversed(found)
+                    ]
+                await asyncio.sleep(0.1)
+
+
+async def next_line(process: asyncio.subprocess.Process, start: str) -> str:
+    """Read the process's output up to a line that begins so."""
+    assert process.stdout is not None
+    async with asyncio.timeout(40):
+        while True:
+            line = (await process.stdout.readline()).decode()
+            assert line, f"the process ended before it said {start!r}"
+            if line.startswith(start):
+                return line.strip()
+
+
+async def kill(process: asyncio.subprocess.Process, sign: int = signal.SIGKILL) -> None:
+    """Send a signal and wait for the end."""
+    process.send_signal(sign)
+    async with asyncio.timeout(30):
+        await process.communicate()
+
+
+@asynccontextmanager
+async def make_world(dsn: str, go: Path) -> AsyncIterator[World]:
+    store = DeliveryStore(dsn)
+    await store.open()
+    async with JiraSimulator() as jira, ClaudeSimulator(latency_ms=(1, 5)) as claude:
+        world = World(dsn, jira, claude, store, go)
+        try:
+            yield world
+        finally:
+            for process in world.processes:
+                if process.returncode is None:
+                    with suppress(ProcessLookupError):
+                        process.kill()
+                    await process.communicate()
+            await store.close()
+
+
+@pytest.fixture
+async def world(service_url: str, tmp_path: Path) -> AsyncIterator[World]:
+    async with make_world(service_url, tmp_path / "go") as made:
+        yield made
+
+
+async def wait_out_the_start_of_postgres(dsn: str) -> None:
+    """Nobody counts as dead within ten seconds of a start of PostgreSQL."""
+    async with await psycopg.AsyncConnection.connect(dsn) as connection:
+        cursor = await connection.execute(
+            "SELECT greatest(0, 10.2 - extract(epoch FROM"
+            " clock_timestamp() - pg_postmaster_start_time()))::float8"
+        )
+        row = await cursor.fetchone()
+    assert row is not None
+    await asyncio.sleep(row[0])
+
+
+async def deliver(world: World, url: str, *summaries: str) -> list[str]:
+    number = world.jira.subscribe(
+        f"{url}/webhooks/jira/acme", secret="s", events=["jira:issue_created"]
+    )
+    keys = [await world.jira.create_issue(project="DEMO", summary=one) for one in summaries]
+    await world.jira.flush()
+    world.jira.unsubscribe(number)
+    return keys
+
+
+async def test_after_kill_9_the_paid_answer_is_read_back_and_written_once(world: World) -> None:
+    process, url = await world.start()
+    (key,) = await deliver(world, url, "It is broken")
+    await next_line(process, "asked")
+    await kill(process)
+    assert world.jira.comments(key) == []
+    await wait_out_the_start_of_postgres(world.dsn)
+    world.go.touch()
+    await world.start()
+    assert await world.ended(1) == ["done"]
+    assert len(world.claude.charges) == 1
+    assert len(world.jira.comments(key)) == 1
+
+
+async def test_living_worker_takes_over_from_a_killed_one_within_five_seconds(
+    world: World,
+) -> None:
+    first, url = await world.start()
+    await deliver(world, url, *(f"ticket {number}" for number in range(6)))
+    for _ in range(6):
+        await next_line(first, "asked")
+    second, _ = await world.start(role="worker")
+    await wait_out_the_start_of_postgres(world.dsn)
+    world.go.touch()
+    os.kill(first.pid, signal.SIGSTOP)  # so that it cannot finish before it dies
+    began = asyncio.get_running_loop().time()
+    await kill(first)
+    ends = await world.ended(6)
+    took_s = asyncio.get_running_loop().time() - began
+    assert ends == ["done"] * 6
+    assert len(world.claude.charges) == 6
+    assert took_s < 5, "slower than the docs page on restarts promises"
+    await kill(second, signal.SIGTERM)
+    assert second.returncode == 0
+
+
+async def test_sigterm_leaves_a_running_event_to_the_next_worker_within_the_stated_time(
+    world: World,
+) -> None:
+    process, url = await world.start(drain_s="1")
+    (key,) = await deliver(world, url, "It is broken")
+    await next_line(process, "asked")
+    began = asyncio.get_running_loop().time()
+    await kill(process, signal.SIGTERM)
+    assert process.returncode == 0
+    assert asyncio.get_running_loop().time() - began < 8
+    world.go.touch()
+    await world.start(role="worker")
+    assert await world.ended(1) == ["done"]
+    assert len(world.claude.charges) == 1
+    assert len(world.jira.comments(key)) == 1
+
+
+async def test_worker_whose_presence_is_cut_stops_and_goes_on_when_it_is_back(
+    world: World,
+) -> None:
+    process, url = await world.start()
+    (key,) = await deliver(world, url, "It is broken")
+    await next_line(process, "asked")
+    async with await psycopg.AsyncConnection.connect(world.dsn, autocommit=True) as admin:
+        await admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks l"
+            " WHERE locktype = 'advisory' AND granted AND objsubid = 1"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+    world.go.touch()
+    assert await world.ended(1) == ["done"]
+    assert len(world.claude.charges) == 1
+    assert len(world.jira.comments(key)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_poison_event_is_buried_and_the_healthy_beside_it_are_not(world: World) -> None:
+    await wait_out_the_start_of_postgres(world.dsn)
+    _, url = await world.start(role="receiver")
+    tickets = [f"ticket {number}" for number in range(4)]
+    await deliver(world, url, *tickets[:2], "poison", *tickets[2:])
+    world.go.touch()
+    ending = asyncio.create_task(world.ended(5, within_s=240))
+    starts = 0
+    while not ending.done():
+        starts += 1
+        with suppress(AssertionError):  # killed before it was ready
+            process, _ = await world.start(role="worker")
+            dying = asyncio.create_task(process.wait())
+            await asyncio.wait({ending, dying}, return_when=asyncio.FIRST_COMPLETED)
+    ends = await ending
+    assert ends[2].startswith("dead: its worker died")
+    assert ends[:2] + ends[3:] == ["done"] * 4
+    assert starts <= 7
