@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -464,3 +465,65 @@ async def test_a_custom_field_is_typed_on_demand(jira: JiraClient) -> None:
     assert issue.field("summary", type=str) == issue.fields.summary
     assert issue.field("no_such_field") is None
     assert set(issue.field_names) == set(json.loads(issue.raw)["fields"])
+
+
+async def test_a_query_too_long_for_a_url_is_posted() -> None:
+    async with (
+        JiraSimulator(deployment="Server", latency_ms=(0, 0)) as site,
+        client_of(site) as jira,
+    ):
+        jql = f"summary ~ login OR summary ~ {'x' * 2_100}"
+        assert [issue.key for issue in (await jira.search_issues(jql)).issues] == ["DEMO-2"]
+        with pytest.raises(InvalidRequest):
+            await jira.search_issues("project = DEMO", next_page_token="from-a-cloud")
+    assert ("POST", "/rest/api/2/search") in {(one.method, one.path) for one in site.requests}
+
+
+async def test_calls_that_cannot_be_right_are_refused_before_a_request(
+    cloud: JiraSimulator,
+) -> None:
+    async with client_of(cloud, deployment="cloud") as jira:
+        with pytest.raises(InvalidRequest):
+            await jira.add_labels("DEMO-1", [])
+        with pytest.raises(InvalidRequest):
+            await jira.add_comment("DEMO-1", "  ")
+        with pytest.raises(InvalidRequest):
+            await jira.get_comment("DEMO-1", "../1")
+        with pytest.raises(InvalidRequest):
+            await jira.set_issue_property("DEMO-1", "", 1)
+        with pytest.raises(InvalidRequest):
+            await jira.get_board_sprints(1, states="active")  # type: ignore[arg-type]
+        with pytest.raises(InvalidRequest):
+            await jira.search_issues(
+                JqlSearchRequest(jql="project = DEMO", reconcile_issues=list(range(51)))
+            )
+        with pytest.raises(InvalidRequest):
+            await jira.register_webhook(name="x", url="https://x", events=[], secret="s")
+    assert not cloud.requests
+
+
+async def test_a_transition_takes_a_comment_with_it(cloud: JiraSimulator) -> None:
+    async with client_of(cloud) as jira:
+        done = next(one for one in await jira.get_transitions("DEMO-3") if one.name == "Done")
+        update = {"comment": [{"add": {"body": "Closed, **thanks**."}}]}
+        await jira.transition_issue("DEMO-3", done.id, update=update)
+        assert (await jira.get_comments("DEMO-3"))[-1].body_markdown == "Closed, **thanks**."
+
+
+async def test_writes_to_one_issue_are_spaced_before_jira_says_so(cloud: JiraSimulator) -> None:
+    clock = QuickClock()
+    config = JiraConfig(cloud.base_url, AUTH, rate_limit_per_minute=None)
+    async with JiraClient(config, clock=clock) as jira:
+        for number in range(41):
+            await jira.set_issue_property("DEMO-1", "n", number)
+    assert clock.time_s >= 4.0
+
+
+async def test_the_configured_rate_is_kept_by_tasks_at_once(cloud: JiraSimulator) -> None:
+    clock = QuickClock()
+    config = JiraConfig(cloud.base_url, AUTH, rate_limit_per_minute=60, deployment="cloud")
+    async with JiraClient(config, clock=clock) as jira, asyncio.TaskGroup() as group:
+        for _ in range(90):
+            group.create_task(jira.get_issue("DEMO-1"))
+    assert clock.time_s >= 30.0 - 1e-6
+    assert len(cloud.requests) == 90

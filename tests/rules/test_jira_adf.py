@@ -309,6 +309,11 @@ def test_two_lists_in_a_row_stay_two() -> None:
         assert adf.from_markdown(adf.to_markdown(doc)) == doc
 
 
+def test_bare_text_keeps_line_breaks() -> None:
+    doc = doc_of(para(text("a"), node("hardBreak"), text("b")), node("rule"), para(text("c")))
+    assert adf.to_text(doc) == "a\nb\nc"
+
+
 def test_nesting_without_end_ends() -> None:
     block: dict[str, Json] = para(text("deep"))
     for _ in range(500):
