@@ -30,6 +30,10 @@ _EXTRA_OF_COMMAND: Final = {
     "serve": "service",
     "simulate": "simulators",
 }
+_CREDENTIALS: Final = {
+    "anthropic": "ANTHROPIC_API_KEY (setting claude.api_key)",
+    "jira": "JIRA_EMAIL and JIRA_API_TOKEN, or JIRA_PAT (settings sites.*)",
+}
 
 
 def complain(message: str) -> None:
@@ -43,8 +47,15 @@ def report(error: ImportError | IntegrationError | OSError, words: Sequence[str]
     if isinstance(error, ImportError):
         return _report_missing(error, words)
     why = error.detail if isinstance(error, APIError) else ""
-    complain(f"{error}{': ' if why else ''}{why}")
+    complain(f"{error}{': ' if why else ''}{why}{_next_step(error)}")
     return WRONG if isinstance(error, ConfigError | AuthFailed) else FAILED
+
+
+def _next_step(error: Exception) -> str:
+    """Return what to do about credentials that are not taken."""
+    if not isinstance(error, AuthFailed):
+        return ""
+    return f"; check {_CREDENTIALS.get(error.vendor, 'the credentials')}"
 
 
 def _report_missing(error: ImportError, words: Sequence[str]) -> int:

@@ -10,7 +10,7 @@ from typing import Final
 
 from cyclopts import App, CycloptsError, Parameter
 
-from llm_integrations.cli import asking, offline
+from llm_integrations.cli import asking, costs, deliveries, offline, serving
 from llm_integrations.cli.failures import FAILED, INTERRUPTED, OK, WRONG, complain, report
 from llm_integrations.errors import IntegrationError
 
@@ -58,7 +58,19 @@ def _program() -> App:
         default_parameter=Parameter(negative=()),
         suppress_keyboard_interrupt=False,
     )
-    program.command(offline.demo)
-    program.command(offline.simulate)
-    program.command(asking.ask)
+    for command in (
+        offline.demo,
+        serving.serve,
+        serving.pause,
+        serving.resume,
+        costs.costs,
+        asking.ask,
+        offline.simulate,
+    ):
+        program.command(command)
+    inbox = App(name="deliveries", help="What arrived, what became of it, and once more.")
+    inbox.command(deliveries.list_, name="list")
+    inbox.command(deliveries.show)
+    inbox.command(deliveries.replay)
+    program.command(inbox)
     return program

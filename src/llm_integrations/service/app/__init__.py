@@ -12,18 +12,20 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from llm_integrations._core.clock import SystemClock
+from llm_integrations._core.config import Secret
 from llm_integrations.anthropic import AnthropicClient, AnthropicConfig
 from llm_integrations.errors import RetryLater
 from llm_integrations.governance import Budget, Governor, Limit
 from llm_integrations.jira import BasicAuth, JiraClient, JiraConfig, PersonalAccessToken
 from llm_integrations.service.app.listener import listening
 from llm_integrations.service.app.routes import Rule, add_rules, name_of
+from llm_integrations.service.console import ConsoleReads, make_console
 from llm_integrations.service.database import Database, open_database
 from llm_integrations.service.delivery import Deliverer
 from llm_integrations.service.engine import Engine, EngineOptions, migrate_engine
@@ -81,12 +83,14 @@ class Running:
             `{receiver_url}/webhooks/jira/{site}`.
         receiver: counts what it answered; None for a worker.
         executor_id: this worker's name in the fleet; "" for a receiver.
+        console_url: the console's address with its token; "" where there is none.
     """
 
     books: Books
     receiver_url: str = ""
     receiver: Receiver | None = None
     executor_id: str = ""
+    console_url: str = field(default="", repr=False)
 
 
 class App:
@@ -184,12 +188,16 @@ class App:
             )
 
     @asynccontextmanager
-    async def running(self, role: Role = "all") -> AsyncIterator[Running]:
+    async def running(self, role: Role = "all", *, console: bool = False) -> AsyncIterator[Running]:
         """Run the service while inside.
 
         Leaving it takes in nothing more, gives running handlers `drain_s` to end, leaves what then
         still runs or sleeps in the queue for the next worker, and returns within a few seconds
         after that.
+
+        Args:
+            role: take in, work, or both.
+            console: also open the console, on its own listener.
 
         Raises:
             ConfigError: a setting makes no sense.
@@ -206,7 +214,16 @@ class App:
             receiver, url = None, ""
             if role != "worker":
                 receiver, url = await stack.enter_async_context(self._receiving(books, routes))
-            yield Running(books=books, receiver_url=url, receiver=receiver, executor_id=executor_id)
+            console_url = ""
+            if console:
+                console_url = await stack.enter_async_context(self._showing(books))
+            yield Running(
+                books=books,
+                receiver_url=url,
+                receiver=receiver,
+                executor_id=executor_id,
+                console_url=console_url,
+            )
 
     # --- the door ----------------------------------------------------------------------------
 
@@ -231,6 +248,21 @@ class App:
             listening(receiver, host=at.host, port=at.port, setting="receiver.port") as url,
         ):
             yield receiver, url
+
+    # --- the console -------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _showing(self, books: Books) -> AsyncIterator[str]:
+        """Serve the console while inside; yields its address with the token."""
+        at = self._settings.console
+        token = at.token or Secret(secrets.token_urlsafe(24))
+        reads = ConsoleReads(books.deliveries, books.governor, self._clock)
+        console = make_console(reads, token=token, mode=self._settings.mode, hosts=[at.host])
+        async with listening(console, host=at.host, port=at.port, setting="console.port") as url:
+            try:
+                yield f"{url}/?token={quote(token.reveal(), safe='')}"
+            finally:
+                console.close()
 
     # --- the work ----------------------------------------------------------------------------
 

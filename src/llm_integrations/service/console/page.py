@@ -42,7 +42,7 @@ _CLASSES: Final = (
     "tries number",
     "cost number",
 )
-_BUDGETS_SHOWN: Final = 6
+_BUDGETS_SHOWN: Final = 4
 _ONE_DAY: Final = timedelta(hours=25)  # with the hour that a zone may gain
 
 

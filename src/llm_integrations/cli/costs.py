@@ -1,0 +1,80 @@
+"""`costs`: where the money went, from the service's ledger."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal
+
+from llm_integrations.cli.printing import exact_usd, print_json, print_table
+from llm_integrations.cli.reading import SettingsFile, load, open_app
+
+if TYPE_CHECKING:
+    from llm_integrations.governance import Spend
+    from llm_integrations.service import App
+
+__all__ = ["costs"]
+
+
+def costs(
+    *,
+    by: Literal["model", "project", "handler", "issue", "day"] = "model",
+    days: int | None = None,
+    json: bool = False,
+    settings: SettingsFile = None,
+) -> int:
+    """Sum up what Claude has cost, exactly; attempts of unknown outcome are told apart.
+
+    For example:
+
+    - `llm-integrations costs --by issue --days 7`
+    - `llm-integrations costs --by day --json`
+
+    Args:
+        by: What to sum up by.
+        days: Only the last so many times 24 hours.
+        json: Print a JSON object.
+        settings: The TOML file.
+    """
+    found = asyncio.run(_load(open_app(load(settings)[0]), by, days))
+    total = sum(each.spent_pusd for each in found)
+    unknown = sum(each.unknown_pusd for each in found)
+    if json:
+        print_json(
+            {
+                "by": by,
+                "rows": [_as_data(each) for each in found],
+                "total_usd": exact_usd(total),
+                "unknown_usd": exact_usd(unknown),
+            }
+        )
+        return 0
+    rows = [
+        (each.key or "(none)", str(each.attempts), exact_usd(each.spent_pusd), _more(each))
+        for each in found
+    ]
+    calls = sum(each.attempts for each in found)
+    rows.append(("total", str(calls), exact_usd(total), exact_usd(unknown) if unknown else ""))
+    print_table((by, "attempts", "USD", "at most more"), rows, numbers=3)
+    return 0
+
+
+async def _load(app: App, by: str, days: int | None) -> list[Spend]:
+    from llm_integrations._core.clock import SystemClock
+
+    since = None if days is None else SystemClock().now() - timedelta(days=days)
+    async with app.opened() as books:
+        return await books.governor.reports.spend_by(by, since=since)
+
+
+def _as_data(each: Spend) -> dict[str, object]:
+    return {
+        "key": each.key,
+        "attempts": each.attempts,
+        "spent_usd": exact_usd(each.spent_pusd),
+        "unknown_usd": exact_usd(each.unknown_pusd),
+    }
+
+
+def _more(each: Spend) -> str:
+    return exact_usd(each.unknown_pusd) if each.unknown_pusd else ""

@@ -1,0 +1,43 @@
+"""Finds the settings of a command: the file that is named or lies here, then the environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from llm_integrations.service import App
+    from llm_integrations.service.settings import Settings
+
+__all__ = ["SettingsFile", "load", "open_app"]
+
+_DEFAULT: Final = Path("llm-integrations.toml")
+
+SettingsFile: TypeAlias = Annotated[
+    Path | None,
+    Parameter(name="--settings", help="The TOML file; ./llm-integrations.toml when it is there."),
+]
+
+
+def load(path: Path | None) -> tuple[Settings, Path]:
+    """Return the settings, and the file in which a missing one belongs.
+
+    Raises:
+        ConfigError: the file cannot be read, or a setting is unknown or of the wrong type.
+    """
+    from llm_integrations.service.settings import load_settings
+
+    if path is None and _DEFAULT.is_file():
+        path = _DEFAULT
+    return load_settings(path, os.environ), path or _DEFAULT
+
+
+def open_app(settings: Settings) -> App:
+    """Return the service, for its database alone or to run it; slow steps are told on stderr."""
+    from llm_integrations.cli.failures import complain
+    from llm_integrations.service import App
+
+    return App(settings, progress=complain)

@@ -1,0 +1,104 @@
+"""`serve`, `pause` and `resume`: the service itself, and its switch."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Literal
+
+from llm_integrations.cli.reading import SettingsFile, load, open_app
+from llm_integrations.cli.waiting import stop_signals
+
+if TYPE_CHECKING:
+    from llm_integrations.service import App
+    from llm_integrations.service.app import Role, Running
+    from llm_integrations.service.settings import Settings
+
+__all__ = ["pause", "resume", "serve"]
+
+
+def serve(
+    *,
+    role: Literal["all", "receiver", "worker"] = "all",
+    settings: SettingsFile = None,
+    verbose: bool = False,
+) -> int:
+    """Take webhooks in, let Claude work on the issues, and write the results back.
+
+    Starts as a dry run: nothing is written to Jira until the settings say `mode = "apply"`.
+    Prints its addresses on stdout and logs to stderr, as JSON where that is no terminal. Ctrl-C or
+    SIGTERM lets running handlers finish; what is left goes on at the next start.
+
+    For example:
+
+    - `llm-integrations serve`
+    - `llm-integrations serve --settings production.toml --role worker`
+
+    Args:
+        role: Only take in, only work, or both.
+        settings: The TOML file.
+        verbose: Log every attempt of every call.
+    """
+    from llm_integrations.cli.logs import log_to_stderr
+    from llm_integrations.service.app.loop import run
+    from llm_integrations.service.settings import check_complete
+
+    loaded, where = load(settings)
+    check_complete(loaded, where=str(where))
+    log_to_stderr(verbose=verbose)
+    return run(_serve(open_app(loaded), loaded, role))
+
+
+def pause(*, settings: SettingsFile = None) -> int:
+    """Stop all handlers and writes of the whole fleet; webhooks are still taken in.
+
+    For example: `llm-integrations pause`, and later `llm-integrations resume`.
+    """
+    asyncio.run(_switch(open_app(load(settings)[0]), paused=True))
+    print("paused: nothing is handled or written until `llm-integrations resume`")
+    return 0
+
+
+def resume(*, settings: SettingsFile = None) -> int:
+    """Undo `pause`: what waited is handled now, in order.
+
+    For example: `llm-integrations resume --settings production.toml`
+    """
+    asyncio.run(_switch(open_app(load(settings)[0]), paused=False))
+    print("resumed")
+    return 0
+
+
+async def _switch(app: App, *, paused: bool) -> None:
+    async with app.opened() as books:
+        await (books.deliveries.pause() if paused else books.deliveries.resume())
+
+
+async def _serve(app: App, settings: Settings, role: Role) -> int:
+    """Run the service until a signal comes."""
+    with stop_signals() as stop:
+        async with app.running(role, console=role != "worker") as running:
+            for line in _introduction(running, settings):
+                print(line, flush=True)
+            await stop.wait()
+            print("stopping: running handlers may finish", flush=True)
+    return 0
+
+
+def _introduction(running: Running, settings: Settings) -> list[str]:
+    """Say where everything is."""
+    lines = [f"database  {running.books.location}"]
+    if running.receiver_url:
+        lines += [
+            f"webhooks  {running.receiver_url}/webhooks/jira/{name}" for name in settings.sites
+        ]
+    if running.executor_id:
+        projects = {key for site in settings.sites.values() for key in site.projects}
+        lines.append(f"worker    {running.executor_id}")
+        lines.append(f"projects  {', '.join(sorted(projects)) or 'none: set sites.*.projects'}")
+    if running.console_url:
+        lines.append(f"console   {running.console_url}")
+    if settings.mode == "dry-run":
+        lines.append('mode      DRY RUN: nothing is written to Jira; mode = "apply" changes that')
+    else:
+        lines.append("mode      apply: allowed actions are written to Jira")
+    return lines
