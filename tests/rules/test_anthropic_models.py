@@ -225,3 +225,26 @@ def test_structured_output_is_one_field() -> None:
     assert json_schema_format({"type": "object"}) == {
         "format": {"type": "json_schema", "schema": {"type": "object"}}
     }
+
+
+def test_counters_are_what_was_used_by_wire_name() -> None:
+    usage = parse_usage(
+        {
+            "input_tokens": 1,
+            "cache_creation_input_tokens": 5,
+            "cache_creation": {"ephemeral_1h_input_tokens": 5},
+            "server_tool_use": {"web_search_requests": 2},
+        }
+    )
+    assert usage.counters() == {
+        "input_tokens": 1,
+        "cache_creation_input_tokens": 5,
+        "ephemeral_1h_input_tokens": 5,
+        "web_search_requests": 2,
+    }
+    assert usage.prompt_tokens == 6
+
+
+def test_turns_have_their_speaker() -> None:
+    assert Message.assistant("x").role == "assistant"
+    assert Message.user("x").role == "user"

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_integrations.anthropic import Usage, parse_message, price, price_message
-from llm_integrations.anthropic.pricing import prices_of, table_version
+from llm_integrations.anthropic.pricing import _pusd, prices_of, table_version
 
 RECORDINGS = Path(__file__).parents[2].parent / "shared/data/claude/messages.jsonl"
 USD = 10**12
@@ -351,3 +351,8 @@ def test_dated_and_alias_forms_are_the_same_model() -> None:
     assert prices_of("claude-sonnet-4-0") is prices_of("claude-sonnet-4-20250514")
     assert prices_of("claude-opus-4-2025") is None
     assert table_version() == "2026-11-22"
+
+
+def test_a_price_that_is_no_whole_number_of_pico_usd_is_refused() -> None:
+    with pytest.raises(ValueError, match="no whole number"):
+        _pusd("0.0000001")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_integrations._core.sse import Splitter
 from llm_integrations.anthropic import (
     MessageResponse,
     StreamCollector,
@@ -24,12 +25,14 @@ from llm_integrations.anthropic import (
 from llm_integrations.anthropic.models import parse_usage
 from llm_integrations.anthropic.stream import (
     ContentBlockDelta,
+    ContentBlockStart,
     ErrorEvent,
     MessageDelta,
     TextDelta,
     UnknownDelta,
     UnknownEvent,
     decode_event,
+    split_events,
 )
 from llm_integrations.errors import AnswerMalformed, StreamInterrupted
 
@@ -401,3 +404,28 @@ def test_a_message_delta_tells_its_stop_reason() -> None:
     event = decode_event(json.dumps(END).encode())
     assert isinstance(event, MessageDelta)
     assert event.stop_reason == "end_turn"
+
+
+def test_a_block_can_be_looked_at_as_it_begins() -> None:
+    events = list(parse_events([_wire(_tool(0))]))
+    assert isinstance(events[0], ContentBlockStart)
+    assert events[0].content_block == ToolUseBlock(id="toolu_0", name="look", input={})
+
+
+def test_lenient_start_events_keep_their_slices() -> None:
+    start = json.dumps(START | {"novelty": 1}).encode()
+    block = json.dumps(_text(0)[0] | {"novelty": 1}).encode()
+    found = [decode_event(start), decode_event(block)]
+    assert [event.type for event in found] == ["message_start", "content_block_start"]
+    assert [event.raw for event in found] == [start, block]
+
+
+def test_an_event_above_the_cap_is_malformed() -> None:
+    splitter = Splitter(max_event_bytes=8)
+    with pytest.raises(AnswerMalformed, match="larger"):
+        split_events(splitter, b"data: 0123456789")
+
+
+def test_changes_before_the_message_and_errors_of_an_unknown_shape_change_nothing() -> None:
+    collector = _collect(_wire([END, {"type": "error", "error": "?"}, START, *_text(0, "x"), STOP]))
+    assert collector.message().stop_reason is None
