@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-__all__ = ["Actual", "Admission", "Ask", "Keep", "Observation", "Pricing"]
+__all__ = ["Actual", "Admission", "Ask", "Keep", "Observation"]
 
 State = Literal["settled", "partial", "refused", "unknown"]
 
@@ -110,17 +110,3 @@ class Admission(Protocol):
 
     def observe(self, ask: Ask, seen: Observation, sent_at: float) -> None:
         """Learn from headers; `sent_at` is when that request left, on the monotonic clock."""
-
-
-class Pricing(Protocol):
-    """Money rules of a vendor."""
-
-    @property
-    def version(self) -> str:
-        """Name of the price table, for the ledger."""
-
-    def hold(self, body: Mapping[str, object], size_bytes: int) -> tuple[int | None, bool]:
-        """Return (most this request can cost in pico-USD or None, is it a true bound)."""
-
-    def cost(self, usage: Mapping[str, object], model: str) -> int | None:
-        """Return what this usage costs in pico-USD, None when unknown."""

@@ -22,7 +22,7 @@ import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from llm_integrations._core.admission import Actual, Admission, Ask, Keep, Observation, Pricing
+from llm_integrations._core.admission import Actual, Admission, Ask, Keep, Observation
 from llm_integrations._core.retry import delay_before_retry
 from llm_integrations.errors import (
     APIError,
@@ -49,7 +49,6 @@ __all__ = [
     "Keep",
     "Observation",
     "OpenStream",
-    "Pricing",
     "Response",
     "Vendor",
 ]
