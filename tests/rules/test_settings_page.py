@@ -1,0 +1,83 @@
+"""Every setting is explained, with the default that it has, and the example file is a good one."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args, get_origin
+
+import msgspec
+import pytest
+
+from llm_integrations.service import settings
+from llm_integrations.service.settings import Settings, check_complete, load_settings
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+EXAMPLE = ROOT / "llm-integrations.example.toml"
+SECRETS = {
+    "JIRA_API_TOKEN": "t",
+    "JIRA_WEBHOOK_SECRET": "s",
+    "ANTHROPIC_API_KEY": "k",
+}
+
+
+def _leaves(struct: type, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield (dotted name, default) of each setting."""
+    for each in msgspec.structs.fields(struct):
+        name = f"{prefix}{each.encode_name}"
+        origin, inside = get_origin(each.type), get_args(each.type)
+        structs = [kind for kind in (each.type, *inside) if msgspec.inspect.is_struct_type(kind)]
+        if not structs:
+            yield name, each.default
+        elif origin is dict:
+            yield from _leaves(structs[0], f"{name}.*.")
+        elif origin is tuple:
+            yield from _leaves(structs[0], f"{name}[].")
+        else:
+            yield from _leaves(structs[0], f"{name}.")
+
+
+def _documented() -> dict[str, str]:
+    """Return the second column of the page's tables by their first."""
+    return dict(re.findall(r"^\| `([^`]+)` \| (.+?) \|", PAGE, flags=re.MULTILINE))
+
+
+def test_every_setting_has_an_entry_and_every_entry_is_a_setting() -> None:
+    assert set(_documented()) == {name for name, _ in _leaves(Settings)}
+
+
+def test_documented_defaults_are_those_of_the_code() -> None:
+    documented = _documented()
+    for name, default in _leaves(Settings):
+        written = re.fullmatch(r"`(.+)`", documented[name])
+        if written and default is not msgspec.NODEFAULT:
+            value = tomllib.loads(f"x = {written[1]}")["x"]
+            assert msgspec.json.decode(msgspec.json.encode(default)) == value, name
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [*settings._ENVIRONMENT, *settings._SITE_ENVIRONMENT, "JIRA_WEBHOOK_SECRET"],
+)
+def test_every_variable_is_named(variable: str) -> None:
+    assert f"`{variable}`" in PAGE
+
+
+def test_example_file_is_complete_once_the_secrets_are_in_the_environment() -> None:
+    loaded = load_settings(EXAMPLE, SECRETS)
+    check_complete(loaded)
+    assert loaded.mode == "dry-run"
+
+
+def test_what_the_example_comments_out_is_the_default() -> None:
+    text = EXAMPLE.read_text(encoding="utf-8")
+    shown = re.sub(r"^# (?=\[|\w+ = )", "", text, flags=re.MULTILINE)
+    whole = msgspec.convert(
+        {name: value for name, value in tomllib.loads(shown).items() if name != "sites"},
+        Settings,
+        dec_hook=lambda wanted, value: wanted(value),
+    )
+    assert msgspec.structs.replace(whole, sites={}) == Settings()
