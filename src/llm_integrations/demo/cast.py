@@ -99,6 +99,8 @@ def cast_play(seed: int) -> Play:
     dice = random.Random(seed)
     ordinary = _load_ordinary()
     dice.shuffle(ordinary)
+    # In OPS comments go to a handler that chats, so these parts are played in DEMO.
+    ordinary.sort(key=lambda ticket: ticket.project != "DEMO")
     for position, role in enumerate(_PARTS):
         ordinary[position] = replace(ordinary[position], role=role)
     tickets = [*ordinary, _INJECTION, _LOOP, _DEAR, _PRIVATE]

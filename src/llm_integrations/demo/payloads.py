@@ -68,7 +68,6 @@ def judge_payloads(
             total == len(last) and not still_open,
             f"{len(last)} sent, {total} stored, {still_open} open",
         ),
-        Verdict("nothing ends dead", not stored.get("dead", 0), f"{stored.get('dead', 0)} dead"),
         Verdict(
             "the ledger equals Claude's invoice to the last pico-dollar",
             ledger_pusd == invoice_pusd,

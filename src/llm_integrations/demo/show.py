@@ -109,6 +109,9 @@ class _Show:
                 forged_status = await _forge(self._stage)
                 await self._settle_down()
                 await _redeliver(self._stage, keys[play.ticket("delivered twice").summary])
+                await self._stage.jira.add_comment(
+                    keys[play.ticket("commented").summary], "Any news? Two customers asked today."
+                )
                 await self._settle_down()
             finally:
                 watching.cancel()
@@ -164,15 +167,14 @@ class _Show:
         say()
         for verdict in verdicts:
             mark, style = ("kept  ", "green") if verdict.kept else ("BROKEN", "bold red")
-            say(f"{mark} {verdict.promise}", style=style, highlight=False, markup=False, end="")
-            say(f"  ({verdict.found})", style="dim", highlight=False, markup=False, soft_wrap=True)
+            _say(self._console, f"{mark} {verdict.promise}  ({verdict.found})", style=style)
         say()
         broken = [verdict.promise for verdict in verdicts if not verdict.kept]
         if broken:
             say(f"{len(broken)} of {len(verdicts)} promises broken.", style="bold red")
         else:
             say(f"All {len(verdicts)} promises kept.", style="bold green")
-            say(_NEXT, highlight=False, markup=False)
+            _say(self._console, _NEXT)
 
     async def _watch(self, screen: Screen) -> None:
         while True:
@@ -251,9 +253,7 @@ async def _file(stage: Stage, ticket: Ticket) -> str:
         description=ticket.description,
         priority="Lowest",  # as people leave it
     )
-    if ticket.role == "commented":
-        await jira.add_comment(key, "Any news? Two customers asked today.")
-    elif ticket.role == "edited five times":
+    if ticket.role == "edited five times":
         for number in range(1, 6):
             text = f"{ticket.description} Seen {number} times."
             await jira.edit_issue(key, description=text)
@@ -293,8 +293,9 @@ async def _keep(stage: Stage, console: Console) -> None:
     await asyncio.Event().wait()
 
 
-def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+def _say(console: Console, text: str, *, style: str = "") -> None:
+    """Print a line as it is, unwrapped, so that commands in it can be copied."""
+    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 _NEXT: Final = """
