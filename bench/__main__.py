@@ -1,0 +1,266 @@
+"""Speed beside other libraries and bare baselines: `python -m bench`, or `make bench`.
+
+Each side runs in a process of its own, is warmed up, and is then measured in turn with the others:
+A B A B. Prints a table, writes `bench/results/*.json`, and ends with 1 only when a ratio fell by a
+quarter against the committed result, or could not be taken any more. How to read it:
+`docs/benchmarks.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.figures import Finding, Rounds, find, has_fallen
+from bench.plan import BENCHMARKS, Benchmark, Need
+from bench.processes import SideFailed, SideProcess, Unavailable, started
+from llm_integrations.service.database import open_database
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+RESULTS: Final = Path("bench/results")
+WARM_UP_S: Final = 120.0
+WIDTH: Final = 150
+STYLES: Final = {"aim": "green", "must": "green", "almost": "yellow", "missed": "red", "-": "dim"}
+PEERS: Final = ("anthropic", "jira", "atlassian-python-api", "aiohttp", "msgspec", "dbos")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of one benchmark.
+
+    Attributes:
+        fallen: names of ratios that are less than three quarters of the committed ones.
+        trouble: why there are no findings.
+    """
+
+    benchmark: Benchmark
+    rounds: Rounds
+    findings: tuple[Finding, ...]
+    fallen: tuple[str, ...]
+    trouble: str = ""
+    has_failed: bool = False
+
+
+def main() -> int:
+    """Run what was asked for; return 1 for a step back."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--only", action="append", metavar="NAME", help="this one; repeatable")
+    parser.add_argument("--rounds", type=int, default=5, help="at most so many of each side")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    parser.add_argument("--no-write", action="store_true", help="leave bench/results alone")
+    parser.add_argument("--list", action="store_true", help="name the benchmarks and end")
+    wanted = parser.parse_args()
+    if wanted.list:
+        print("\n".join(f"{each.name:16} {each.about}" for each in BENCHMARKS))
+        return 0
+    unknown = set(wanted.only or ()) - {each.name for each in BENCHMARKS}
+    if unknown:
+        parser.error(f"no benchmark is named {', '.join(sorted(unknown))}; see --list")
+    chosen = [each for each in BENCHMARKS if not wanted.only or each.name in wanted.only]
+    console = Console(stderr=wanted.json, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = WIDTH
+    os.chdir(ROOT)
+    warn_of_noise(console)
+    outcomes = asyncio.run(run(chosen, wanted.rounds, console, writes=not wanted.no_write))
+    if wanted.json:
+        print(json.dumps([report(each) for each in outcomes], indent=1))
+    else:
+        console.print(table(outcomes))
+    return conclude(outcomes, console)
+
+
+async def run(
+    chosen: Sequence[Benchmark], rounds: int, console: Console, *, writes: bool
+) -> list[Outcome]:
+    """Run benchmarks one after the other; servers they share are started once."""
+    outcomes = []
+    async with AsyncExitStack() as stack:
+        servers: dict[Need, str] = {}
+        for benchmark in chosen:
+            need = benchmark.needs
+            if need is not None and need not in servers:
+                opening = loopback() if need == "loopback" else postgres()
+                servers[need] = await stack.enter_async_context(opening)
+            console.print(f"[dim]{benchmark.name}: {benchmark.about}[/]", highlight=False)
+            given = {} if need is None else {ADDRESS[need]: servers[need]}
+            outcome = await run_one(benchmark, min(rounds, benchmark.rounds), given)
+            if writes and outcome.findings:
+                write(outcome)
+            outcomes.append(outcome)
+    return outcomes
+
+
+ADDRESS: Final[dict[Need, str]] = {"loopback": "base_url", "postgres": "dsn"}
+
+
+@asynccontextmanager
+async def loopback() -> AsyncIterator[str]:
+    """Start the bare server; yield its address."""
+    async with started(sys.executable, "-m", "bench.loopback") as process:
+        assert process.stdout is not None
+        port = int(await process.stdout.readline())
+        yield f"http://127.0.0.1:{port}"
+
+
+@asynccontextmanager
+async def postgres() -> AsyncIterator[str]:
+    """Start a PostgreSQL of the service's own kind, in a folder that is deleted afterwards."""
+    database = await open_database(None, temporary=True)
+    try:
+        yield database.dsn
+    finally:
+        await database.stop()
+
+
+async def run_one(benchmark: Benchmark, rounds: int, given: dict[str, str]) -> Outcome:
+    """Measure all sides of a benchmark in turn."""
+    measured: dict[str, list[dict[str, float]]] = {name: [] for name in benchmark.sides}
+    committed = committed_values(benchmark)
+    try:
+        async with AsyncExitStack() as stack:
+            sides = []
+            for name, side in benchmark.sides.items():
+                opening = SideProcess.open(
+                    name, side.run, {**side.options, **given}, max(WARM_UP_S, benchmark.timeout_s)
+                )
+                sides.append(await stack.enter_async_context(opening))
+            for _ in range(rounds):
+                for running in sides:
+                    measured[running.name].append(await running.measure(benchmark.timeout_s))
+    except (SideFailed, Unavailable) as error:
+        return Outcome(
+            benchmark=benchmark,
+            rounds={},
+            findings=(),
+            fallen=tuple(committed),
+            trouble=str(error),
+            has_failed=isinstance(error, SideFailed),
+        )
+    findings = tuple(find(target, measured) for target in benchmark.targets)
+    fallen = tuple(each.name for each in findings if has_fallen(each, committed.get(each.name)))
+    return Outcome(benchmark=benchmark, rounds=measured, findings=findings, fallen=fallen)
+
+
+def committed_values(benchmark: Benchmark) -> dict[str, float]:
+    """Return the committed ratios of a benchmark, by target."""
+    path = f"HEAD:{RESULTS.as_posix()}/{benchmark.name}.json"
+    shown = subprocess.run(["git", "show", path], capture_output=True, check=False)
+    if shown.returncode != 0:
+        return {}
+    found = json.loads(shown.stdout)["findings"]
+    return {each["name"]: each["value"] for each in found if each["is_ratio"]}
+
+
+def write(outcome: Outcome) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{outcome.benchmark.name}.json"
+    path.write_text(json.dumps(report(outcome), indent=1) + "\n")
+
+
+def report(outcome: Outcome) -> dict[str, Any]:
+    """Return all that is worth keeping of an outcome."""
+    return {
+        "benchmark": outcome.benchmark.name,
+        "about": outcome.benchmark.about,
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "trouble": outcome.trouble,
+        "findings": [
+            {name: shorten(value) for name, value in asdict(each).items()}
+            for each in outcome.findings
+        ],
+        "rounds": {
+            side: [{name: shorten(value) for name, value in each.items()} for each in rounds]
+            for side, rounds in outcome.rounds.items()
+        },
+    }
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2),
+        "versions": {name: version(name) for name in PEERS},
+    }
+
+
+def shorten(value: object) -> object:
+    """Keep four digits of a figure; the rest is noise."""
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def warn_of_noise(console: Console) -> None:
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load > cores / 4:
+        console.print(
+            f"[yellow]The machine is busy (load {load:.1f} on {cores} cores):"
+            " ratios will wobble, absolute figures will be too low.[/]"
+        )
+
+
+def table(outcomes: Sequence[Outcome]) -> Table:
+    """Return the findings as one table."""
+    drawn = Table(title="benchmarks: medians of interleaved rounds", title_justify="left", box=None)
+    drawn.add_column("what", no_wrap=True)
+    for title in ("ours", "theirs", "unit", "ratio", "rounds", "must", "aim"):
+        drawn.add_column(title, justify="left" if title == "unit" else "right", no_wrap=True)
+    drawn.add_column("verdict")
+    for outcome in outcomes:
+        for each in outcome.findings:
+            drawn.add_row(*cells(each, has_fallen=each.name in outcome.fallen))
+    return drawn
+
+
+def cells(finding: Finding, *, has_fallen: bool) -> list[str]:
+    verdict = f"[{STYLES[finding.verdict]}]{finding.verdict}[/]"
+    return [
+        finding.name,
+        number(finding.ours),
+        number(finding.theirs),
+        finding.unit,
+        f"{finding.value:.2f}x" if finding.is_ratio else "",
+        f"{number(finding.low)}-{number(finding.high)}",
+        number(finding.must),
+        number(finding.aim),
+        verdict + (" [red]fallen by a quarter[/]" if has_fallen else ""),
+    ]
+
+
+def number(value: float | None) -> str:
+    if value is None:
+        return ""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def conclude(outcomes: Sequence[Outcome], console: Console) -> int:
+    """Say what went wrong, if anything did, and return the exit code."""
+    for outcome in outcomes:
+        if outcome.trouble:
+            console.print(f"{outcome.benchmark.name}: not measured: {outcome.trouble}")
+        for name in outcome.fallen:
+            console.print(f"[red]fell by a quarter against the committed result: {name}[/]")
+    return 1 if any(outcome.fallen or outcome.has_failed for outcome in outcomes) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

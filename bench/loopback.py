@@ -1,0 +1,138 @@
+"""A bare HTTP server on loopback that costs its clients as little as it can.
+
+    python -m bench.loopback
+
+prints its port, then answers until it is stopped. Answers are made before the first request:
+
+- `POST /v1/messages`: a message of 1.5 KB;
+- `POST /flood/N/v1/messages`: a stream of N text deltas, one write each, as fast as it can;
+- `POST /paced/N/v1/messages`: the same, one delta each 10 ms, as a model writes;
+- `…/rest/api/N/issue/KEY`: an issue of 8 KB; `…/search/jql` or `…/search`: a page of 100.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+from collections.abc import Sequence
+from functools import cache
+
+from bench.payloads import ISSUE, ISSUE_PAGE, MESSAGE, stream_events
+from bench.processes import pin
+
+PACE_S = 0.01
+BURST = 16
+
+
+def main() -> None:
+    pin(0)
+    gc.freeze()
+    asyncio.run(serve())
+
+
+async def serve() -> None:
+    listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+    listener.settimeout(0)
+    print(listener.getsockname()[1], flush=True)
+    loop = asyncio.get_running_loop()
+    async with asyncio.TaskGroup() as group:
+        while True:
+            peer, _ = await loop.sock_accept(listener)
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            group.create_task(talk(peer))
+
+
+async def talk(peer: socket.socket) -> None:
+    """Answer the requests of one connection, one after the other."""
+    loop = asyncio.get_running_loop()
+    buffer = b""
+    try:
+        while True:
+            while (end := buffer.find(b"\r\n\r\n")) < 0:
+                if not (chunk := await loop.sock_recv(peer, 65_536)):
+                    return
+                buffer += chunk
+            head, buffer = buffer[:end], buffer[end + 4 :]
+            missing = content_length(head) - len(buffer)
+            while missing > 0:
+                if not (chunk := await loop.sock_recv(peer, 65_536)):
+                    return
+                buffer += chunk
+                missing -= len(chunk)
+            buffer = buffer[len(buffer) + missing :] if missing < 0 else b""
+            await answer(peer, head.split(b" ", 2)[1])
+    except ConnectionError:
+        pass
+    finally:
+        peer.close()
+
+
+def content_length(head: bytes) -> int:
+    _, found, rest = head.lower().partition(b"\r\ncontent-length:")
+    return int(rest.split(b"\r\n", 1)[0]) if found else 0
+
+
+async def answer(peer: socket.socket, path: bytes) -> None:
+    kind, _, rest = path[1:].partition(b"/")
+    if kind in {b"flood", b"paced"}:
+        await stream(peer, chunks(int(rest.partition(b"/")[0])), paced=kind == b"paced")
+    elif b"/issue/" in path:
+        await send(peer, plain(ISSUE))
+    elif b"/search" in path:
+        await send(peer, plain(ISSUE_PAGE))
+    else:
+        await send(peer, plain(MESSAGE))
+
+
+@cache
+def plain(body: bytes) -> bytes:
+    return (
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nrequest-id: req_bench\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    )
+
+
+@cache
+def chunks(deltas: int) -> tuple[bytes, ...]:
+    head = (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nrequest-id: req_bench\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n"
+    )
+    events = [b"%x\r\n%b\r\n" % (len(event), event) for event in stream_events(deltas)]
+    return (head, *events, b"0\r\n\r\n")
+
+
+async def stream(peer: socket.socket, parts: Sequence[bytes], *, paced: bool) -> None:
+    loop = asyncio.get_running_loop()
+    due = loop.time()
+    for number, part in enumerate(parts):
+        await send(peer, part)
+        if paced:
+            due += PACE_S
+            await asyncio.sleep(due - loop.time())
+        elif number % BURST == BURST - 1:
+            await asyncio.sleep(0)
+
+
+async def send(peer: socket.socket, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[peer.send(left) :]
+        except BlockingIOError:
+            await writable(peer)
+
+
+async def writable(peer: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_writer(peer, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_writer(peer)
+
+
+if __name__ == "__main__":
+    main()
