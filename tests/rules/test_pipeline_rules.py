@@ -58,6 +58,7 @@ def delivery(occurred_ms: int | None, handled_ms: dict[str, int] | None = None) 
         wake_at=datetime(2026, 1, 1, tzinfo=UTC),
         handled_ms=handled_ms or {},
         has_newer=False,
+        is_paused=False,
         outcome=None,
         decision=None,
     )

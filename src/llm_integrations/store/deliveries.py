@@ -52,6 +52,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
         wake_at: not to be worked on before then.
         handled_ms: per handler, the timestamp of the newest event it finished in this partition.
         has_newer: whether the partition has younger deliveries.
+        is_paused: whether the fleet was paused when this was loaded.
         outcome: set when this generation has ended.
         decision: the actions that an earlier run decided on, encoded.
     """
@@ -73,6 +74,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     wake_at: datetime | None
     handled_ms: dict[str, int]
     has_newer: bool
+    is_paused: bool
     outcome: OutcomeName | None
     decision: bytes | None
 

@@ -14,7 +14,8 @@ SELECT i.seq, i.delivery_id, %(generation)s::int AS generation, i.site, i.partit
        coalesce((SELECT jsonb_object_agg(h.handler, h.occurred_ms) FROM llm_integrations.handled h
                  WHERE h.partition = i.partition), '{}') AS handled_ms,
        EXISTS (SELECT FROM llm_integrations.inbox n
-               WHERE n.partition = i.partition AND n.seq > i.seq) AS has_newer
+               WHERE n.partition = i.partition AND n.seq > i.seq) AS has_newer,
+       EXISTS (SELECT FROM llm_integrations.switch WHERE name = 'paused') AS is_paused
 FROM llm_integrations.inbox i
 LEFT JOIN llm_integrations.run r ON r.delivery_id = i.delivery_id AND r.generation = %(generation)s
 LEFT JOIN llm_integrations.decision d ON d.scope = coalesce(r.scope, i.delivery_id)

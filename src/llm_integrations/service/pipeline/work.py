@@ -173,8 +173,9 @@ class Pipeline:
     async def _work(self, job: _Job) -> End:
         """Try until there is an end."""
         while True:
-            await self._wait_until_due(job.delivery)
-            await self._wait_while_paused()
+            has_slept = await self._wait_until_due(job.delivery)
+            if has_slept or job.delivery.is_paused:
+                await self._wait_while_paused()
             try:
                 async with self._slots:
                     return await self._attempt(job)
@@ -272,6 +273,8 @@ class Pipeline:
         job.context = None
         context = self._context(job, registration)
         actions = _checked(await registration.handler(context, job.event))
+        if not _has_writes(actions):
+            return actions  # Nothing to carry out, so nothing that a crash could half do.
         stored = await self._store.save_decision(job.delivery, encode_actions(actions))
         return _decode(stored)
 
@@ -284,6 +287,8 @@ class Pipeline:
 
     async def _carry_out(self, job: _Job, actions: Sequence[Action]) -> End:
         """Judge and deliver each action in order; what was sent before stays sent."""
+        if not _has_writes(actions):
+            return _outcome_of(actions, [])
         delivery = job.delivery
         states = await self._store.load_action_states(delivery.scope)
         recent = await self._store.load_recent_writes(delivery.partition, but_scope=delivery.scope)
@@ -392,11 +397,14 @@ class Pipeline:
             delay_s=round(again.delay_s, 1),
         )
 
-    async def _wait_until_due(self, delivery: Delivery) -> None:
-        if delivery.wake_at is not None:
-            left_s = (delivery.wake_at - self._clock.now()).total_seconds()
-            if left_s > 0:
-                await self._sleep(left_s)
+    async def _wait_until_due(self, delivery: Delivery) -> bool:
+        """Sleep until the delivery may be tried; return whether that took any time."""
+        if delivery.wake_at is None:
+            return False
+        left_s = (delivery.wake_at - self._clock.now()).total_seconds()
+        if left_s > 0:
+            await self._sleep(left_s)
+        return left_s > 0
 
     async def _wait_while_paused(self) -> None:
         while await self._insist(self._store.is_paused):
@@ -433,6 +441,10 @@ def _checked(actions: object) -> list[Action]:
         if not isinstance(action, Action):
             raise TypeError(f"a handler returns actions, not {type(action).__name__}")
     return list(actions)
+
+
+def _has_writes(actions: Sequence[Action]) -> bool:
+    return not all(isinstance(action, NoAction) for action in actions)
 
 
 def _decode(actions: bytes) -> list[Action]:
