@@ -55,6 +55,7 @@ MESSAGES: Final = "/v1/messages"
 COUNT_TOKENS: Final = "/v1/messages/count_tokens"
 MODELS: Final = "/v1/models"
 PLAIN_MAX_TOKENS: Final = 8_192
+SLOWEST_TOKEN_S: Final = 0.04
 FIRST_GUESS_OUTPUT: Final = 512.0
 COUNTED_FIELDS: Final = frozenset(
     """messages model system tools tool_choice thinking output_config cache_control speed
@@ -358,7 +359,7 @@ class AnthropicClient:
             route=MESSAGES,
             headers=self._stream_headers if stream else self._headers,
             body=body,
-            timeout_s=self._config.timeout_s,
+            timeout_s=self._patience_s(shape.max_tokens, stream=stream),
         )
 
         def read(response: Response) -> tuple[MessageResponse, Actual]:
@@ -372,6 +373,16 @@ class AnthropicClient:
             return message, actual_of(message, response, at=at, keep=keep is not None)
 
         return Call(request=wire, ask=ask, read=read)
+
+    def _patience_s(self, max_tokens: int, *, stream: bool) -> float:
+        """Return how long one attempt may take.
+
+        A plain answer arrives whole, after all of it was generated, and is billed whether or not
+        somebody still waits: so a long one is given the time that `max_tokens` may need.
+        """
+        if stream:
+            return self._config.timeout_s
+        return self._config.timeout_s + max_tokens * SLOWEST_TOKEN_S
 
     def _free_call(
         self,

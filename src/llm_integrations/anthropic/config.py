@@ -21,7 +21,8 @@ class AnthropicConfig:
 
     Attributes:
         api_key: an API key or, with `auth_scheme="bearer"`, an auth token.
-        timeout_s: the longest wait for a plain answer, and the longest silence of a stream.
+        timeout_s: the longest silence of a stream; a plain answer is given 40 ms more for each of
+            its `max_tokens`.
         max_retries: attempts after the first one.
         rate_limit_per_minute: requests, without a governor; None for no limit.
         auth_scheme: gateways that look only at `x-api-key` need "x-api-key".
