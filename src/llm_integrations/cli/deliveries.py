@@ -51,7 +51,7 @@ def list_(
     if json:
         print_json(found)
     else:
-        print_table(_COLUMNS, [_row(each) for each in found])
+        print_table(_COLUMNS, [_row(each) for each in found], whole="delivery")
     return 0
 
 
@@ -125,7 +125,7 @@ def _row(each: DeliverySummary) -> tuple[str, ...]:
 
 
 def _print_detail(found: DeliveryDetail) -> None:
-    print_table(_COLUMNS, [_row(found.summary)])
+    print_table(_COLUMNS, [_row(found.summary)], whole="delivery")
     print()
     print_table(
         ("run", "handler", "outcome", "reason", "last error", "ended", "failures"),

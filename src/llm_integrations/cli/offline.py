@@ -55,6 +55,8 @@ def simulate(
     *,
     port: int | None = None,
     seed: int = 0,
+    webhook: str | None = None,
+    secret: str | None = None,
     json: bool = False,
 ) -> int:
     """Run one simulator until Ctrl-C, on a loopback port.
@@ -65,11 +67,14 @@ def simulate(
 
     - `llm-integrations simulate claude`
     - `llm-integrations simulate jira --port 0 --json`
+    - `llm-integrations simulate jira --webhook http://127.0.0.1:8080/webhooks/jira/jira --secret s`
 
     Args:
         which: The service to be.
         port: 0 takes any free one; without it 8090 (Jira) or 8091 (Claude).
         seed: Decides ids, counts and what the records say.
+        webhook: Jira only: where it sends its events.
+        secret: Jira only: what it signs them with.
         json: Print the address as a JSON object.
     """
     from llm_integrations.simulators import ClaudeSimulator, JiraSimulator
@@ -77,6 +82,8 @@ def simulate(
     wanted = _PORTS[which] if port is None else port
     if which == "jira":
         jira = JiraSimulator(seed=seed, port=wanted)
+        if webhook is not None:
+            jira.subscribe(webhook, secret=secret)
         return asyncio.run(_keep_running(jira, which, wanted, json=json))
     claude = ClaudeSimulator(seed=seed, port=wanted)
     return asyncio.run(_keep_running(claude, which, wanted, json=json))

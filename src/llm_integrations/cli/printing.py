@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
+from typing import Final
 
 import msgspec
 
 __all__ = ["exact_usd", "local_time", "print_json", "print_table", "printable"]
 
-_USD_DIGITS = 12
+_USD_DIGITS: Final = 12
+_PIPE_WIDTH: Final = 10_000
 
 
 def exact_usd(pusd: int) -> str:
@@ -35,10 +37,22 @@ def print_json(value: object) -> None:
     sys.stdout.write(text.decode() + "\n")
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: int = 0) -> None:
-    """Write rows under their columns; the last `numbers` columns are aligned right.
+def print_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    numbers: int = 0,
+    whole: str = "",
+) -> None:
+    """Write rows under their columns.
 
     Cells are written as they are, never read as markup: they may hold text of strangers.
+
+    Args:
+        columns: their names.
+        rows: their cells.
+        numbers: so many columns at the end are aligned right.
+        whole: the column that is never cut, since people copy from it.
     """
     from rich.console import Console
     from rich.table import Table
@@ -47,12 +61,14 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, number
     table = Table(box=None, pad_edge=False, header_style="bold")
     for position, name in enumerate(columns):
         is_number = position >= len(columns) - numbers
-        table.add_column(name, justify="right" if is_number else "left", no_wrap=is_number)
+        width = max((len(row[position]) for row in rows), default=0) if name == whole else None
+        table.add_column(
+            name, justify="right" if is_number else "left", no_wrap=is_number, min_width=width
+        )
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    console = Console()
     # Piped output is for another program: no line may be broken to fit a width nobody has.
-    console.print(table, width=None if console.is_terminal else 10_000, soft_wrap=False)
+    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
 
 
 def printable(text: str) -> str:

@@ -38,12 +38,14 @@ def serve(
         settings: The TOML file.
         verbose: Log every attempt of every call.
     """
-    from llm_integrations.cli.logs import log_to_stderr
-    from llm_integrations.service.app.loop import run
     from llm_integrations.service.settings import check_complete
 
     loaded, where = load(settings)
     check_complete(loaded, where=str(where))
+
+    from llm_integrations.cli.logs import log_to_stderr
+    from llm_integrations.service.app.loop import run
+
     log_to_stderr(verbose=verbose)
     return run(_serve(open_app(loaded), loaded, role))
 
