@@ -1,19 +1,25 @@
-"""The call loop over real sockets: each attempt is admitted once and ends once."""
+"""The call loop over real sockets: each attempt is admitted once and ends once.
+
+Every test runs on both transports, each with room for one connection: one that is not given back
+stops the next request.
+"""
 
 import asyncio
 import gzip
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Protocol
 
+import httpx2
 import pytest
 
 from llm_integrations._core.admission import Actual, Ask, Observation
 from llm_integrations._core.call import Call, Caller, OpenStream, Response, Vendor
-from llm_integrations._core.http import AiohttpTransport, Request
+from llm_integrations._core.http import AiohttpTransport, Httpx2Transport, Request, Transport
 from llm_integrations._core.retry import RetryPolicy
 from llm_integrations.errors import (
     APIError,
@@ -138,7 +144,7 @@ class Bench:
     """A caller with everything around it."""
 
     base_url: str
-    transport: AiohttpTransport
+    transport: Transport
     book: Book = field(default_factory=Book)
     clock: HandClock = field(default_factory=HandClock)
     timeout_s: float = 5.0
@@ -171,23 +177,52 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(handler: Handler, *, timeout_s: float = 5.0) -> AsyncIterator[Bench]:
-    transport = AiohttpTransport()
-    async with serving(handler) as base_url:
-        try:
+async def sending(kind: str) -> AsyncIterator[Transport]:
+    """Open a transport that has one connection."""
+    if kind == "httpx2":
+        limits = httpx2.Limits(max_connections=1)
+        async with httpx2.AsyncClient(limits=limits, trust_env=False) as client:
+            yield Httpx2Transport(client)
+        return
+    transport = AiohttpTransport(connections=1)
+    try:
+        yield transport
+    finally:
+        await transport.aclose()
+
+
+class MakeBench(Protocol):
+    def __call__(
+        self, handler: Handler, *, timeout_s: float = 5.0
+    ) -> AbstractAsyncContextManager[Bench]: ...
+
+
+@pytest.fixture(params=["aiohttp", "httpx2"])
+def kind(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def bench(kind: str) -> MakeBench:
+    @asynccontextmanager
+    async def make(handler: Handler, *, timeout_s: float = 5.0) -> AsyncIterator[Bench]:
+        async with serving(handler) as base_url, sending(kind) as transport:
             yield Bench(base_url, transport, timeout_s=timeout_s)
-        finally:
-            await transport.aclose()
+
+    return make
 
 
-async def test_an_answer_is_admitted_once_and_settled_once() -> None:
+async def test_an_answer_is_admitted_once_and_settled_once(bench: MakeBench) -> None:
     async with bench(replies(answer(200, b"hi", "request-id: r1", "x-left: 3"))) as b:
         assert await b.caller().run(b.call()) == b"hi"
     assert b.book.lines == ["admit 1", "settled 1"]
     assert b.book.observed == [Observation(limits={"requests": (10, 3)})]
 
 
-async def test_each_attempt_has_its_own_admission_and_a_refusal_costs_nothing() -> None:
+async def test_each_attempt_has_its_own_admission_and_a_refusal_costs_nothing(
+    bench: MakeBench,
+) -> None:
     handler = replies(answer(503, b"", "retry-after: 4"), answer(503, b""), answer(200, b"ok"))
     async with bench(handler) as b:
         assert await b.caller().run(b.call()) == b"ok"
@@ -196,7 +231,7 @@ async def test_each_attempt_has_its_own_admission_and_a_refusal_costs_nothing() 
     assert b.clock.slept == [4.125, 0.5]
 
 
-async def test_the_last_error_surfaces_when_the_attempts_are_used_up() -> None:
+async def test_the_last_error_surfaces_when_the_attempts_are_used_up(bench: MakeBench) -> None:
     async with bench(replies(answer(503, b"", "request-id: r7"))) as b:
         with pytest.raises(Overloaded) as caught:
             await b.caller(max_retries=1).run(b.call())
@@ -204,7 +239,9 @@ async def test_the_last_error_surfaces_when_the_attempts_are_used_up() -> None:
     assert b.book.lines == ["admit 1", "refused 1", "admit 2", "refused 2"]
 
 
-async def test_a_lost_answer_is_unknown_and_repeated_only_where_that_is_safe() -> None:
+async def test_a_lost_answer_is_unknown_and_repeated_only_where_that_is_safe(
+    bench: MakeBench,
+) -> None:
     async with bench(replies(b"", answer(200, b"ok"))) as b:
         assert await b.caller().run(b.call()) == b"ok"
         assert b.book.lines == ["admit 1", "unknown 1", "admit 2", "settled 2"]
@@ -214,7 +251,7 @@ async def test_a_lost_answer_is_unknown_and_repeated_only_where_that_is_safe() -
         assert b.book.lines == ["admit 1", "unknown 1"]
 
 
-async def test_half_an_answer_is_unknown() -> None:
+async def test_half_an_answer_is_unknown(bench: MakeBench) -> None:
     half = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"
 
     async def handle(number: int, writer: asyncio.StreamWriter) -> None:
@@ -228,18 +265,17 @@ async def test_half_an_answer_is_unknown() -> None:
     assert b.book.lines == ["admit 1", "unknown 1"]
 
 
-async def test_what_never_left_is_cancelled() -> None:
+async def test_what_never_left_is_cancelled(kind: str) -> None:
     async with serving(replies(answer(200, b""))) as base_url:
         pass
-    transport = AiohttpTransport()
-    b = Bench(base_url, transport)
-    with pytest.raises(ConnectFailed):
-        await b.caller(max_retries=1).run(b.call(repeatable=False))
+    async with sending(kind) as transport:
+        b = Bench(base_url, transport)
+        with pytest.raises(ConnectFailed):
+            await b.caller(max_retries=1).run(b.call(repeatable=False))
     assert b.book.lines == ["admit 1", "cancel 1", "admit 2", "cancel 2"]
-    await transport.aclose()
 
 
-async def test_a_silent_server_times_out_and_may_have_charged() -> None:
+async def test_a_silent_server_times_out_and_may_have_charged(bench: MakeBench) -> None:
     async def handle(number: int, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(30)
 
@@ -251,7 +287,7 @@ async def test_a_silent_server_times_out_and_may_have_charged() -> None:
     assert b.book.lines == ["admit 1", "unknown 1"] * 2
 
 
-async def test_a_cancelled_call_is_unknown_and_the_pool_lives_on() -> None:
+async def test_a_cancelled_call_is_unknown_and_the_pool_lives_on(bench: MakeBench) -> None:
     arrived = asyncio.Event()
 
     async def handle(number: int, writer: asyncio.StreamWriter) -> None:
@@ -270,7 +306,7 @@ async def test_a_cancelled_call_is_unknown_and_the_pool_lives_on() -> None:
         assert await b.caller().run(b.call()) == b"ok"
 
 
-async def test_an_admission_that_refuses_sends_nothing() -> None:
+async def test_an_admission_that_refuses_sends_nothing(bench: MakeBench) -> None:
     async with bench(replies(answer(200, b"ok"))) as b:
         b.book.refuse = True
         with pytest.raises(BudgetExceeded):
@@ -278,7 +314,7 @@ async def test_an_admission_that_refuses_sends_nothing() -> None:
     assert b.book.lines == []
 
 
-async def test_an_answer_that_cannot_be_read_is_unknown() -> None:
+async def test_an_answer_that_cannot_be_read_is_unknown(bench: MakeBench) -> None:
     def read(response: Response) -> tuple[bytes, Actual]:
         raise Overloaded(retryable=False)
 
@@ -289,26 +325,28 @@ async def test_an_answer_that_cannot_be_read_is_unknown() -> None:
     assert b.book.lines == ["admit 1", "unknown 1"]
 
 
-async def test_a_gzip_answer_is_inflated() -> None:
+async def test_a_gzip_answer_is_inflated(bench: MakeBench) -> None:
     packed = answer(200, gzip.compress(b"hello" * 100), "Content-Encoding: gzip")
     async with bench(replies(packed)) as b:
         assert await b.caller().run(b.call()) == b"hello" * 100
 
 
-async def test_a_broken_gzip_answer_is_a_broken_connection() -> None:
+async def test_a_broken_gzip_answer_is_a_broken_connection(bench: MakeBench) -> None:
     async with bench(replies(answer(200, b"not gzip", "Content-Encoding: gzip"))) as b:
         with pytest.raises(ConnectionBroken, match="compression"):
             await b.caller(max_retries=0).run(b.call())
 
 
-async def test_a_base_url_that_cannot_be_sent_is_a_setting() -> None:
-    b = Bench("http://", AiohttpTransport())
-    with pytest.raises(ConfigError):
-        await b.caller().run(b.call())
-    await b.transport.aclose()
+@pytest.mark.parametrize("base_url", ["http://", "http://[::1", "http://host:port"])
+async def test_a_base_url_that_cannot_be_sent_is_a_setting(kind: str, base_url: str) -> None:
+    async with sending(kind) as transport:
+        b = Bench(base_url, transport)
+        with pytest.raises(ConfigError):
+            await b.caller().run(b.call())
 
 
 async def test_one_line_is_logged_per_attempt_and_it_holds_no_secret(
+    bench: MakeBench,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.DEBUG, logger="llm_integrations.test"):
@@ -331,13 +369,13 @@ async def _read_all(stream: OpenStream) -> bytes:
     return data
 
 
-async def test_a_stream_is_settled_by_its_reader_once() -> None:
+async def test_a_stream_is_settled_by_its_reader_once(bench: MakeBench) -> None:
     async with bench(replies(answer(200, b"abc"))) as b:
         assert await b.caller().open(b.call(), _read_all) == b"abc"
     assert b.book.lines == ["admit 1", "settled 1"]
 
 
-async def test_a_stream_closed_unsettled_is_unknown() -> None:
+async def test_a_stream_closed_unsettled_is_unknown(bench: MakeBench) -> None:
     async def look(stream: OpenStream) -> OpenStream:
         return stream
 
@@ -348,7 +386,7 @@ async def test_a_stream_closed_unsettled_is_unknown() -> None:
     assert b.book.lines == ["admit 1", "unknown 1"]
 
 
-async def test_what_its_reader_cannot_finish_is_tried_again() -> None:
+async def test_what_its_reader_cannot_finish_is_tried_again(bench: MakeBench) -> None:
     async def consume(stream: OpenStream) -> bytes:
         data = b"".join([chunk async for chunk in stream.chunks()])
         if data == b"cut":
@@ -363,14 +401,14 @@ async def test_what_its_reader_cannot_finish_is_tried_again() -> None:
     assert b.book.lines == ["admit 1", "partial 1", "admit 2", "settled 2"]
 
 
-async def test_a_refused_stream_is_an_error_with_its_body_read() -> None:
+async def test_a_refused_stream_is_an_error_with_its_body_read(bench: MakeBench) -> None:
     async with bench(replies(answer(400, b"no"))) as b:
         with pytest.raises(Overloaded):
             await b.caller().open(b.call(), _read_all)
     assert b.book.lines == ["admit 1", "refused 1"]
 
 
-async def test_a_stream_that_falls_silent_times_out() -> None:
+async def test_a_stream_that_falls_silent_times_out(bench: MakeBench) -> None:
     async def handle(number: int, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
         await writer.drain()
@@ -382,7 +420,7 @@ async def test_a_stream_that_falls_silent_times_out() -> None:
     assert b.book.lines == ["admit 1", "unknown 1"]
 
 
-async def test_a_stream_left_early_does_not_poison_the_pool() -> None:
+async def test_a_stream_left_early_does_not_poison_the_pool(bench: MakeBench) -> None:
     async def handle(number: int, writer: asyncio.StreamWriter) -> None:
         if number == 1:
             writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
@@ -398,4 +436,42 @@ async def test_a_stream_left_early_does_not_poison_the_pool() -> None:
 
     async with bench(handle) as b:
         assert await b.caller().open(b.call(), first) == b"abc"
+        assert await b.caller().run(b.call()) == b"ok"
+
+
+async def test_a_stream_closed_unread_does_not_poison_the_pool(bench: MakeBench) -> None:
+    async def look(stream: OpenStream) -> OpenStream:
+        return stream
+
+    async with bench(replies(answer(200, b"abc"), answer(200, b"ok"))) as b:
+        stream = await b.caller().open(b.call(), look)
+        await stream.close()
+        assert await b.caller().run(b.call()) == b"ok"
+
+
+async def test_the_pool_lives_on_after_a_stream_fell_silent_or_its_reader_was_cancelled(
+    bench: MakeBench,
+) -> None:
+    reading = asyncio.Event()
+
+    async def handle(number: int, writer: asyncio.StreamWriter) -> None:
+        if number <= 2:
+            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        else:
+            writer.write(answer(200, b"ok"))
+
+    async def read(stream: OpenStream) -> bytes:
+        async for _ in stream.chunks():
+            reading.set()
+        raise AssertionError
+
+    async with bench(handle, timeout_s=0.1) as b:
+        with pytest.raises(TimedOut):
+            await b.caller(max_retries=0).open(b.call(), read)
+        reading.clear()
+        task = asyncio.create_task(b.caller(max_retries=0).open(b.call(), read))
+        await reading.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
         assert await b.caller().run(b.call()) == b"ok"

@@ -26,7 +26,6 @@ from llm_integrations._core.admission import Actual, Admission, Ask, Keep, Obser
 from llm_integrations._core.retry import delay_before_retry
 from llm_integrations.errors import (
     APIError,
-    ConnectionBroken,
     StreamInterrupted,
     TimedOut,
     TransportError,
@@ -213,7 +212,7 @@ class Caller:
             if not _is_success(reply.status):
                 actual = _refused(response)
                 raise self._vendor.refuse(response, self._clock.now())
-            stream = OpenStream(self._admission, permit, reply, call.request, response)
+            stream = OpenStream(self._admission, permit, reply, response)
             handed_over = True
             return stream
         except TransportError as error:
@@ -233,7 +232,7 @@ class Caller:
                 try:
                     return reply, await reply.read()
                 finally:
-                    reply.close()
+                    await reply.aclose()
         except TimeoutError:
             raise _timed_out(request) from None
 
@@ -247,7 +246,7 @@ class Caller:
                 try:
                     return reply, await reply.read()
                 finally:
-                    reply.close()
+                    await reply.aclose()
         except TimeoutError:
             raise _timed_out(request) from None
 
@@ -287,41 +286,29 @@ class OpenStream:
     happened; a stream closed unsettled is booked as "unknown".
     """
 
-    __slots__ = ("_admission", "_permit", "_reply", "_request", "_settled", "response")
+    __slots__ = ("_admission", "_permit", "_reply", "_settled", "response")
 
     def __init__(
         self,
         admission: Admission,
         permit: object,
         reply: Reply,
-        request: Request,
         response: Response,
     ) -> None:
         self._admission = admission
         self._permit = permit
         self._reply = reply
-        self._request = request
         self._settled = False
         self.response = response
 
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
+    def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield bytes as they arrive.
 
         Raises:
             ConnectionBroken: the connection ended early.
             TimedOut: no byte came for the request's `timeout_s`.
         """
-        watchdog = _Watchdog(self._reply, self._request.timeout_s)
-        try:
-            async for chunk in self._reply.chunks():
-                watchdog.touch()
-                yield chunk
-        except ConnectionBroken:
-            if watchdog.expired:
-                raise _timed_out(self._request) from None
-            raise
-        finally:
-            watchdog.stop()
+        return self._reply.chunks()
 
     async def settle(self, actual: Actual) -> None:
         """Book what the stream used; the first call counts."""
@@ -331,38 +318,10 @@ class OpenStream:
 
     async def close(self) -> None:
         """Drop the connection unless it was read to its end."""
-        self._reply.close()
-        await self.settle(Actual(state="unknown", request_id=self.response.request_id))
-
-
-class _Watchdog:
-    """One timer per stream instead of one per read: drops a reply that fell silent."""
-
-    __slots__ = ("_loop", "_reply", "_seen", "_silence_s", "_timer", "expired")
-
-    def __init__(self, reply: Reply, silence_s: float) -> None:
-        self._reply = reply
-        self._silence_s = silence_s
-        self._loop = asyncio.get_running_loop()
-        self._seen = self._loop.time()
-        self._timer = self._loop.call_later(silence_s, self._check)
-        self.expired = False
-
-    def touch(self) -> None:
-        """Note that bytes came."""
-        self._seen = self._loop.time()
-
-    def stop(self) -> None:
-        """Forget the stream."""
-        self._timer.cancel()
-
-    def _check(self) -> None:
-        idle_s = self._loop.time() - self._seen
-        if idle_s >= self._silence_s:
-            self.expired = True
-            self._reply.close()
-        else:
-            self._timer = self._loop.call_later(self._silence_s - idle_s, self._check)
+        try:
+            await self._reply.aclose()
+        finally:
+            await self.settle(Actual(state="unknown", request_id=self.response.request_id))
 
 
 def _numbered(ask: Ask, number: int) -> Ask:

@@ -9,7 +9,9 @@ Redirects are never followed (credentials stay home) and cookies are never kept.
 
 from __future__ import annotations
 
+import asyncio
 import zlib
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -17,7 +19,7 @@ from llm_integrations.errors import ConfigError, ConnectFailed, ConnectionBroken
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping
 
     import aiohttp
     import httpx2
@@ -60,10 +62,15 @@ class Reply(Protocol):
     async def read(self) -> bytes:
         """Return the whole body, inflated, and give the connection back."""
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives, inflated."""
+    def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Yield the body as it arrives, inflated.
 
-    def close(self) -> None:
+        Raises:
+            ConnectionBroken: the connection ended early.
+            TimedOut: no byte came for the request's `timeout_s`.
+        """
+
+    async def aclose(self) -> None:
         """Drop the connection if the body was not read to its end; safe to call twice."""
 
 
@@ -116,6 +123,8 @@ class AiohttpTransport:
         connections: at most this many at once; further requests wait.
         tls: a custom CA or a client certificate.
         proxy: an HTTP proxy's URL; the environment is not read.
+
+    A client closes only a transport of its own; close one that you made when its clients are done.
     """
 
     def __init__(
@@ -171,11 +180,9 @@ class AiohttpTransport:
         except aiohttp.ClientConnectorError as error:
             raise _unreachable(request, _reason(error.os_error)) from None
         except (aiohttp.InvalidURL, ValueError):
-            msg = "the base URL or a header value cannot be sent; check the settings"
-            raise ConfigError(msg) from None
+            raise _unsendable() from None
         except TimeoutError:
-            msg = f"no answer to {request.method} {request.route}"
-            raise TimedOut(msg) from None
+            raise _silent(request) from None
         except (aiohttp.ClientError, OSError) as error:
             raise _broken(request, type(error).__name__) from None
         return _AiohttpReply(response, request)
@@ -206,41 +213,91 @@ class _AiohttpReply:
         except (aiohttp.ClientError, OSError) as error:
             raise _broken(self._request, type(error).__name__) from None
         finally:
-            self.close()
+            self._close()
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the body as it arrives."""
         import aiohttp  # noqa: PLC0415 - already loaded by the transport
 
         content, feed = self._response.content, self._inflater.feed
+        watchdog = _Watchdog(self._request.timeout_s, self._close)
         try:
             while data := await content.readany():
+                watchdog.touch()
                 yield feed(data)
         except (aiohttp.ClientError, OSError) as error:
+            if watchdog.expired:
+                raise _silent(self._request) from None
             raise _broken(self._request, type(error).__name__) from None
         finally:
-            self.close()
+            watchdog.stop()
+            self._close()
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Return the connection if the body is complete, else drop it."""
+        self._close()
+
+    def _close(self) -> None:
         if self._response.content.at_eof():
             self._response.release()
         else:
             self._response.close()
 
 
+class _Watchdog:
+    """One timer per stream instead of one per read: closes a reply that fell silent."""
+
+    __slots__ = ("_close", "_loop", "_seen", "_silence_s", "_timer", "expired")
+
+    def __init__(self, silence_s: float, close: Callable[[], None]) -> None:
+        self._close = close
+        self._silence_s = silence_s
+        self._loop = asyncio.get_running_loop()
+        self._seen = self._loop.time()
+        self._timer = self._loop.call_later(silence_s, self._check)
+        self.expired = False
+
+    def touch(self) -> None:
+        """Note that bytes came."""
+        self._seen = self._loop.time()
+
+    def stop(self) -> None:
+        """Forget the stream."""
+        self._timer.cancel()
+
+    def _check(self) -> None:
+        idle_s = self._loop.time() - self._seen
+        if idle_s >= self._silence_s:
+            self.expired = True
+            self._close()
+        else:
+            self._timer = self._loop.call_later(self._silence_s - idle_s, self._check)
+
+
 class Httpx2Transport:
     """A transport on the user's own `httpx2.AsyncClient` (what the official SDK takes).
 
-    The client stays the user's: its proxies, TLS and hooks apply, and the user closes it.
+    The client stays the user's: its proxies, TLS, hooks and connect timeout apply, its `auth` does
+    not (the credentials are those of the Jira or Claude client), and the user closes it.
+
+    Raises:
+        ConfigError: the extra `[httpx2]` is missing, or the client is of another library.
     """
 
     def __init__(self, client: httpx2.AsyncClient) -> None:
+        try:
+            import httpx2  # noqa: PLC0415 - an optional extra
+        except ImportError as error:
+            msg = "Httpx2Transport needs the extra: pip install 'llm-integrations[httpx2]'"
+            raise ConfigError(msg) from error
+        if not isinstance(client, httpx2.AsyncClient):
+            msg = f"Httpx2Transport takes an httpx2.AsyncClient, not {type(client).__module__}"
+            raise ConfigError(msg)
         self._client = client
 
     async def send(self, request: Request) -> Reply:
         """Send one request; see `Transport`."""
-        import httpx2  # noqa: PLC0415 - an optional extra
+        import httpx2  # noqa: PLC0415 - already loaded by the constructor
 
         try:
             built = self._client.build_request(
@@ -248,14 +305,21 @@ class Httpx2Transport:
                 request.url,
                 headers=dict(request.headers),
                 content=request.body,
-                timeout=httpx2.Timeout(request.timeout_s, connect=5.0),
+                timeout=httpx2.Timeout(request.timeout_s, connect=self._client.timeout.connect),
             )
-            response = await self._client.send(built, stream=True, follow_redirects=False)
-        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
+            response = await self._client.send(
+                built, stream=True, auth=None, follow_redirects=False
+            )
+        except (
+            httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, ValueError
+        ):  # fmt: skip
+            raise _unsendable() from None
+        except (httpx2.ConnectTimeout, httpx2.PoolTimeout):
+            raise _unreachable(request, "no connection in time") from None
+        except (httpx2.ConnectError, httpx2.ProxyError) as error:
             raise _unreachable(request, type(error).__name__) from None
         except httpx2.TimeoutException:
-            msg = f"no answer to {request.method} {request.route}"
-            raise TimedOut(msg) from None
+            raise _silent(request) from None
         except httpx2.TransportError as error:
             raise _broken(request, type(error).__name__) from None
         return _Httpx2Reply(response, request)
@@ -274,24 +338,25 @@ class _Httpx2Reply:
         """Return the whole body."""
         return b"".join([chunk async for chunk in self.chunks()])
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the body as it arrives, inflated here so that the cap holds."""
-        import httpx2  # noqa: PLC0415 - an optional extra
+        import httpx2  # noqa: PLC0415 - already loaded by the transport
 
         inflater = Inflater(self.headers.get("content-encoding", ""))
         try:
-            async for data in self._response.aiter_raw():
-                yield inflater.feed(data)
+            async with aclosing(self._response.aiter_raw()) as pieces:
+                async for data in pieces:
+                    yield inflater.feed(data)
         except httpx2.TimeoutException:
-            msg = f"the answer to {self._request.method} {self._request.route} stalled"
-            raise TimedOut(msg) from None
+            raise _silent(self._request) from None
         except httpx2.TransportError as error:
             raise _broken(self._request, type(error).__name__) from None
         finally:
             await self._response.aclose()
 
-    def close(self) -> None:
-        """Nothing to drop early: `chunks` closes the response when it ends or is closed."""
+    async def aclose(self) -> None:
+        """Give the pool its connection back, closed unless the body was read to its end."""
+        await self._response.aclose()
 
 
 def _encoded(url: str) -> URL:
@@ -303,6 +368,14 @@ def _encoded(url: str) -> URL:
 
 def _unreachable(request: Request, reason: str) -> ConnectFailed:
     return ConnectFailed(f"cannot connect for {request.method} {request.route}: {reason}")
+
+
+def _unsendable() -> ConfigError:
+    return ConfigError("the base URL or a header value cannot be sent; check the settings")
+
+
+def _silent(request: Request) -> TimedOut:
+    return TimedOut(f"no answer to {request.method} {request.route} within {request.timeout_s:g} s")
 
 
 def _broken(request: Request, reason: str) -> ConnectionBroken:
