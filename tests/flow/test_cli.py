@@ -132,7 +132,7 @@ async def test_wrong_usage_is_one_line_and_exit_code_2(
     ("module", "words", "extra"),
     [
         ("cyclopts", "ask hello", "cli"),
-        ("dbos", "costs", "service"),
+        ("psycopg", "costs", "service"),
         ("structlog", "serve", "service"),
         ("uvicorn", "simulate jira", "simulators"),
         ("genai_prices", "simulate claude", "simulators"),

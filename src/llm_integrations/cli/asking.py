@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
+from cyclopts import Parameter
 
 from llm_integrations.cli.failures import FAILED, OK
 from llm_integrations.cli.printing import exact_usd, print_json, printable
@@ -22,7 +23,7 @@ _MODEL: Final = "claude-haiku-5-5"
 
 
 def ask(
-    prompt: str,
+    prompt: Annotated[str, Parameter(allow_leading_hyphen=True)],
     /,
     *,
     model: str | None = None,

@@ -6,12 +6,13 @@ import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
+from llm_integrations.cli.books import open_books
 from llm_integrations.cli.printing import exact_usd, print_json, print_table
-from llm_integrations.cli.reading import SettingsFile, load, open_app
+from llm_integrations.cli.reading import SettingsFile, load
 
 if TYPE_CHECKING:
     from llm_integrations.governance import Spend
-    from llm_integrations.service import App
+    from llm_integrations.service.settings import Settings
 
 __all__ = ["costs"]
 
@@ -36,7 +37,7 @@ def costs(
         json: Print a JSON object.
         settings: The TOML file.
     """
-    found = asyncio.run(_load(open_app(load(settings)[0]), by, days))
+    found = asyncio.run(_load(load(settings)[0], by, days))
     total = sum(each.spent_pusd for each in found)
     unknown = sum(each.unknown_pusd for each in found)
     if json:
@@ -59,11 +60,11 @@ def costs(
     return 0
 
 
-async def _load(app: App, by: str, days: int | None) -> list[Spend]:
+async def _load(settings: Settings, by: str, days: int | None) -> list[Spend]:
     from llm_integrations._core.clock import SystemClock
 
     since = None if days is None else SystemClock().now() - timedelta(days=days)
-    async with app.opened() as books:
+    async with open_books(settings) as books:
         spends = await books.governor.reports.spend_by(by, since=since)
     # Free calls, like the check of the key at start, belong to nothing and would only be noise.
     return [each for each in spends if each.key or each.spent_pusd or each.unknown_pusd]

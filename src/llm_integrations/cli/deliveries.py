@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, Literal
 
+from llm_integrations.cli.books import open_books
 from llm_integrations.cli.printing import local_time, print_json, print_table
-from llm_integrations.cli.reading import SettingsFile, load, open_app
+from llm_integrations.cli.reading import SettingsFile, load
 
 if TYPE_CHECKING:
-    from llm_integrations.service import App
     from llm_integrations.store.deliveries import DeliveryDetail, DeliverySummary
 
 __all__ = ["list_", "replay", "show"]
@@ -40,14 +40,15 @@ def list_(
         json: Print a JSON array.
         settings: The TOML file.
     """
+    loaded, _ = load(settings)
 
-    async def find(app: App) -> list[DeliverySummary]:
-        async with app.opened() as books:
+    async def find() -> list[DeliverySummary]:
+        async with open_books(loaded) as books:
             return await books.deliveries.list_deliveries(
                 limit=limit, outcome=outcome, issue_key=issue
             )
 
-    found = asyncio.run(find(open_app(load(settings)[0])))
+    found = asyncio.run(find())
     if json:
         print_json(found)
     else:
@@ -65,12 +66,13 @@ def show(delivery_id: str, /, *, json: bool = False, settings: SettingsFile = No
         json: Print a JSON object.
         settings: The TOML file.
     """
+    loaded, _ = load(settings)
 
-    async def find(app: App) -> DeliveryDetail:
-        async with app.opened() as books:
+    async def find() -> DeliveryDetail:
+        async with open_books(loaded) as books:
             return await books.deliveries.show(delivery_id)
 
-    found = asyncio.run(find(open_app(load(settings)[0])))
+    found = asyncio.run(find())
     if json:
         print_json(found)
     else:
@@ -98,12 +100,13 @@ def replay(
         json: Print a JSON object.
         settings: The TOML file.
     """
+    loaded, _ = load(settings)
 
-    async def again(app: App) -> int:
-        async with app.opened() as books:
+    async def again() -> int:
+        async with open_books(loaded) as books:
             return await books.deliveries.replay(delivery_id, fresh=fresh)
 
-    generation = asyncio.run(again(open_app(load(settings)[0])))
+    generation = asyncio.run(again())
     if json:
         print_json({"delivery_id": delivery_id, "generation": generation})
     else:

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
-    from llm_integrations.service import App
     from llm_integrations.service.settings import Settings
 
-__all__ = ["SettingsFile", "load", "open_app"]
+__all__ = ["SettingsFile", "load"]
 
 _DEFAULT: Final = Path("llm-integrations.toml")
 
@@ -33,11 +32,3 @@ def load(path: Path | None) -> tuple[Settings, Path]:
     if path is None and _DEFAULT.is_file():
         path = _DEFAULT
     return load_settings(path, os.environ), path or _DEFAULT
-
-
-def open_app(settings: Settings) -> App:
-    """Return the service, for its database alone or to run it; slow steps are told on stderr."""
-    from llm_integrations.cli.failures import complain
-    from llm_integrations.service import App
-
-    return App(settings, progress=complain)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Literal
 
-from llm_integrations.cli.reading import SettingsFile, load, open_app
+from llm_integrations.cli.books import open_books
+from llm_integrations.cli.failures import complain
+from llm_integrations.cli.reading import SettingsFile, load
 from llm_integrations.cli.waiting import stop_signals
 
 if TYPE_CHECKING:
@@ -44,10 +46,11 @@ def serve(
     check_complete(loaded, where=str(where))
 
     from llm_integrations.cli.logs import log_to_stderr
+    from llm_integrations.service import App
     from llm_integrations.service.app.loop import run
 
     log_to_stderr(verbose=verbose)
-    return run(_serve(open_app(loaded), loaded, role))
+    return run(_serve(App(loaded, progress=complain), loaded, role))
 
 
 def pause(*, settings: SettingsFile = None) -> int:
@@ -55,7 +58,7 @@ def pause(*, settings: SettingsFile = None) -> int:
 
     For example: `llm-integrations pause`, and later `llm-integrations resume`.
     """
-    asyncio.run(_switch(open_app(load(settings)[0]), paused=True))
+    asyncio.run(_switch(load(settings)[0], paused=True))
     print("paused: nothing is handled or written until `llm-integrations resume`")
     return 0
 
@@ -65,13 +68,13 @@ def resume(*, settings: SettingsFile = None) -> int:
 
     For example: `llm-integrations resume --settings production.toml`
     """
-    asyncio.run(_switch(open_app(load(settings)[0]), paused=False))
+    asyncio.run(_switch(load(settings)[0], paused=False))
     print("resumed")
     return 0
 
 
-async def _switch(app: App, *, paused: bool) -> None:
-    async with app.opened() as books:
+async def _switch(settings: Settings, *, paused: bool) -> None:
+    async with open_books(settings) as books:
         await (books.deliveries.pause() if paused else books.deliveries.resume())
 
 

@@ -1,0 +1,61 @@
+"""Opens the service's database for commands that ask or switch, without the service itself.
+
+In: settings. Out: deliveries and money. Nothing of the engine is loaded, which takes longer than
+most of these commands do, and stored budgets stay as the service has set them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llm_integrations.cli.failures import complain
+
+if TYPE_CHECKING:
+    from llm_integrations.governance import Governor
+    from llm_integrations.service.settings import Settings
+    from llm_integrations.store.deliveries import DeliveryStore
+
+__all__ = ["Books", "open_books"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Books:
+    """The service's database, open.
+
+    Attributes:
+        deliveries: list, show, replay, pause and resume.
+        governor: ledger and reports.
+    """
+
+    deliveries: DeliveryStore
+    governor: Governor
+
+
+@asynccontextmanager
+async def open_books(settings: Settings) -> AsyncIterator[Books]:
+    """Open the database of these settings; what takes time is told on stderr.
+
+    Raises:
+        ConfigError: a setting is wrong, or the extra `[embedded]` is missing.
+        StoreError: the database is of a newer version, or away.
+    """
+    from llm_integrations.governance import Governor
+    from llm_integrations.service.database import open_database
+    from llm_integrations.store.deliveries import DeliveryStore
+
+    async with AsyncExitStack() as stack:
+        database = await open_database(
+            settings.database_url.reveal() or None,
+            folder=Path(settings.data_dir) if settings.data_dir else None,
+            progress=complain,
+        )
+        stack.push_async_callback(database.stop)
+        governor = await stack.enter_async_context(Governor.open(database.dsn))
+        deliveries = DeliveryStore(database.dsn)
+        stack.push_async_callback(deliveries.close)
+        await deliveries.open()
+        yield Books(deliveries=deliveries, governor=governor)
