@@ -4,6 +4,7 @@
 in `__all__`; the modules behind them are not public.
 """
 
+from llm_integrations._core.http import AiohttpTransport, Httpx2Transport, Transport
 from llm_integrations.anthropic.blocks import (
     ContentBlock,
     DocumentBlock,
@@ -49,6 +50,7 @@ from llm_integrations.anthropic.tokens import (
 )
 
 __all__ = [
+    "AiohttpTransport",
     "AnthropicClient",
     "AnthropicConfig",
     "ClaudeModel",
@@ -58,6 +60,7 @@ __all__ = [
     "CostStats",
     "CostTracker",
     "DocumentBlock",
+    "Httpx2Transport",
     "ImageBlock",
     "ImageSource",
     "LimitState",
@@ -82,6 +85,7 @@ __all__ = [
     "TokenEstimate",
     "ToolResultBlock",
     "ToolUseBlock",
+    "Transport",
     "UnknownBlock",
     "Usage",
     "json_schema_format",

@@ -4,6 +4,7 @@
 Only these names are public; errors are in `llm_integrations.errors`.
 """
 
+from llm_integrations._core.http import AiohttpTransport, Httpx2Transport, Transport
 from llm_integrations.jira import adf, jql
 from llm_integrations.jira.auth import AuthManager, BasicAuth, JiraAuth, PersonalAccessToken
 from llm_integrations.jira.client import JiraClient
@@ -44,6 +45,7 @@ from llm_integrations.jira.webhooks import (
 )
 
 __all__ = [
+    "AiohttpTransport",
     "AuthManager",
     "BasicAuth",
     "Board",
@@ -54,6 +56,7 @@ __all__ = [
     "CreateIssueRequest",
     "ErrorResponse",
     "FieldInfo",
+    "Httpx2Transport",
     "Issue",
     "IssueFields",
     "IssueType",
@@ -70,6 +73,7 @@ __all__ = [
     "Sprint",
     "Status",
     "Transition",
+    "Transport",
     "UpdateIssueRequest",
     "User",
     "WebhookComment",
