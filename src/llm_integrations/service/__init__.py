@@ -22,7 +22,8 @@ if TYPE_CHECKING:
         Transition,
     )
     from llm_integrations.service.app import App
-    from llm_integrations.service.handlers import Context
+    from llm_integrations.service.handlers import Context, Handler
+    from llm_integrations.service.settings import Settings, load_settings
 
 __all__ = [
     "Action",
@@ -32,13 +33,22 @@ __all__ = [
     "Context",
     "EditComment",
     "GiveUp",
+    "Handler",
     "NoAction",
     "RetryLater",
     "SetFields",
+    "Settings",
     "Transition",
+    "load_settings",
 ]
 
-_ROOMS: Final = {"App": "app", "Context": "handlers"}
+_ROOMS: Final = {
+    "App": "app",
+    "Context": "handlers",
+    "Handler": "handlers",
+    "Settings": "settings",
+    "load_settings": "settings",
+}
 
 
 def __getattr__(name: str) -> object:
