@@ -197,7 +197,7 @@ async def test_ask_streams_the_answer_and_prints_the_exact_cost(shell: Shell) ->
 async def test_ask_reads_stdin_and_prints_json(shell: Shell) -> None:
     async with ClaudeSimulator(latency_ms=(1, 2)) as claude:
         found = await shell.run(
-            "ask", "-", "--json", "--model", "opus 5.5", text="From a pipe.",
+            "ask", "--json", "--model", "opus 5.5", text="From a pipe.",
             **CLAUDE, ANTHROPIC_BASE_URL=claude.base_url,
         )  # fmt: skip
     answer = json.loads(found.out)

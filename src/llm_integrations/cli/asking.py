@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
-from cyclopts import Parameter
 
 from llm_integrations.cli.failures import FAILED, OK
 from llm_integrations.cli.printing import exact_usd, print_json, printable
@@ -23,7 +22,7 @@ _MODEL: Final = "claude-haiku-5-5"
 
 
 def ask(
-    prompt: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    prompt: str | None = None,
     /,
     *,
     model: str | None = None,
@@ -38,10 +37,10 @@ def ask(
     For example:
 
     - `llm-integrations ask "Why is the sky blue?"`
-    - `git diff | llm-integrations ask - --system "Review this diff." --model opus`
+    - `git diff | llm-integrations ask --system "Review this diff." --model opus`
 
     Args:
-        prompt: What to ask; `-` reads it from stdin.
+        prompt: What to ask; without it stdin is read.
         model: A model's id, or a loose name like "haiku 5.5".
         system: The system prompt.
         max_tokens: How long the answer may get.
@@ -49,9 +48,9 @@ def ask(
     """
     from llm_integrations.anthropic import ClaudeModel, Message, MessageRequest
 
-    text = sys.stdin.read() if prompt == "-" else prompt
-    if not text.strip():
-        raise ConfigError('there is nothing to ask: llm-integrations ask "prompt"')
+    text = prompt if prompt is not None or sys.stdin.isatty() else sys.stdin.read()
+    if not text or text.isspace():
+        raise ConfigError("there is nothing to ask; see: llm-integrations ask --help")
     request = MessageRequest(
         model=ClaudeModel.parse(model or os.environ.get("ANTHROPIC_MODEL") or _MODEL),
         max_tokens=max_tokens,
