@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_integrations.jira import parse_event
+from llm_integrations.jira import adf, parse_event
 from llm_integrations.service.actions import (
     Action,
     AddComment,
@@ -89,6 +92,20 @@ def test_a_field_that_is_not_listed_is_refused_by_name() -> None:
         "https://ok.test.evil.test/",
         "ftp://evil.test",
         "<https://evil.test>",
+        r"https://evil.test\@ok.test",
+        "https://evil.test*@ok.test/",
+        "https://evil.test`x`@ok.test",
+        r"https:\/\/evil.test/x",
+        r"[x](https:\/\/evil.test)",
+        r"[x](http:\\evil.test)",
+        "<https://[2001:db8::1]/?q=secret>",
+        "<mailto:a@evil.test>",
+        "write to mailto:a@evil.test",
+        "https:///evil.test",
+        "https://ok.test\u3002evil.test",
+        "https://ok.test%2eevil.test",
+        "https://\u043ek.test",
+        "see [the page][1]\n\n[1]: https://evil.test",
     ],
 )
 def test_a_link_to_a_host_that_is_not_listed_is_refused(text: str) -> None:
@@ -99,7 +116,15 @@ def test_a_link_to_a_host_that_is_not_listed_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["https://ok.test/a", "[a](https://ok.test)", "a/b", "9:30 - 10:00"]
+    "text",
+    [
+        "https://ok.test/a",
+        "https://OK.test:443/a?b=c@d#e",
+        "[a](https://ok.test)",
+        "**https://ok.test/a**",
+        "a/b",
+        "9:30 - 10:00",
+    ],
 )
 def test_a_link_to_a_listed_host_and_plain_text_are_allowed(text: str) -> None:
     assert judge(EditComment(comment_id="1", text=text), FACTS, APPLY).decision == "allow"
@@ -107,6 +132,25 @@ def test_a_link_to_a_listed_host_and_plain_text_are_allowed(text: str) -> None:
 
 def test_a_mention_is_refused() -> None:
     assert "mention" in judge(AddComment(text="hi [~accountid:5]"), FACTS, APPLY).reason
+
+
+def test_a_link_that_no_host_can_be_read_from_is_refused_even_if_a_setting_is_empty() -> None:
+    rules = msgspec.structs.replace(APPLY, link_hosts=frozenset({"", "ok.test"}))
+    assert judge(AddComment(text="https:///x"), FACTS, rules).decision == "refuse"
+
+
+def test_a_mention_is_refused_in_disguise_too() -> None:
+    assert "mention" in judge(AddComment(text=r"hi [\~admin]"), FACTS, APPLY).reason
+    node = {"type": "doc", "content": [{"type": "mention", "attrs": {"id": "5"}}]}
+    action = SetFields(fields={"priority": node})
+    assert "mention" in judge(action, FACTS, APPLY).reason
+
+
+@given(st.text(alphabet=st.sampled_from("htps:/\\@*_~`<>()[]|.,?#evilok ts\n"), max_size=60))
+def test_what_is_allowed_is_sent_without_links_to_other_hosts(text: str) -> None:
+    if judge(AddComment(text=text), FACTS, APPLY).decision == "allow":
+        hrefs = re.findall(r'"href": "([^"]*)"', json.dumps(adf.from_markdown(text)))
+        assert all(re.match(r"https?://ok\.test(?![^/?#:])", href) for href in hrefs)
 
 
 def test_a_text_longer_than_a_comment_may_be_is_refused() -> None:

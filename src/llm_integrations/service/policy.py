@@ -7,7 +7,9 @@ text came from the ticket's author. First match wins:
 2. The action's type is not allow-listed: refuse.
 3. A field it sets is not allow-listed: refuse.
 4. Its text is longer than a comment may be, mentions people, or links to a host that is not
-   allow-listed (a link or image is how a model is made to leak what it has read): refuse.
+   allow-listed (a link or image is how a model is made to leak what it has read): refuse. A text
+   is read as written, with its backslashes taken out, and as the links that Jira will be sent:
+   readers of URLs disagree, so what is not plainly an allowed host is none.
 5. This service wrote too often on the issue within the last hour (two bots answering each other
    look like this): refuse.
 6. Dry run: propose, write nothing.
@@ -23,6 +25,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from llm_integrations.jira import adf
 from llm_integrations.service.actions import (
     AddComment,
     AddLabels,
@@ -41,10 +44,15 @@ __all__ = ["Facts", "PolicyRules", "Verdict", "is_own_write", "judge"]
 
 COMMENT_CAP: Final = 32_000  # Jira takes 32,767 characters; the rest is our footer's
 
-# "scheme:rest", "//host" and "www." are what Jira and browsers turn into links by themselves.
+# "scheme://rest", "//host", "www." and "mailto:" are what Jira and browsers turn into links by
+# themselves.
 _LINK: Final = re.compile(
-    r"(?:[a-z][a-z0-9+.-]*:)?//[^\s<>()\[\]|\"'`]+|\bwww\.[^\s<>()\[\]|\"'`]+", re.IGNORECASE
+    r"(?:(?:[a-z][a-z0-9+.-]*:)?//|\bwww\.|\bmailto:)[^\s<>()\[\]|\"'`]+", re.IGNORECASE
 )
+# Nothing else is a host here: browsers read "evil.test\\@ok.test" and "evil.test*@ok.test" in ways
+# of their own.
+_AUTHORITY: Final = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)*\.?(?::[0-9]{1,5})?", re.IGNORECASE)
+_ESCAPE: Final = re.compile(r"\\([!-/:-@\[-`{-~])")
 _MARKDOWN_TARGET: Final = re.compile(r"\]\(\s*<?([^)\s>]+)")
 _WIKI_TARGET: Final = re.compile(r"\[[^\]|]*\|([^\]]+)\]")
 _MENTION: Final = re.compile(r"\[~[^\]]*\]")
@@ -92,6 +100,7 @@ def judge(action: Action, facts: Facts, rules: PolicyRules) -> Verdict:
         _project_refusal(facts, rules)
         or _allow_list_refusal(action, rules)
         or next((r for text in _texts(action) if (r := _text_refusal(text, rules))), "")
+        or _mention_refusal(action)
         or _storm_refusal(facts, rules)
     )
     if refusal:
@@ -140,6 +149,19 @@ def _allow_list_refusal(action: Action, rules: PolicyRules) -> str:
     return ""
 
 
+def _mention_refusal(action: Action) -> str:
+    """Refuse a rich text of ready-made nodes that names a person."""
+    if isinstance(action, SetFields) and _has_mention(action.fields):
+        return "mention of a person is not allowed"
+    return ""
+
+
+def _has_mention(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return value.get("type") == "mention" or any(map(_has_mention, value.values()))
+    return isinstance(value, list | tuple) and any(map(_has_mention, value))
+
+
 def _storm_refusal(facts: Facts, rules: PolicyRules) -> str:
     if facts.writes_last_hour < rules.storm_limit:
         return ""
@@ -149,14 +171,34 @@ def _storm_refusal(facts: Facts, rules: PolicyRules) -> str:
 def _text_refusal(text: str, rules: PolicyRules) -> str:
     if len(text) > COMMENT_CAP:
         return f"text of {len(text)} characters is longer than {COMMENT_CAP}"
-    if _MENTION.search(text):
+    if _MENTION.search(text) or _MENTION.search(_ESCAPE.sub(r"\1", text)):
         return "mention of a person is not allowed"
-    for found in (_LINK, _MARKDOWN_TARGET, _WIKI_TARGET):
-        for target in found.findall(text):
-            host = _host(target)
-            if host not in rules.link_hosts:
-                return f"link to {host or 'an unnamed place'} is not allowed"
+    for target in _targets(text):
+        host = _host(target)
+        if not host or host not in rules.link_hosts:
+            return f"link to {host or 'an unnamed place'} is not allowed"
     return ""
+
+
+def _targets(text: str) -> Iterator[str]:
+    """Yield everything in a text that may become a link."""
+    for form in dict.fromkeys((text, _ESCAPE.sub(r"\1", text))):
+        for found in (_LINK, _MARKDOWN_TARGET, _WIKI_TARGET):
+            yield from found.findall(form)
+    yield from _hrefs(adf.from_markdown(text))
+
+
+def _hrefs(node: object) -> Iterator[str]:
+    """Yield the links of an ADF document."""
+    if isinstance(node, Mapping):
+        href = node.get("href")
+        if isinstance(href, str):
+            yield href
+        for member in node.values():
+            yield from _hrefs(member)
+    elif isinstance(node, list):
+        for member in node:
+            yield from _hrefs(member)
 
 
 def _host(target: str) -> str:
@@ -164,9 +206,12 @@ def _host(target: str) -> str:
     if target.lower().startswith("www."):
         target = "//" + target
     try:
-        return (urlsplit(target).hostname or "").rstrip(".")
+        authority = urlsplit(target).netloc
     except ValueError:
         return ""
+    if not _AUTHORITY.fullmatch(authority):
+        return ""
+    return authority.partition(":")[0].rstrip(".").lower()
 
 
 def _texts(action: Action) -> Iterator[str]:
