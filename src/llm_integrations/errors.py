@@ -113,7 +113,7 @@ class TransportError(IntegrationError):
     """No answer came.
 
     Attributes:
-        may_have_arrived: True when the server may have done the work; a blind retry could repeat it.
+        may_have_arrived: the server may have done the work; a blind retry could repeat it.
     """
 
     def __init__(self, message: str | None = None, *, may_have_arrived: bool = True) -> None:
