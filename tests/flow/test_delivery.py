@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from llm_integrations.errors import ConnectionBroken, GiveUp, LeaseLost, TransportError
-from llm_integrations.jira import BasicAuth, JiraClient, JiraConfig
+from llm_integrations.jira import BasicAuth, JiraClient, JiraConfig, PersonalAccessToken
 from llm_integrations.service.actions import (
     Action,
     AddComment,
@@ -19,7 +19,7 @@ from llm_integrations.service.actions import (
 from llm_integrations.service.delivery import Deliverer, Write, mark_of
 from llm_integrations.service.marks import PROPERTY_KEY
 from llm_integrations.simulators import JiraSimulator
-from llm_integrations.simulators.faults import Reset
+from llm_integrations.simulators.faults import Reset, StatusError
 
 
 class OpenGate:
@@ -116,6 +116,32 @@ async def test_a_slot_with_the_same_text_is_left_alone(desk: Desk) -> None:
     await desk.apply(AddComment(text="State: open", slot="summary"))
     await desk.apply(AddComment(text="State: open", slot="summary"))
     assert not desk.jira.comments(desk.key)[0].edits
+
+
+async def test_on_data_center_our_comments_are_known_by_the_users_name() -> None:
+    async with JiraSimulator(latency_ms=(0, 0), deployment="Server") as jira:
+        key = await jira.create_issue(project="DEMO", summary="It is broken")
+        auth = PersonalAccessToken("token")
+        async with JiraClient(JiraConfig(base_url=jira.base_url, auth=auth)) as client:
+            desk = Desk(jira, client, key)
+            desk.deliverer = Deliverer(
+                client, account_id=(await client.myself()).id or "", gate=desk.gate
+            )
+            first = await desk.apply(AddComment(text="State: open", slot="summary"))
+            await desk.apply(AddComment(text="State: done", slot="summary"), position=1)
+            await desk.apply(AddComment(text="Once"), position=2)
+            await desk.apply(AddComment(text="Once"), position=2, maybe_sent=True)
+            await desk.apply(EditComment(comment_id=first, text="State: gone"), position=3)
+
+        texts = [comment.text.partition("\n")[0] for comment in jira.comments(key)]
+        assert texts == ["State: gone", "Once"]
+
+
+async def test_a_slot_whose_comment_a_person_deletes_meanwhile_is_written_anew(desk: Desk) -> None:
+    await desk.apply(AddComment(text="State: open", slot="summary"))
+    desk.jira.fail_next(StatusError(status=404), method="PUT")
+    await desk.apply(AddComment(text="State: done", slot="summary"), position=1)
+    assert desk.jira.comments(desk.key)[-1].text.startswith("State: done")
 
 
 async def test_only_our_own_comments_are_edited(desk: Desk) -> None:

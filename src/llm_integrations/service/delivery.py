@@ -16,10 +16,11 @@ Just before each write `Gate.check` is asked whether this worker may still write
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from llm_integrations.errors import GiveUp
+from llm_integrations.errors import GiveUp, NotFound
 from llm_integrations.jira import UpdateIssueRequest
 from llm_integrations.service.actions import (
     Action,
@@ -80,7 +81,7 @@ class Deliverer:
 
     Args:
         jira: writes as the service's own account.
-        account_id: that account (Data Center: its key or name).
+        account_id: that account (Data Center: its name).
         gate: asked just before each write.
     """
 
@@ -124,16 +125,19 @@ class Deliverer:
         earlier = None
         if action.slot or write.maybe_sent:
             earlier = await self._find(write.issue_id, mark)
-        if earlier is None:
+        if earlier is not None:
+            if not action.slot or earlier.body_markdown.strip() == text.strip():
+                return earlier.id
             await self._gate.check()
-            made = await self._jira.add_comment(
-                write.issue_id, text, properties={PROPERTY_KEY: _property(write, mark)}
-            )
-            return made.id
-        if action.slot and earlier.body_markdown.strip() != text.strip():
-            await self._gate.check()
-            await self._jira.update_comment(write.issue_id, earlier.id, text)
-        return earlier.id
+            # NotFound: a person deleted it just now, so there is none to edit.
+            with suppress(NotFound):
+                await self._jira.update_comment(write.issue_id, earlier.id, text)
+                return earlier.id
+        await self._gate.check()
+        made = await self._jira.add_comment(
+            write.issue_id, text, properties={PROPERTY_KEY: _property(write, mark)}
+        )
+        return made.id
 
     async def _edit(self, write: Write, action: EditComment) -> str:
         """Replace the text of one of our own comments; its mark stays."""
@@ -171,7 +175,7 @@ class Deliverer:
         )
 
     def _is_ours(self, comment: Comment) -> bool:
-        return comment.author is not None and comment.author.account_id == self._account_id
+        return comment.author is not None and comment.author.id == self._account_id
 
 
 def _property(write: Write, mark: str) -> dict[str, str]:
