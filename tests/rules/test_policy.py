@@ -177,7 +177,9 @@ def _comment_event(text: str, author: str) -> dict[str, object]:
     ("text", "author", "own"),
     [
         (f"Summary\n\n{MARK}", "bot", True),
+        (f"Summary\n\n_{MARK.strip('*')}_\r\n", "bot", True),
         ("a person types under the same account", "bot", False),
+        (f"{{quote}}\nSummary\n\n{MARK}\n{{quote}}\n\nI disagree.", "bot", False),
         (f"quoting: {MARK}", "person", False),
     ],
 )

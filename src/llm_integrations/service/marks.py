@@ -11,11 +11,12 @@ import hashlib
 import re
 from typing import Final
 
-__all__ = ["PROPERTY_KEY", "make_mark", "mark_in", "with_mark"]
+__all__ = ["PROPERTY_KEY", "is_marked_at_foot", "make_mark", "mark_in", "with_mark"]
 
 PROPERTY_KEY: Final = "llm-integrations"
 
 _MARK: Final = re.compile(r"\bref (li-[0-9a-f]{12})(?![0-9a-f])")
+_FOOT: Final = re.compile(r"\bref li-[0-9a-f]{12}[*_\s]*\Z")
 
 
 def make_mark(name: str) -> str:
@@ -32,3 +33,8 @@ def mark_in(text: str) -> str | None:
     """Return the last mark in a comment's text, in Markdown or wiki form, if any."""
     found = _MARK.findall(text)
     return found[-1] if found else None
+
+
+def is_marked_at_foot(text: str) -> bool:
+    """Tell whether a comment ends with a mark; one that quotes ours and goes on does not."""
+    return _FOOT.search(text) is not None

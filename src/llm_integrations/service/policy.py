@@ -34,7 +34,7 @@ from llm_integrations.service.actions import (
     SetFields,
     action_name,
 )
-from llm_integrations.service.marks import mark_in
+from llm_integrations.service.marks import is_marked_at_foot
 
 if TYPE_CHECKING:
     from llm_integrations.jira.events import WebhookEvent
@@ -124,7 +124,7 @@ def is_own_write(event: WebhookEvent, *, own_account_id: str, own_fields: frozen
     if not own_account_id or event.actor_id != own_account_id:
         return False
     if event.comment is not None:
-        return mark_in(event.comment.body) is not None
+        return is_marked_at_foot(event.comment.body)
     if event.name.startswith("issue_property_"):
         return True
     items = event.changelog.items if event.changelog is not None else ()
