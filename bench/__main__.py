@@ -15,7 +15,8 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -44,6 +45,8 @@ class Outcome:
     """What came of one benchmark.
 
     Attributes:
+        machine: what it ran on, and how busy that was when it began.
+        took_s: all of it, with starting and warming up.
         fallen: names of ratios that are less than three quarters of the committed ones.
         trouble: why there are no findings.
     """
@@ -51,6 +54,8 @@ class Outcome:
     benchmark: Benchmark
     rounds: Rounds
     findings: tuple[Finding, ...]
+    machine: Mapping[str, Any]
+    took_s: float
     fallen: tuple[str, ...]
     trouble: str = ""
     has_failed: bool = False
@@ -132,6 +137,7 @@ async def run_one(benchmark: Benchmark, rounds: int, given: dict[str, str]) -> O
     """Measure all sides of a benchmark in turn."""
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in benchmark.sides}
     committed = committed_values(benchmark)
+    here, began_at = machine(), time.perf_counter()
     try:
         async with AsyncExitStack() as stack:
             sides = []
@@ -148,13 +154,22 @@ async def run_one(benchmark: Benchmark, rounds: int, given: dict[str, str]) -> O
             benchmark=benchmark,
             rounds={},
             findings=(),
+            machine=here,
+            took_s=time.perf_counter() - began_at,
             fallen=tuple(committed),
             trouble=str(error),
             has_failed=isinstance(error, SideFailed),
         )
     findings = tuple(find(target, measured) for target in benchmark.targets)
     fallen = tuple(each.name for each in findings if has_fallen(each, committed.get(each.name)))
-    return Outcome(benchmark=benchmark, rounds=measured, findings=findings, fallen=fallen)
+    return Outcome(
+        benchmark=benchmark,
+        rounds=measured,
+        findings=findings,
+        machine=here,
+        took_s=time.perf_counter() - began_at,
+        fallen=fallen,
+    )
 
 
 def committed_values(benchmark: Benchmark) -> dict[str, float]:
@@ -178,8 +193,8 @@ def report(outcome: Outcome) -> dict[str, Any]:
     return {
         "benchmark": outcome.benchmark.name,
         "about": outcome.benchmark.about,
-        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
+        "machine": outcome.machine,
+        "took_s": round(outcome.took_s, 1),
         "trouble": outcome.trouble,
         "findings": [
             {name: shorten(value) for name, value in asdict(each).items()}
@@ -193,7 +208,9 @@ def report(outcome: Outcome) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
+    """Return what figures depend on."""
     return {
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "system": platform.system(),
         "cores": os.cpu_count(),

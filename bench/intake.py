@@ -8,13 +8,13 @@ serves one of the two on a free port, which it prints, until it is stopped.
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from statistics import quantiles
 from typing import Any, TypeAlias
 
-import uvicorn
 import uvloop
 from psycopg_pool import AsyncConnectionPool
 
@@ -24,11 +24,12 @@ from bench.processes import Round, started
 from bench.traffic import send_at_random, send_closed
 from llm_integrations._core.clock import SystemClock
 from llm_integrations.jira.webhooks import parse_event
+from llm_integrations.service.app.listener import listening
 from llm_integrations.service.inbox import Inbox, delivery_id_of, to_arrival
 from llm_integrations.service.receiver import Receiver, ReceiverOptions
 from llm_integrations.store.intake import IntakeConnection
 
-__all__ = ["backlog", "closed_loop", "open_loop"]
+__all__ = ["backlog", "closed_loop", "loop_factory", "open_loop"]
 
 Message: TypeAlias = MutableMapping[str, Any]  # ASGI's own type
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -37,6 +38,8 @@ App: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
 CONNECTIONS = 64
 OPEN_CONNECTIONS = 128
 BATCH = 200
+BACKLOG_PER_S = 300
+loop_factory = uvloop.new_event_loop  # the sender should cost little
 
 
 # --- servers -------------------------------------------------------------------------------------
@@ -82,15 +85,11 @@ async def floor(dsn: str) -> AsyncIterator[App]:
 
 async def serve(kind: str, dsn: str) -> None:
     async with {"ours": ours, "floor": floor}[kind](dsn) as app:
-        config = uvicorn.Config(
-            app, port=0, log_config=None, lifespan="off", http="httptools", access_log=False
-        )
-        server = uvicorn.Server(config)
-        serving = asyncio.create_task(server.serve())
-        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
-            await asyncio.sleep(0.01)
-        print(server.servers[0].sockets[0].getsockname()[1], flush=True)
-        await serving
+        stopped = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+        async with listening(app, host="127.0.0.1", port=0, setting="bench") as url:
+            print(url.rpartition(":")[2], flush=True)
+            await stopped.wait()
 
 
 @asynccontextmanager
@@ -139,10 +138,11 @@ async def open_loop(*, dsn: str, per_s: int, duration_s: int) -> AsyncIterator[R
             await worker.stdout.readline()
 
             async def one_round() -> dict[str, float]:
-                await backlog(own, numbers.take(duration_s * 600))
-                signed = [webhook_request(number) for number in numbers.take(per_s * duration_s)]
+                await backlog(own, numbers.take(duration_s * BACKLOG_PER_S))
+                mine = numbers.take(per_s * duration_s)
+                signed = [webhook_request(number) for number in mine]
                 took = await send_at_random(
-                    port, signed, per_s=per_s, connections=OPEN_CONNECTIONS, seed=signed[0][-1]
+                    port, signed, per_s=per_s, connections=OPEN_CONNECTIONS, seed=mine.start
                 )
                 shares = quantiles(took, n=100)
                 return {"p50_ms": shares[49] * 1e3, "p99_ms": shares[98] * 1e3}

@@ -88,8 +88,8 @@ async def answer(peer: socket.socket, path: bytes) -> None:
 @cache
 def plain(body: bytes) -> bytes:
     return (
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nrequest-id: req_bench\r\n"
-        b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json;charset=UTF-8\r\n"
+        b"request-id: req_bench\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
     )
 
 

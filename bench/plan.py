@@ -134,7 +134,7 @@ IMPORTS = Benchmark(
         "ours": Side(
             "bench.imports:importing", {"module": "llm_integrations.anthropic", "times": 3}
         ),
-        "sdk": Side("bench.imports:importing", {"module": "anthropic", "times": 1}),
+        "sdk": Side("bench.imports:importing", {"module": "anthropic", "times": 3}),
     },
     targets=(
         Target(

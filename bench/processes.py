@@ -3,7 +3,7 @@
 A side is a function `side(**options)` that is an async context manager: what it sets up is not
 measured; what it yields is called once for each round and returns that round's figures. The child
 (`python -m bench.processes MODULE:FUNCTION OPTIONS`) does one round to warm up, says so, and then
-does one for each line it reads.
+does one for each line it reads. A module with a `loop_factory` has its sides run on that loop.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Final, TypeAlias
 
 __all__ = ["Round", "SideFailed", "SideProcess", "Unavailable", "pin", "started"]
@@ -25,7 +25,7 @@ Round: TypeAlias = Callable[[], Awaitable[dict[str, float]]]
 
 _MARK: Final = "bench: "
 _UNAVAILABLE: Final = 77
-_STOP_S: Final = 10.0
+_STOP_S: Final = 30.0
 
 
 class SideFailed(Exception):
@@ -115,10 +115,8 @@ def pin(core: int) -> None:
         os.sched_setaffinity(0, {cores[core]})
 
 
-async def _run(run: str, options: Options) -> None:
+async def _run(make: Callable[..., AbstractAsyncContextManager[Round]], options: Options) -> None:
     """Be a side."""
-    module, _, name = run.partition(":")
-    make = getattr(importlib.import_module(module), name)
     async with make(**options) as one_round:
         await one_round()
         print(_MARK + "{}", flush=True)
@@ -127,8 +125,12 @@ async def _run(run: str, options: Options) -> None:
 
 
 def _main() -> int:
+    module_name, _, name = sys.argv[1].partition(":")
+    module = importlib.import_module(module_name)
+    side = _run(getattr(module, name), json.loads(sys.argv[2]))
     try:
-        asyncio.run(_run(sys.argv[1], json.loads(sys.argv[2])))
+        with asyncio.Runner(loop_factory=getattr(module, "loop_factory", None)) as runner:
+            runner.run(side)
     except Exception as error:
         # A module imports this one under another name than the one it runs by.
         if type(error).__name__ != Unavailable.__name__:

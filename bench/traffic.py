@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
+from typing import cast
 
 __all__ = ["Sender", "send_at_random", "send_closed"]
 
@@ -21,8 +22,9 @@ class Sender(asyncio.Protocol):
         self._buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        self._transport = cast(
+            "asyncio.WriteTransport", transport
+        )  # uvloop's is one in all but name
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data

@@ -7,8 +7,8 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -62,7 +62,8 @@ async def idling() -> AsyncIterator[Round]:
         raise Unavailable("memory is read from /proc, which is not there")
 
     async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))) / "data"
+        own = stack.enter_context(open_folder())
+        folder = own / "data"
         environ = {
             "JIRA_BASE_URL": await simulator(stack, "jira"),
             "JIRA_EMAIL": "me@example.com",
@@ -71,7 +72,7 @@ async def idling() -> AsyncIterator[Round]:
             "ANTHROPIC_BASE_URL": await simulator(stack, "claude"),
             "ANTHROPIC_API_KEY": "bench",
         }
-        settings = folder.with_name("settings.toml")
+        settings = own / "settings.toml"
         settings.write_text(SETTINGS.format(folder=folder))
         serve = await stack.enter_async_context(
             started(*PROGRAM, "serve", "--settings", str(settings), environ=environ)
@@ -87,6 +88,14 @@ async def idling() -> AsyncIterator[Round]:
             }
 
         yield one_round
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """Make a folder that others may enter: as root, PostgreSQL runs as another user."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 async def simulator(stack: AsyncExitStack, which: str) -> str:
