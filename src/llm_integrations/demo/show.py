@@ -26,6 +26,7 @@ from llm_integrations.demo.payloads import judge_payloads, load_payloads, projec
 from llm_integrations.demo.screen import Line, Screen, usd
 from llm_integrations.demo.stage import SITE, Stage, StageOptions, open_stage
 from llm_integrations.service.settings import Seams
+from llm_integrations.store.deliveries import ActionRecord, DeliverySummary
 
 __all__ = ["DemoOptions", "run"]
 
@@ -70,7 +71,10 @@ async def run(options: DemoOptions, *, seams: Seams | None = None) -> int:
     _say(console, f"Offline demo, seed {options.seed}: no keys, no network, nothing left behind.")
     with watched_logs() as logs:
         stage_options = StageOptions(
-            seed=options.seed, projects=tuple(projects), seams=seams or Seams()
+            seed=options.seed,
+            projects=tuple(projects),
+            seams=seams or Seams(),
+            console=options.keep,
         )
         async with open_stage(
             play, stage_options, progress=lambda text: _say(console, f"  {text}")
@@ -186,18 +190,9 @@ class _Show:
         books = self._stage.running.books
         costs = {s.key: s.spent_pusd for s in await books.governor.reports.spend_by("delivery")}
         rows = await books.deliveries.list_deliveries(limit=_LIST_CAP)
+        actions = await books.deliveries.list_actions([row.delivery_id for row in rows])
         self._lines = [
-            Line(
-                delivery_id=row.delivery_id,
-                issue_key=row.issue_key,
-                event=row.event_name,
-                outcome=row.outcome or "",
-                reason=row.reason,
-                took_ms=round((row.ended_at - row.received_at).total_seconds() * 1000)
-                if row.ended_at is not None
-                else None,
-                cost_pusd=costs.get(row.delivery_id),
-            )
+            _line(row, actions.get(row.delivery_id, ()), costs.get(row.delivery_id))
             for row in reversed(rows)
         ]
         screen.show(self._lines)
@@ -235,6 +230,21 @@ class _Show:
                 if line.outcome in {"ignored", "superseded", "stale", "dead"}
             ).most_common()
         )
+
+
+def _line(row: DeliverySummary, actions: Sequence[ActionRecord], cost_pusd: int | None) -> Line:
+    """Put one delivery, what it wrote and what it cost on a line."""
+    took = row.ended_at - row.received_at if row.ended_at is not None else None
+    return Line(
+        delivery_id=row.delivery_id,
+        issue_key=row.issue_key,
+        event=row.event_name,
+        outcome=row.outcome or "",
+        reason=row.reason,
+        written="; ".join(action.summary for action in actions if action.state == "sent"),
+        took_ms=round(took.total_seconds() * 1000) if took is not None else None,
+        cost_pusd=cost_pusd,
+    )
 
 
 def _judge_log(logs: LogWatch) -> Verdict:
@@ -287,6 +297,7 @@ async def _redeliver(stage: Stage, key: str) -> None:
 
 async def _keep(stage: Stage, console: Console) -> None:
     """Stay up for people to look around, until Ctrl-C."""
+    _say(console, f"\nConsole:  {stage.running.console_url}")
     _say(console, f"Webhooks: {stage.running.receiver_url}/webhooks/jira/{SITE}")
     _say(console, f"Jira:     {stage.jira.base_url}    Claude: {stage.claude.base_url}")
     _say(console, "Ctrl-C ends it.")

@@ -57,11 +57,13 @@ class StageOptions:
     Attributes:
         projects: keys of the projects that tickets are filed in.
         seams: safety rules to switch off.
+        console: also open the console.
     """
 
     seed: int
     projects: tuple[str, ...]
     seams: Seams
+    console: bool
 
 
 @asynccontextmanager
@@ -86,7 +88,7 @@ async def open_stage(
         app.on("jira:issue_created")(clumsy)
         app.on("jira:issue_updated")(clumsy)
         app.on("comment_created", project="OPS")(chat)
-        running = await stack.enter_async_context(app.running(role="all"))
+        running = await stack.enter_async_context(app.running(role="all", console=options.console))
         jira.subscribe(f"{running.receiver_url}/webhooks/jira/{SITE}", secret=secret)
         yield Stage(jira=jira, claude=claude, running=running, clumsy=clumsy)
 
