@@ -22,9 +22,7 @@ class Sender(asyncio.Protocol):
         self._buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(
-            "asyncio.WriteTransport", transport
-        )  # uvloop's is one in all but name
+        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's is not typed
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
