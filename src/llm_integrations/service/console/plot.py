@@ -19,7 +19,7 @@ __all__ = ["Day", "plot_day", "plot_hours"]
 
 WIDTH: Final = 640
 HEIGHT: Final = 200
-_LEFT: Final = 56
+_LEFT: Final = 76
 _RIGHT: Final = 12
 _TOP: Final = 26
 _BOTTOM: Final = 24
