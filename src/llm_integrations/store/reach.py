@@ -21,11 +21,21 @@ CONNECT_S: Final = 5
 POOL_WAIT_S: Final = 10.0
 
 
+# After a failover the old primary may still answer, but takes no writes.
+_AWAY: Final = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.ReadOnlySqlTransaction,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+    psycopg_pool.PoolTimeout,
+)
+
+
 @contextmanager
 def reaching() -> Iterator[None]:
     """Turn "the database is away" into `StoreUnavailable`; our own mistakes pass as they are."""
     try:
         yield
-    except (psycopg.OperationalError, psycopg.InterfaceError, psycopg_pool.PoolTimeout) as error:
+    except _AWAY as error:
         code = getattr(error, "sqlstate", None) or type(error).__name__
         raise StoreUnavailable(f"the database cannot be reached ({code})") from error
