@@ -131,7 +131,9 @@ async def run_line(
         routes=routes,
         sites={"acme": site},
         clock=SystemClock(),
-        options=PipelineOptions(retry=RetryRules(attempts=3, base_s=0.01), **options),
+        options=PipelineOptions(
+            retry=RetryRules(attempts=3, outage_attempts=3, base_s=0.01), **options
+        ),
     )
     engine = Engine(dsn, EngineOptions(executor_id="test-1", poll_s=0.02))
     await engine.start(pipeline.run)
@@ -224,6 +226,48 @@ async def test_older_event_than_the_newest_handled_is_stale(service_url: str) ->
         assert await line.ended(*ids) == ["stale", "done"]
 
 
+async def test_an_event_from_the_future_makes_nothing_stale_that_happens_now(
+    service_url: str,
+) -> None:
+    now_ms = round(SystemClock().now().timestamp() * 1_000)
+    async with run_line(service_url, {"jira:issue_created": comment}) as line:
+        (ahead,) = await line.send(created(at=now_ms + 10**9))
+        assert await line.ended(ahead) == ["done"]
+        ids = await line.send(created(at=now_ms + 60_000), created(at=now_ms - 60_000))
+        assert sorted(await line.ended(*ids)) == ["done", "stale"]
+
+
+async def test_an_event_without_a_time_is_not_superseded_by_one_that_ends_stale(
+    service_url: str,
+) -> None:
+    started, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(ctx: Context, event: WebhookEvent) -> Sequence[Action]:
+        started.set()
+        await go.wait()
+        return [AddComment(text=f"at {event.timestamp}")]
+
+    async with run_line(service_url, {"jira:issue_created": slow}) as line:
+        (first,) = await line.send(created(at=9))
+        await started.wait()
+        rest = await line.send(created(at=None), created(at=5))
+        go.set()
+        assert await line.ended(first, *rest) == ["done", "done", "stale"]
+
+
+async def test_one_decision_has_no_more_writes_than_the_storm_guard_allows(
+    service_url: str,
+) -> None:
+    async def chatty(ctx: Context, event: WebhookEvent) -> Sequence[Action]:
+        return [AddComment(text=f"{number}") for number in range(9)]
+
+    async with run_line(service_url, {"*": chatty}) as line:
+        (one,) = await line.send(created())
+        (found,) = await line.ended(one)
+    assert found.startswith("done: 4 of 9 refused: storm")
+    assert len(line.writes.seen) == PolicyRules().storm_limit
+
+
 async def test_waiting_event_is_superseded_by_a_newer_one_but_not_by_an_older(
     service_url: str,
 ) -> None:
@@ -300,10 +344,14 @@ async def test_crashing_handler_is_retried_and_the_issue_waits_meanwhile(service
         (Overloaded(vendor="anthropic", status=529, retryable=True), 3, "dead: Overloaded"),
         (RateLimited(retryable=True), 3, "dead: RateLimited"),
         (Rejected(status=400), 1, "dead: Rejected"),
+        (ValueError("nul \0 and \ud800"), 3, "dead: ValueError: nul \ufffd and ?"),
+        (GiveUp("\0"), 1, "dead: \ufffd"),
+        (RetryLater(cast("float", "soon"), "x"), 1, "dead: TypeError"),
+        (asyncio.CancelledError(), 3, "dead: RuntimeError: the handler was cancelled"),
     ],
 )
 async def test_failures_end_as_their_kind_says(
-    service_url: str, error: Exception, calls: int, end: str
+    service_url: str, error: BaseException, calls: int, end: str
 ) -> None:
     seen = 0
 

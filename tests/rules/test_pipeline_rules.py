@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 
 import pytest
@@ -18,8 +19,10 @@ from llm_integrations.errors import (
     NotFound,
     Overloaded,
     RateLimited,
+    Rejected,
     RetryLater,
     ServerFailed,
+    SpendLimitReached,
     StoreUnavailable,
     TimedOut,
 )
@@ -93,9 +96,17 @@ def test_only_what_happened_before_the_newest_handled_is_stale(
 
 @given(st.none() | st.integers(0, 5), st.none() | st.integers(0, 5))
 def test_of_two_events_at_least_one_is_handled(mine: int | None, its: int | None) -> None:
-    superseded = is_newer(waiting(its), delivery(mine))
+    superseded = is_newer(waiting(its), delivery(mine), "h")
     later = delivery(its, {} if superseded or mine is None else {"h": mine})
     assert not (superseded and is_stale(later, "h"))
+
+
+@given(*[st.none() | st.integers(0, 5)] * 2, st.integers(0, 5))
+def test_what_will_be_stale_itself_supersedes_nothing(
+    mine: int | None, its: int | None, handled: int
+) -> None:
+    if is_newer(waiting(its), delivery(mine, {"h": handled}), "h"):
+        assert not is_stale(delivery(its, {"h": handled}), "h")
 
 
 @pytest.mark.parametrize(
@@ -104,18 +115,23 @@ def test_of_two_events_at_least_one_is_handled(mine: int | None, its: int | None
         (RetryLater(7), Again(delay_s=7, counts=False)),
         (RetryLater(-7), Again(delay_s=0, counts=False)),
         (StoreUnavailable(), Again(delay_s=2.0, counts=False)),
-        (BudgetExceeded(budget="daily"), End(outcome="ignored", reason="budget daily")),
+        (RetryLater(math.inf), Again(delay_s=30 * 86_400, counts=False)),
+        (RetryLater(math.nan), Again(delay_s=0, counts=False)),
+        (BudgetExceeded(budget="issue"), End(outcome="ignored", reason="budget issue")),
+        (BudgetExceeded(budget="daily", resets_in_s=9e4), Again(delay_s=1.5, counts=True)),
         (GiveUp("no"), End(outcome="dead", reason="no")),
         (InvalidRequest("bad"), End(outcome="dead", reason="InvalidRequest: bad")),
         (NotFound("gone"), End(outcome="dead", reason="NotFound: gone")),
-        (AuthFailed("who"), End(outcome="dead", reason="AuthFailed: who")),
+        (AuthFailed("who"), Again(delay_s=22.5, counts=False)),
+        (SpendLimitReached(), Again(delay_s=22.5, counts=False)),
+        (Rejected("no"), End(outcome="dead", reason="Rejected: no")),
         (Overloaded(), Again(delay_s=1.5, counts=True)),
         (ServerFailed(), Again(delay_s=1.5, counts=True)),
         (Conflict(), Again(delay_s=1.5, counts=True)),
         (TimedOut(), Again(delay_s=1.5, counts=True)),
         (ConnectFailed(), Again(delay_s=1.5, counts=True)),
         (KeyError("x"), Again(delay_s=1.5, counts=True)),
-        (RateLimited(retry_after_s=90), Again(delay_s=90, counts=True)),
+        (RateLimited(retry_after_s=90), Again(delay_s=90, counts=False)),
         (RateLimited(retry_after_s=0.1), Again(delay_s=1.5, counts=True)),
     ],
 )
@@ -133,6 +149,37 @@ def test_an_event_is_tried_as_often_as_the_rules_say_and_never_waits_longer(
     else:
         assert isinstance(ruling, Again)
         assert 0 < ruling.delay_s <= RULES.cap_s
+
+
+@pytest.mark.parametrize("error", [Overloaded(), TimedOut(), TimeoutError(), RateLimited()])
+@given(failures=st.integers(0, 50))
+def test_an_outage_of_a_vendor_is_sat_out(failures: int, error: Exception) -> None:
+    ruling = judge_failure(error, failures=failures, chance=0.5, rules=RULES)
+    assert isinstance(ruling, Again) == (failures < RULES.outage_attempts - 1)
+
+
+def test_with_the_defaults_an_outage_may_last_two_hours() -> None:
+    rules, waited_s = RetryRules(), 0.0
+    for failures in range(rules.outage_attempts - 1):
+        ruling = judge_failure(Overloaded(), failures=failures, chance=0.5, rules=rules)
+        assert isinstance(ruling, Again)
+        waited_s += ruling.delay_s
+    assert waited_s > 2 * 3_600
+
+
+def test_a_budget_that_stays_empty_ends_the_event() -> None:
+    error = BudgetExceeded(budget="daily", resets_in_s=9e4)
+    assert judge_failure(error, failures=3, chance=0.5, rules=RULES) == End(
+        outcome="ignored", reason="budget daily"
+    )
+
+
+def test_an_exception_that_cannot_tell_about_itself_is_named() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise ValueError
+
+    assert describe_error(Mute()) == "Mute"
 
 
 def test_reason_is_one_short_line() -> None:

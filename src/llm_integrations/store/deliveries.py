@@ -215,7 +215,7 @@ class DeliveryStore:
                 "handler": handler,
                 "counts": int(failure.counts),
                 "wake_at": failure.wake_at,
-                "error": failure.error,
+                "error": _storable(failure.error),
             },
         )
         return failures or 0
@@ -247,8 +247,7 @@ class DeliveryStore:
                 "scope": delivery.scope,
                 "handler": handler,
                 "outcome": outcome,
-                "reason": reason,
-                "partition": delivery.partition,
+                "reason": _storable(reason),
                 "occurred_ms": delivery.occurred_ms if handled else None,
             },
         )
@@ -288,11 +287,11 @@ class DeliveryStore:
                 "id": delivery.delivery_id,
                 "partition": delivery.partition,
                 "name": name,
-                "summary": summary,
-                "fields": list(fields),
+                "summary": _storable(summary),
+                "fields": [_storable(name) for name in fields],
                 "state": state,
-                "reason": reason,
-                "result_id": result_id,
+                "reason": _storable(reason),
+                "result_id": _storable(result_id),
             },
         )
 
@@ -431,6 +430,11 @@ class DeliveryStore:
                 cursor = connection.cursor(row_factory=scalar_row)
                 found: object = await (await cursor.execute(query, values)).fetchone()
         return found if isinstance(found, of_type) else None
+
+
+def _storable(text: str) -> str:
+    """Return text that PostgreSQL takes: handlers and servers say anything, an end must be kept."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
 class _Nothing(msgspec.Struct):

@@ -42,6 +42,8 @@ WHERE run.outcome IS NULL
 RETURNING failures
 """
 
+# Nothing happens later than it arrives: a sender whose clock is ahead must not make everything
+# stale that comes until then.
 SAVE_OUTCOME: Final = """
 WITH ended AS (
     INSERT INTO llm_integrations.run
@@ -54,8 +56,10 @@ WITH ended AS (
     RETURNING 1 AS one
 ), newest AS (
     INSERT INTO llm_integrations.handled (partition, handler, occurred_ms)
-    SELECT %(partition)s, %(handler)s, %(occurred_ms)s::bigint FROM ended
-    WHERE %(occurred_ms)s::bigint IS NOT NULL
+    SELECT i.partition, %(handler)s,
+           least(%(occurred_ms)s::bigint, ceil(extract(epoch FROM i.received_at) * 1000)::bigint)
+    FROM ended, llm_integrations.inbox i
+    WHERE i.delivery_id = %(id)s AND %(occurred_ms)s::bigint IS NOT NULL
     ON CONFLICT (partition, handler) DO UPDATE
     SET occurred_ms = greatest(handled.occurred_ms, excluded.occurred_ms)
 )

@@ -9,15 +9,21 @@ Before, first match wins:
 5. It is older than what its handler has finished on this issue: `stale`.
 6. A newer one for the same handler waits behind it: `superseded`.
 
-After a failure:
+After a failure, first match wins:
 
 | error                                             | then                                      |
 |---------------------------------------------------|-------------------------------------------|
 | `RetryLater`                                      | again after the delay; no attempt is used |
 | `StoreUnavailable`                                | again soon; no attempt is used            |
-| `BudgetExceeded`                                  | `ignored: budget NAME`                    |
+| `AuthFailed`, `SpendLimitReached`                 | again, seldom; no attempt is used: only a |
+|                                                   | person can help, and not by replaying all |
+| `BudgetExceeded`                                  | `ignored: budget NAME`; where the budget  |
+|                                                   | has windows first again with back-off:    |
+|                                                   | calls under way may leave some of it      |
 | `GiveUp`, a changed handler                       | `dead: reason`                            |
 | the vendor said a final no, an impossible request | `dead: Name: message`                     |
+| the vendor named a wait longer than our own       | again after it; no attempt is used        |
+| the vendor is away, slow or busy                  | again with back-off for hours, then `dead`|
 | anything else                                     | again with back-off, then `dead`          |
 """
 
@@ -29,6 +35,7 @@ import msgspec
 
 from llm_integrations.errors import (
     APIError,
+    AuthFailed,
     BudgetExceeded,
     Conflict,
     GiveUp,
@@ -38,7 +45,10 @@ from llm_integrations.errors import (
     RateLimited,
     RetryLater,
     ServerFailed,
+    SpendLimitReached,
     StoreUnavailable,
+    StreamInterrupted,
+    TransportError,
 )
 from llm_integrations.service.actions import AddLabels, SetFields, Transition
 
@@ -59,8 +69,18 @@ __all__ = [
 
 _REASON_CAP: Final = 200
 _STORE_DELAY_S: Final = 2.0
+_LONGEST_DELAY_S: Final = 30 * 86_400.0  # a handler may ask for infinity, a date may not be that
 # A later attempt may meet a better world: limits refill, servers recover, conflicts pass.
 _PASSING: Final = (RateLimited, Overloaded, ServerFailed, Conflict)
+# Not this event's fault: every event of that hour meets the same.
+_OUTAGE: Final = (
+    RateLimited,
+    Overloaded,
+    ServerFailed,
+    TransportError,
+    StreamInterrupted,
+    TimeoutError,
+)
 # Changelogs name these fields as people see them, REST names them otherwise (recorded payloads).
 _ECHOES: Final = {
     "components": ("component",),
@@ -88,11 +108,13 @@ class RetryRules(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         attempts: in all, before it is dead.
+        outage_attempts: the same while a vendor is away; about two hours with the other defaults.
         base_s: the first wait; doubles each time.
         cap_s: the longest wait that nobody asked for.
     """
 
     attempts: int = 5
+    outage_attempts: int = 40
     base_s: float = 2.0
     cap_s: float = 300.0
 
@@ -108,31 +130,49 @@ def judge_failure(
         chance: a random number in [0, 1), for jitter.
         rules: how patient to be.
     """
+    backoff_s = min(rules.cap_s, rules.base_s * 2.0 ** min(failures, 64)) * (0.5 + chance / 2)
     match error:
         case RetryLater():
-            return Again(delay_s=max(0.0, error.delay_s), counts=False)
+            return Again(delay_s=min(max(0.0, error.delay_s), _LONGEST_DELAY_S), counts=False)
         case StoreUnavailable():
             return Again(delay_s=_STORE_DELAY_S * (0.5 + chance), counts=False)
+        case AuthFailed() | SpendLimitReached():
+            return Again(delay_s=rules.cap_s * (0.5 + chance / 2), counts=False)
         case BudgetExceeded():
+            if error.resets_in_s is not None and failures + 1 < rules.attempts:
+                return Again(delay_s=backoff_s, counts=True)
             return End(outcome="ignored", reason=f"budget {error.budget}")
         case GiveUp():
             return End(outcome="dead", reason=error.reason[:_REASON_CAP])
         case _:
-            pass
+            return _judge_other(error, failures, backoff_s, rules)
+
+
+def _judge_other(
+    error: Exception, failures: int, backoff_s: float, rules: RetryRules
+) -> Again | End:
+    """Apply the last four lines of the table."""
     is_final = isinstance(error, InvalidRequest) or (
         isinstance(error, APIError) and not error.retryable and not isinstance(error, _PASSING)
     )
-    if is_final or failures + 1 >= rules.attempts:
+    if is_final:
         return End(outcome="dead", reason=describe_error(error))
-    delay_s = min(rules.cap_s, rules.base_s * 2**failures) * (0.5 + chance / 2)
     asked_s = error.retry_after_s if isinstance(error, APIError) else None
-    return Again(delay_s=max(delay_s, asked_s or 0.0), counts=True)
+    if asked_s is not None and asked_s > backoff_s:
+        return Again(delay_s=asked_s, counts=False)
+    attempts = rules.outage_attempts if isinstance(error, _OUTAGE) else rules.attempts
+    if failures + 1 >= attempts:
+        return End(outcome="dead", reason=describe_error(error))
+    return Again(delay_s=backoff_s, counts=True)
 
 
 def describe_error(error: Exception) -> str:
     """Return "Name: message" in one short line, for people; never for a log."""
-    message = str(error).strip().partition("\n")[0]
     name = type(error).__name__
+    try:
+        message = str(error).strip().partition("\n")[0]
+    except Exception:  # noqa: BLE001 - an exception of a handler may fail at telling about itself
+        return name
     if isinstance(error, APIError) and error.detail:
         message = f"{message} {error.detail}".partition("\n")[0]
     elif not message and isinstance(error, IntegrationError):
@@ -146,14 +186,16 @@ def is_stale(delivery: Delivery, handler: str) -> bool:
     return newest is not None and delivery.occurred_ms is not None and delivery.occurred_ms < newest
 
 
-def is_newer(waiting: Waiting, delivery: Delivery) -> bool:
-    """Tell whether a waiting event happened no earlier than this one.
+def is_newer(waiting: Waiting, delivery: Delivery, handler: str) -> bool:
+    """Tell whether a waiting event happened no earlier than this one, and will be handled.
 
-    One that arrived later but happened earlier must supersede nothing: it would be stale itself.
+    One that arrived later but happened earlier must supersede nothing, and neither must one that
+    will be stale itself.
     """
-    if waiting.occurred_ms is None or delivery.occurred_ms is None:
+    if waiting.occurred_ms is None:
         return True
-    return waiting.occurred_ms >= delivery.occurred_ms
+    known = (delivery.occurred_ms, delivery.handled_ms.get(handler))
+    return all(moment is None or waiting.occurred_ms >= moment for moment in known)
 
 
 def touched_fields(action: Action) -> tuple[str, ...]:

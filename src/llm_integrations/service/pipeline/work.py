@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 import structlog
 
-from llm_integrations.errors import GiveUp, LeaseLost, StoreUnavailable
+from llm_integrations.errors import GiveUp, LeaseLost, PayloadMalformed, StoreUnavailable
 from llm_integrations.jira.webhooks import parse_event
 from llm_integrations.service.actions import (
     Action,
@@ -164,10 +164,17 @@ class Pipeline:
         if site is None:
             await self._end(delivery, End(outcome="dead", reason="its site is not in the settings"))
             return
-        event = parse_event(delivery.body)
+        try:
+            event = parse_event(delivery.body)
+        except PayloadMalformed as error:  # an earlier version could read it when it arrived
+            await self._end(delivery, End(outcome="dead", reason=describe_error(error)))
+            return
         registration = next(iter(self._routes.route(event)), None)
         job = _Job(delivery, event, site, registration, project_key=event.project_key or "")
-        end = await self._work(job)
+        try:
+            end = await self._work(job)
+        except Exception as error:  # noqa: BLE001 - even what cannot be judged has an end
+            end = End(outcome="dead", reason=type(error).__name__)
         await self._end(job.delivery, end, handler=job.handler, handled=job.handled)
 
     async def _work(self, job: _Job) -> End:
@@ -249,7 +256,7 @@ class Pipeline:
             registration = next(iter(self._routes.route(event)), None)
             if registration is None or registration.name != job.handler:
                 continue
-            if is_newer(waiting, job.delivery) and not await self._reason_to_ignore(
+            if is_newer(waiting, job.delivery, job.handler) and not await self._reason_to_ignore(
                 job.delivery, event, job.site
             ):
                 return True
@@ -272,7 +279,7 @@ class Pipeline:
         # A new attempt numbers its questions anew, so that it finds the answers of the last one.
         job.context = None
         context = self._context(job, registration)
-        actions = _checked(await registration.handler(context, job.event))
+        actions = _checked(await _uncancelled(registration.handler(context, job.event)))
         if not _has_writes(actions):
             return actions  # Nothing to carry out, so nothing that a crash could half do.
         stored = await self._store.save_decision(job.delivery, encode_actions(actions))
@@ -292,7 +299,6 @@ class Pipeline:
         delivery = job.delivery
         states = await self._store.load_action_states(delivery.scope)
         recent = await self._store.load_recent_writes(delivery.partition, but_scope=delivery.scope)
-        facts = Facts(project_key=job.project_key, writes_last_hour=recent.count)
         ends: list[tuple[ActionState, str]] = []
         for position, action in enumerate(actions):
             if isinstance(action, NoAction):
@@ -300,6 +306,9 @@ class Pipeline:
             if states.get(position) == "sent":
                 ends.append(("sent", ""))
                 continue
+            # A decision is not cut in half by those before it, but has no more writes than they.
+            writes = max(recent.count, sum(end == "sent" for end, _ in ends))
+            facts = Facts(project_key=job.project_key, writes_last_hour=writes)
             verdict = self._judge(action, facts, job.site)
             if verdict.decision == "allow":
                 await self._deliver(job, position, action, states.get(position))
@@ -431,6 +440,20 @@ class Pipeline:
             except StoreUnavailable:
                 await self._sleep(_STORE_RETRY_S[min(tries, len(_STORE_RETRY_S) - 1)])
                 tries += 1
+
+
+async def _uncancelled(work: Awaitable[T]) -> T:
+    """Run a handler; a cancellation that nobody asked for is a failure like any other.
+
+    Taken for being cut off, it would run again and again and never use up an attempt.
+    """
+    try:
+        return await work
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError("the handler was cancelled from within") from None
 
 
 def _checked(actions: object) -> list[Action]:
