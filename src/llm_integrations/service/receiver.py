@@ -16,7 +16,7 @@ import asyncio
 import secrets as random_ids
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import structlog
@@ -65,7 +65,7 @@ class ReceiverOptions:
         dedupes: False only in negative controls of tests.
     """
 
-    sites: Mapping[str, tuple[str, ...]]
+    sites: Mapping[str, tuple[str, ...]] = field(repr=False)
     route: Callable[[WebhookEvent], str]
     body_cap: int = BODY_CAP
     verifies: bool = True
