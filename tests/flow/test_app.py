@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +20,7 @@ from llm_integrations.errors import AuthFailed, ConfigError
 from llm_integrations.service import Action, AddComment, App, Context
 from llm_integrations.service.database import open_database
 from llm_integrations.service.pipeline import RetryRules
+from llm_integrations.service.receiver import ReceiverOptions
 from llm_integrations.service.settings import (
     Budgets,
     Claude,
@@ -27,6 +31,7 @@ from llm_integrations.service.settings import (
     Site,
 )
 from llm_integrations.simulators import ClaudeSimulator, JiraSimulator
+from llm_integrations.simulators.faults import StatusError
 
 if TYPE_CHECKING:
     from llm_integrations.jira import WebhookEvent
@@ -49,7 +54,7 @@ class World:
             settings or self.settings,
             database=await open_database(self.dsn),
             seams=seams,
-            retry=RetryRules(base_s=0.05),
+            retry=RetryRules(base_s=0.05, cap_s=0.2),
         )
 
     @property
@@ -179,6 +184,53 @@ async def test_budget_refuses_before_anything_is_sent(world: World) -> None:
         await world.jira.create_issue(project="DEMO", summary="It is broken")
         assert await settled(running) == ["jira:issue_created ignored: budget per issue"]
     assert world.paid_calls == 0
+
+
+async def test_an_issue_has_one_budget_whatever_its_events_call_it(world: World) -> None:
+    app = await world.app()
+    app.on("*")(answer)
+    key = await world.jira.create_issue(project="DEMO", summary="It is broken")
+    issue_id = world.jira.issues[key].id
+    bodies: list[dict[str, object]] = [
+        {"webhookEvent": "jira:issue_created", "issue": {"id": issue_id, "key": key}},
+        {"webhookEvent": "jira:issue_updated", "issue": {"id": issue_id, "key": "OLD-7"}},
+        {"webhookEvent": "worklog_created", "worklog": {"issueId": issue_id}},
+    ]
+    async with app.running() as running, aiohttp.ClientSession() as session:
+        for body in bodies:
+            raw = json.dumps(body).encode()
+            signature = hmac.new(SECRET.encode(), raw, hashlib.sha256).hexdigest()
+            url = f"{running.receiver_url}/webhooks/jira/acme"
+            headers = {"X-Hub-Signature": f"sha256={signature}"}
+            async with session.post(url, data=raw, headers=headers) as response:
+                assert response.status == 202
+            await settled(running)
+        states = await running.books.governor.budgets.state()
+    counted = [state.key for state in states if state.name == "per issue"]
+    assert counted == [f"acme/{issue_id}"]
+
+
+async def test_a_token_that_expires_kills_no_delivery(world: World) -> None:
+    app = await world.app()
+    app.on("issue_created")(answer)
+    async with subscribed(world, app) as running:
+        world.jira.fail_next(StatusError(status=401), method="GET", times=7)
+        await world.jira.create_issue(project="DEMO", summary="It is broken")
+        await world.jira.flush()
+        ends = await settled(running)
+        detail = (await running.books.deliveries.list_deliveries())[-1]
+    assert "jira:issue_created done" in ends
+    assert detail.last_error.startswith("AuthFailed")
+    assert detail.failures == 0
+
+
+async def test_nothing_secret_is_in_the_repr_of_what_runs(world: World) -> None:
+    app = await world.app()
+    async with app.running() as running:
+        assert world.dsn not in repr(running)
+    options = ReceiverOptions(sites={"acme": (SECRET,)}, route=lambda event: event.name)
+    assert SECRET not in repr(options)
+    assert SECRET not in repr(world.settings)
 
 
 async def test_wrong_claude_key_is_an_error_at_start(service_url: str) -> None:

@@ -68,7 +68,7 @@ class Books:
         location: where the database is, for people.
     """
 
-    dsn: str
+    dsn: str = field(repr=False)
     deliveries: DeliveryStore
     governor: Governor
     location: str
@@ -351,7 +351,7 @@ class App:
         budgets = self._settings.budgets
         return [
             Budget("daily", usd=budgets.day_usd, window="day"),
-            Budget("per issue", usd=budgets.issue_usd, window="total", by="issue"),
+            Budget("per issue", usd=budgets.issue_usd, window="total", by="issue_id"),
         ]
 
 
@@ -392,6 +392,9 @@ def _context_maker(
         issue_key = delivery.issue_key or delivery.issue_id
         tags = {
             "issue": issue_key,
+            # What the budget counts by: keys change on a move, repeat on another site, and are
+            # not in every event.
+            "issue_id": f"{delivery.site}/{delivery.issue_id or issue_key}" if issue_key else "",
             "delivery": delivery.delivery_id,
             "handler": registration.name,
             "project": delivery.project_key,
