@@ -95,6 +95,29 @@ async def test_one_failure_is_tried_again_and_a_second_refuses_the_batch_only() 
         assert await inbox.admit(arrival(2))
 
 
+async def test_a_delivery_that_cannot_be_stored_refuses_none_of_its_batch() -> None:
+    class Picky(Gate):
+        async def admit(self, arrivals: Sequence[Arrival]) -> frozenset[str]:
+            new = await super().admit(arrivals)
+            if any(arrival.delivery_id == "d-2" for arrival in arrivals):
+                self.known -= new
+                raise ValueError("a bug")
+            return new
+
+    gate = Picky()
+    async with running(gate) as inbox:
+        waiting = [asyncio.create_task(inbox.admit(arrival(n))) for n in range(4)]
+        await asyncio.sleep(0)
+        gate.open.set()
+        ends = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [end if end is True else type(end) for end in ends] == [
+        True,
+        True,
+        StoreUnavailable,
+        True,
+    ]
+
+
 async def test_stopping_refuses_what_waits_instead_of_leaving_it_hanging() -> None:
     gate = Gate()
     async with running(gate) as inbox:

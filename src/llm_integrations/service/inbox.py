@@ -138,6 +138,9 @@ class Inbox:
         except Exception as error:  # noqa: BLE001 - the writer outlives every batch
             if not isinstance(error, StoreUnavailable):
                 _log.error("batch refused", deliveries=len(batch), error=type(error).__name__)
+                if len(batch) > 1:
+                    await self._write_apart(batch)
+                    return
             for _, done in batch:
                 _refuse(done, StoreUnavailable("the delivery could not be stored"))
             return
@@ -147,6 +150,15 @@ class Inbox:
             told.add(arrival.delivery_id)
             if not done.done():
                 done.set_result(is_first)
+
+    async def _write_apart(self, batch: list[tuple[Arrival, asyncio.Future[bool]]]) -> None:
+        """Commit each by itself: one that the database cannot take must not refuse the others."""
+        try:
+            for one in batch:
+                await self._write([one])
+        finally:
+            for _, done in batch:
+                _refuse(done, StoreUnavailable("the receiver is stopping"))
 
     async def _admit(self, arrivals: list[Arrival]) -> frozenset[str]:
         """Store a batch; once more after a broken connection, for repeating it changes nothing."""

@@ -5,7 +5,7 @@
 3. Verify the signature over the raw bytes, before anything looks into them: else 401.
 4. Parse: what is no JSON object gets 400; every event name is taken.
 5. Store and queue it in one commit (`inbox`): then 202. A repeat is stored once and gets 202 too.
-6. The database is away: 503, and Jira comes again.
+6. The database is away, or more is being read than memory should hold: 503, and Jira comes again.
 
 Refusals are counted and logged by reason; no body, header or unknown path is ever logged.
 """
@@ -46,10 +46,12 @@ Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 
 BODY_CAP: Final = 25 * 1024 * 1024  # Jira's own cap on a payload
 BODY_TIMEOUT_S: Final = 30.0
+READING_CAP: Final = 256 * 1024 * 1024  # all bodies together; anybody may send, signed or not
 STORE_TIMEOUT_S: Final = 10.0
 _PREFIX: Final = "/webhooks/jira/"
 _LOG_EVERY_S: Final = 1.0
 _CLOSE: Final = ((b"connection", b"close"),)
+_AGAIN: Final = ((b"retry-after", b"30"),)
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -98,6 +100,7 @@ class Receiver:
         self._options = options
         self._clock = clock
         self._logged_at: dict[str, float] = {}
+        self._reading_bytes = 0
         self.counts: Counter[str] = Counter()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -138,7 +141,7 @@ class Receiver:
             async with asyncio.timeout(STORE_TIMEOUT_S):
                 is_new = await self._inbox.admit(arrival)
         except (StoreUnavailable, TimeoutError):
-            raise _Refused(503, "database away", ((b"retry-after", b"30"),)) from None
+            raise _Refused(503, "database away", _AGAIN) from None
         return arrival.delivery_id, is_new
 
     def _site_of(self, scope: Message) -> str:
@@ -166,13 +169,18 @@ class Receiver:
                         raise _Gone
                     chunk = message.get("body", b"")
                     size += len(chunk)
+                    self._reading_bytes += len(chunk)
                     if size > cap:
                         raise _Refused(413, "body too large", _CLOSE)
+                    if self._reading_bytes > READING_CAP:
+                        raise _Refused(503, "too many bodies at once", (*_CLOSE, *_AGAIN))
                     chunks.append(chunk)
                     if not message.get("more_body", False):
                         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
         except TimeoutError:
             raise _Refused(408, "body too slow", _CLOSE) from None
+        finally:
+            self._reading_bytes -= size
 
     def _judge(self, site: str, headers: Headers, body: bytes) -> tuple[WebhookEvent, str]:
         """Return the event and its identity; only what is genuine is parsed."""
