@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from llm_integrations.anthropic import (
     Message,
     MessageRequest,
 )
-from llm_integrations.errors import BudgetExceeded, GiveUp
+from llm_integrations.errors import BudgetExceeded, GiveUp, StoreUnavailable
 from llm_integrations.governance import Budget, Governor
 from llm_integrations.jira import BasicAuth, JiraClient, JiraConfig, parse_event
 from llm_integrations.service.actions import AddComment, AddLabels, NoAction, SetFields
@@ -118,6 +119,27 @@ async def test_the_paid_answer_and_its_ledger_row_are_one_commit(room: Room) -> 
     await room.context(key).ask(QUESTION)
     kept = await room.governor.store.load_kept("d-1")
     assert set(kept) == {"ask 1"}
+    assert await room.governor.ledger.total_pusd() == room.claude.invoice_pusd() > 0
+
+
+async def test_an_answer_whose_booking_failed_is_booked_late_and_not_bought_again(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_type = type(room.governor.store)
+    with monkeypatch.context() as away:
+
+        async def fail(*_: object) -> bool:
+            raise StoreUnavailable
+
+        away.setattr(store_type, "settle", fail)
+        with pytest.raises(StoreUnavailable):
+            await room.context("DEMO-1").ask(QUESTION)
+        with pytest.raises(StoreUnavailable):
+            await room.context("DEMO-1").ask(QUESTION)
+
+    await asyncio.gather(*(room.context("DEMO-1").ask(QUESTION) for _ in range(3)))
+
+    assert room.paid == 1
     assert await room.governor.ledger.total_pusd() == room.claude.invoice_pusd() > 0
 
 

@@ -82,6 +82,7 @@ class Governor:
         self._owner = secrets.token_hex(8)
         self._tags: ContextVar[Mapping[str, str]] = ContextVar("tags", default={})  # noqa: B039 - never changed, only replaced
         self._late: list[Settlement] = []
+        self._catching_up = asyncio.Lock()
         self._undoing: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -194,6 +195,22 @@ class Governor:
         self._limiter.give_back(permit.reservation)
         await self._book(self._plain(permit.call_id, permit.ask.attempt, "released"))
 
+    async def catch_up(self) -> None:
+        """Book what could not be booked when it happened, so that answers paid for are kept.
+
+        Raises:
+            StoreUnavailable: the database is still away.
+        """
+        async with self._catching_up:
+            while self._late:
+                try:
+                    await self.store.settle(self._late[0])
+                except StoreUnavailable:
+                    raise
+                except StoreError as error:
+                    _logger.warning("an attempt stays unknown: %s", error)
+                del self._late[0]
+
     def observe(self, ask: Ask, seen: Observation, sent_at: float) -> None:
         """Learn the server's limits from headers; a pause holds back the whole group."""
         self._limiter.observe(ask, seen, sent_at)
@@ -292,22 +309,11 @@ class Governor:
             await self._clock.sleep(LEASE_S / 3)
             try:
                 await self.store.beat(self._owner, LEASE_S)
-                await self._catch_up()
+                await self.catch_up()
                 await self._sweep()
                 await self.budgets.load()
             except StoreError as error:
                 _logger.warning("the books cannot be reached: %s", error)
-
-    async def _catch_up(self) -> None:
-        """Book what could not be booked when it happened."""
-        while self._late:
-            try:
-                await self.store.settle(self._late[0])
-            except StoreUnavailable:
-                raise
-            except StoreError as error:
-                _logger.warning("an attempt stays unknown: %s", error)
-            del self._late[0]
 
     async def _sweep(self) -> None:
         lost = await self.store.sweep()
@@ -319,7 +325,7 @@ class Governor:
         try:
             if self._undoing:
                 await asyncio.wait(self._undoing)
-            await self._catch_up()
+            await self.catch_up()
             await self.store.retire(self._owner)
             await self._sweep()
         except StoreError as error:

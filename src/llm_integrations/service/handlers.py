@@ -155,6 +155,8 @@ class Context:
 
     async def _recorded(self, name: str) -> bytes | None:
         if self._kept is None:
+            # An answer that was paid for while the database was away is not to be bought again.
+            await self.governor.catch_up()
             self._kept = await self.governor.store.load_kept(self.delivery_id)
         recorded = self._kept.get(name)
         if recorded is not None and name not in self._made_here:
