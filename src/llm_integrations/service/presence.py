@@ -13,8 +13,8 @@ queues them again. What must hold, each learned from a failing run:
    is dead.
 5. The loop outlives every error. A worker that lost its lock cuts off its handlers and writes
    nothing until it has it again; each write asks `check` just before it is sent.
-6. Only one worker takes over at a time. Who left on purpose did not die: its work is queued again
-   at once and counts against nobody.
+6. Only one worker takes over at a time, and who comes back waits until it has ended. Who left on
+   purpose did not die: its work is queued again at once and counts against nobody.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Presence:
         while True:
             try:
                 if not self._is_held:
-                    await self._connection.enter()
+                    await self._connection.enter(again=True)
                     self._is_held = True
                     self._engine.open()
                     _log.info("presence regained", worker=self._executor_id)

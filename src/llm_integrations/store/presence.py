@@ -65,11 +65,16 @@ class PresenceConnection:
         self._executor_id = executor_id
         self._connection: psycopg.AsyncConnection | None = None
 
-    async def enter(self) -> None:
+    async def enter(self, *, again: bool = False) -> None:
         """Connect and take the worker's lock.
 
+        Args:
+            again: this worker was here before, so a peer may be taking its work just now. Waits
+                for that to end: else what it begins next would be taken from it as well.
+
         Raises:
-            LeaseLost: a connection of this worker, cut but not yet noticed, still holds it.
+            LeaseLost: a connection of this worker, cut but not yet noticed, still holds it, or a
+                take-over lasts.
         """
         await self.close()
         with reaching():
@@ -85,8 +90,12 @@ class PresenceConnection:
                 # The server's own keepalives free the lock of a host that is gone.
                 for setting in _SETTINGS:
                     await connection.execute(setting)
+                if again:
+                    await connection.execute(_WAIT_FOR_FLEET, {"name": _FLEET})
                 await connection.execute(_TAKE_LOCK, {"id": self._executor_id})
                 await connection.execute(_ENTER, {"id": self._executor_id})
+                if again:
+                    await connection.execute(_END_WAIT_FOR_FLEET, {"name": _FLEET})
             except psycopg.errors.LockNotAvailable as error:
                 await connection.close()
                 raise LeaseLost("this worker's lock is still held") from error
@@ -196,6 +205,12 @@ _LEAVE: Final = "UPDATE llm_integrations.worker SET left_at = now() WHERE execut
 
 _TRY_FLEET: Final = f"""
 SELECT pg_try_advisory_lock(hashtextextended(%(name)s, {_SEED})) AS is_true
+"""
+
+_WAIT_FOR_FLEET: Final = f"SELECT pg_advisory_lock_shared(hashtextextended(%(name)s, {_SEED}))"
+
+_END_WAIT_FOR_FLEET: Final = f"""
+SELECT pg_advisory_unlock_shared(hashtextextended(%(name)s, {_SEED}))
 """
 
 _LEAVE_FLEET: Final = f"SELECT pg_advisory_unlock(hashtextextended(%(name)s, {_SEED}))"
