@@ -429,3 +429,26 @@ def test_an_event_above_the_cap_is_malformed() -> None:
 def test_changes_before_the_message_and_errors_of_an_unknown_shape_change_nothing() -> None:
     collector = _collect(_wire([END, {"type": "error", "error": "?"}, START, *_text(0, "x"), STOP]))
     assert collector.message().stop_reason is None
+
+
+def test_a_delta_of_a_block_that_never_began_is_kept_beside_the_message() -> None:
+    stray = {
+        "type": "content_block_delta",
+        "index": 7,
+        "delta": {"type": "text_delta", "text": "?"},
+    }
+    collector = _collect(_wire([START, stray, *_text(0, "x"), END, STOP]))
+    assert collector.message().text == "x"
+
+
+def test_a_message_delta_without_usage_keeps_what_was_told_before() -> None:
+    end = {name: value for name, value in END.items() if name != "usage"}
+    collector = _collect(_wire([START, *_text(0, "x"), end, STOP]))
+    assert collector.message().usage.input_tokens == 9
+
+
+def test_counters_of_a_usage_without_details_are_the_plain_ones() -> None:
+    assert Usage(input_tokens=3, output_tokens=2).counters() == {
+        "input_tokens": 3,
+        "output_tokens": 2,
+    }

@@ -7,7 +7,7 @@ Structs that survive a round trip through JSON, because a decision is stored bef
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, assert_never
 
 import msgspec
 
@@ -110,3 +110,5 @@ def describe_action(action: Action) -> str:
             return "label " + ", ".join(labels)
         case NoAction(reason=reason):
             return f"nothing: {reason}"
+        case _:
+            assert_never(action)
