@@ -52,7 +52,17 @@ _ROOMS: Final = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name from the module that defines it."""
+    """Import a public name from the module that defines it.
+
+    Raises:
+        ImportError: what it needs is not installed; the message names the extra.
+    """
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ROOMS.get(name, 'actions')}"), name)
+    try:
+        return getattr(import_module(f"{__name__}.{_ROOMS.get(name, 'actions')}"), name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{error.name} is not installed: pip install 'llm-integrations[service]'",
+            name=error.name,
+        ) from error

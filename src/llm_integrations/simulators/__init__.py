@@ -6,6 +6,7 @@ cannot agree with itself here. Either name is imported when first asked for: usi
 does not load the other.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,14 +17,18 @@ __all__ = ["ClaudeSimulator", "JiraSimulator"]
 
 
 def __getattr__(name: str) -> object:
-    """Import the simulator that is asked for, and only that one."""
-    if name == "ClaudeSimulator":
-        from llm_integrations.simulators.anthropic import ClaudeSimulator  # noqa: PLC0415
+    """Import the simulator that is asked for, and only that one.
 
-        return ClaudeSimulator
-    if name == "JiraSimulator":
-        from llm_integrations.simulators.jira import JiraSimulator  # noqa: PLC0415
-
-        return JiraSimulator
-    message = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(message)
+    Raises:
+        ImportError: what it needs is not installed; the message names the extra.
+    """
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    room = {"ClaudeSimulator": "anthropic", "JiraSimulator": "jira"}[name]
+    try:
+        return getattr(import_module(f"{__name__}.{room}"), name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{error.name} is not installed: pip install 'llm-integrations[simulators]'",
+            name=error.name,
+        ) from error
