@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Final, LiteralString, Self, TypeVar
 import psycopg
 from msgspec import Struct
 from psycopg import AsyncConnection
+from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import AsyncConnectionPool
 
 from llm_integrations._core.codec import encode
-from llm_integrations.errors import StoreError, StoreUnavailable
+from llm_integrations.errors import ConfigError, StoreError, StoreUnavailable
 from llm_integrations.store.migrate import migrate_postgres
 from llm_integrations.store.reach import CONNECT_S, POOL_WAIT_S, reaching
 from llm_integrations.store.records import (
@@ -102,9 +103,19 @@ class PostgresStore:
         """Connect and bring the schema up to date.
 
         Raises:
+            ConfigError: the address cannot be read.
             StoreError: the schema is of a newer version.
             StoreUnavailable: there is no server, or it lets us not in.
         """
+        try:
+            conninfo_to_dict(dsn)
+        except psycopg.ProgrammingError:
+            # Neither chained nor left to the pool: libpq quotes what it cannot read.
+            raise ConfigError(
+                "the address of the PostgreSQL cannot be read: write it as"
+                " postgresql://user:password@host:5432/database, and special characters of the"
+                " password as %40 and so on"
+            ) from None
         pool: Pool = AsyncConnectionPool(
             dsn,
             min_size=1,
