@@ -87,6 +87,21 @@ async def test_a_comment_whose_answer_was_lost_is_found_and_not_written_again(de
     assert [comment.id for comment in desk.jira.comments(desk.key)] == [comment_id]
 
 
+async def test_a_mark_is_found_on_a_long_issue_without_reading_all_of_it(desk: Desk) -> None:
+    for number in range(150):
+        await desk.jira.add_comment(desk.key, f"Before {number}")
+    await desk.apply(AddComment(text="Once"))
+    for number in range(150):
+        await desk.jira.add_comment(desk.key, f"Between {number}")
+    await desk.apply(AddComment(text="State: open", slot="summary"))
+
+    began = len(desk.jira.requests)
+    await desk.apply(AddComment(text="State: done", slot="summary"))
+    assert len(desk.jira.requests) - began <= 3, "the newest page, the next one begun, the edit"
+    await desk.apply(AddComment(text="Once"), maybe_sent=True)
+    assert len(desk.jira.comments(desk.key)) == 302
+
+
 async def test_two_comments_of_one_decision_are_two_comments(desk: Desk) -> None:
     await desk.apply(AddComment(text="Same"), position=0)
     await desk.apply(AddComment(text="Same"), position=1, maybe_sent=True)
@@ -150,6 +165,8 @@ async def test_only_our_own_comments_are_edited(desk: Desk) -> None:
     with pytest.raises(GiveUp):
         await desk.apply(EditComment(comment_id=theirs.id, text="Yours"))
     assert desk.jira.comments(desk.key)[0].text == "Mine"
+    with pytest.raises(GiveUp):
+        await desk.apply(EditComment(comment_id="999999", text="Nobody's"))
 
     ours = await desk.apply(AddComment(text="Ours"))
     await desk.apply(EditComment(comment_id=ours, text="Better"), position=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Final
 
 import msgspec
@@ -45,6 +45,13 @@ class CommentCalls:
         self, issue_key_or_id: str, *, limit: int | None = None, newest_first: bool = False
     ) -> list[Comment]:
         """Return the comments of an issue over all pages, oldest first unless told."""
+        found = self.iter_comments(issue_key_or_id, limit=limit, newest_first=newest_first)
+        return [comment async for comment in found]
+
+    def iter_comments(
+        self, issue_key_or_id: str, *, limit: int | None = None, newest_first: bool = False
+    ) -> AsyncGenerator[Comment, None]:
+        """Yield the comments of an issue, page after page; close it to read no further."""
         key = issue_key(issue_key_or_id)
         size = _PAGE if limit is None else max(1, min(limit, _PAGE))
 
@@ -64,7 +71,7 @@ class CommentCalls:
             count = len(page.comments)
             return Page(page.comments, next_offset(start, count, total=page.total, is_last=None))
 
-        return [comment async for comment in items(fetch, limit=limit)]
+        return items(fetch, limit=limit)
 
     async def get_comment(self, issue_key_or_id: str, comment_id: str) -> Comment:
         """Return one comment."""

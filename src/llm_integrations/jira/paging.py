@@ -8,7 +8,7 @@ items in order. Must not: trust page lengths (servers return fewer than asked) o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -43,7 +43,7 @@ def next_offset(
 
 async def items(
     fetch: Callable[[Cursor | None], Awaitable[Page[T]]], *, limit: int | None = None
-) -> AsyncIterator[T]:
+) -> AsyncGenerator[T, None]:
     """Yield items over all pages, at most `limit`.
 
     Raises:

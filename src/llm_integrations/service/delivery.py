@@ -16,7 +16,7 @@ Just before each write `Gate.check` is asked whether this worker may still write
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -141,9 +141,11 @@ class Deliverer:
 
     async def _edit(self, write: Write, action: EditComment) -> str:
         """Replace the text of one of our own comments; its mark stays."""
-        comments = await self._jira.get_comments(write.issue_id, newest_first=True)
-        ours = next((c for c in comments if c.id == action.comment_id and self._is_ours(c)), None)
-        if ours is None:
+        try:
+            ours = await self._jira.get_comment(write.issue_id, action.comment_id)
+        except NotFound:
+            ours = None
+        if ours is None or not self._is_ours(ours):
             msg = f"comment {action.comment_id} is not one of ours"
             raise GiveUp(msg)
         mark = mark_in(ours.body_markdown) or mark_of(write)
@@ -168,11 +170,12 @@ class Deliverer:
         raise GiveUp(msg)
 
     async def _find(self, issue_id: str, mark: str) -> Comment | None:
-        """Return our comment that carries `mark`."""
-        comments = await self._jira.get_comments(issue_id, newest_first=True)
-        return next(
-            (c for c in comments if mark_in(c.body_markdown) == mark and self._is_ours(c)), None
-        )
+        """Return our comment that carries `mark`; reads no further than there."""
+        async with aclosing(self._jira.iter_comments(issue_id, newest_first=True)) as comments:
+            async for comment in comments:
+                if self._is_ours(comment) and mark_in(comment.body_markdown) == mark:
+                    return comment
+        return None
 
     def _is_ours(self, comment: Comment) -> bool:
         return comment.author is not None and comment.author.id == self._account_id
