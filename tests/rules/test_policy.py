@@ -219,3 +219,16 @@ def test_the_mark_is_found_in_wiki_and_markdown_forms() -> None:
 @given(actions)
 def test_a_description_is_short_enough_for_a_table(action: Action) -> None:
     assert describe_action(action)
+
+
+def test_a_link_whose_host_cannot_be_read_is_refused() -> None:
+    verdict = judge(AddComment(text="see http://[::1/"), FACTS, APPLY)
+    assert verdict.reason == "link to an unnamed place is not allowed"
+
+
+def test_an_action_without_text_is_judged_by_the_lists_alone() -> None:
+    rules = msgspec.structs.replace(
+        APPLY, actions=APPLY.actions | {"Transition"}, fields=frozenset({"customfield_1"})
+    )
+    assert judge(Transition(to="Done"), FACTS, rules).decision == "allow"
+    assert judge(SetFields(fields={"customfield_1": 3}), FACTS, rules).decision == "allow"

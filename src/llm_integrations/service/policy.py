@@ -125,8 +125,6 @@ def is_own_write(event: WebhookEvent, *, own_account_id: str, own_fields: frozen
         return False
     if event.comment is not None:
         return is_marked_at_foot(event.comment.body)
-    if event.name.startswith("issue_property_"):
-        return True
     items = event.changelog.items if event.changelog is not None else ()
     changed = {item.field.lower() for item in items}
     return bool(changed) and changed <= own_fields
