@@ -222,7 +222,7 @@ def test_a_description_is_short_enough_for_a_table(action: Action) -> None:
 
 
 def test_a_link_whose_host_cannot_be_read_is_refused() -> None:
-    verdict = judge(AddComment(text="see http://[::1/"), FACTS, APPLY)
+    verdict = judge(AddComment(text="see [it](http://[::1/)"), FACTS, APPLY)
     assert verdict.reason == "link to an unnamed place is not allowed"
 
 
