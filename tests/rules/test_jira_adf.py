@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from llm_integrations.errors import InvalidRequest
@@ -158,6 +158,7 @@ trees = st.recursive(
 
 
 @given(doc=st.dictionaries(st.sampled_from(["type", "content", "attrs", "marks"]), trees))
+@example(doc={"content": [{"type": "doc", "attrs": {"text": []}}]})
 def test_no_document_however_odd_breaks_the_reader(doc: dict[str, object]) -> None:
     assert isinstance(adf.to_markdown(doc), str)
     assert isinstance(adf.to_text(doc), str)

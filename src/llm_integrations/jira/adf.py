@@ -82,7 +82,7 @@ def _attrs(node: Adf) -> Adf:
 def _attr(node: Adf, *names: str) -> str:
     """Return the first of these attributes that says something."""
     attrs = _attrs(node)
-    return next((str(attrs[name]) for name in names if attrs.get(name) not in {None, ""}), "")
+    return next((str(attrs[name]) for name in names if attrs.get(name) not in (None, "")), "")
 
 
 def _blocks(nodes: Iterable[Adf], depth: int) -> str:
