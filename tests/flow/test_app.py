@@ -244,14 +244,6 @@ async def test_wrong_claude_key_is_an_error_at_start(service_url: str) -> None:
                 pass
 
 
-async def test_a_site_that_does_not_say_who_we_are_is_an_error_at_start(world: World) -> None:
-    world.jira.fail_next(StatusError(status=200, body={"displayName": "?"}), path="/myself$")
-    app = await world.app()
-    with pytest.raises(ConfigError, match="who the service is at site acme"):
-        async with app.running():
-            pass
-
-
 async def test_unknown_handler_is_an_error_at_start(world: World) -> None:
     rules = (HandlerRule(on="*", handler="no.such:thing"),)
     settings = make_settings(world.jira, world.claude, handlers=rules)

@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit
 from llm_integrations._core.clock import SystemClock
 from llm_integrations._core.config import Secret
 from llm_integrations.anthropic import AnthropicClient, AnthropicConfig
-from llm_integrations.errors import ConfigError, RetryLater
+from llm_integrations.errors import RetryLater
 from llm_integrations.governance import Budget, Governor, Limit
 from llm_integrations.jira import BasicAuth, JiraClient, JiraConfig, PersonalAccessToken
 from llm_integrations.service.app.listener import listening
@@ -322,9 +322,7 @@ class App:
             jira = await stack.enter_async_context(
                 JiraClient(_jira_config(site), clock=self._clock)
             )
-            account_id = (await jira.myself()).id
-            if not account_id:
-                raise ConfigError(f"Jira does not say who the service is at site {name}")
+            account_id = (await jira.myself()).id or ""
             sites[name] = SiteWork(
                 account_id=account_id,
                 rules=self._policy_rules(site),
