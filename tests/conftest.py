@@ -1,6 +1,7 @@
 """What every test may need; other fixtures stand beside the tests that use them."""
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -8,6 +9,11 @@ from hypothesis import settings
 from scripts import chromium as browser
 
 pytest_plugins = ["tests.postgres"]
+
+# Whoever starts the tests in the background has them ignore Ctrl-C, and with them every process
+# that they start to see how it takes Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: a loaded machine is no bug. In CI the examples are the same in every run, so that a
 # red one is about the change; elsewhere they differ, and the blob printed repeats a failure.
