@@ -7,24 +7,23 @@ admission answers with a permit, the call loop reports the `Actual`; headers bec
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Literal, Protocol
+
+from msgspec import Struct
 
 __all__ = ["Actual", "Admission", "Ask", "Keep", "Observation"]
 
 State = Literal["settled", "partial", "refused", "unknown"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Keep:
+class Keep(Struct, frozen=True, kw_only=True):
     """Asks the store to keep the answer under (scope, name), in the commit that settles it."""
 
     scope: str
     name: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class Ask(Struct, frozen=True, kw_only=True):
     """What one attempt wants to use, before it is sent.
 
     Attributes:
@@ -43,14 +42,13 @@ class Ask:
     bounded: bool = True
     price_version: str = ""
     model: str = ""
-    tags: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = {}
     keep: Keep | None = None
     call_id: str = ""
     attempt: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Actual:
+class Actual(Struct, frozen=True, kw_only=True):
     """What one attempt did use.
 
     Attributes:
@@ -67,17 +65,19 @@ class Actual:
     cost_pusd: int | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
-    counters: Mapping[str, int] = field(default_factory=dict)
+    counters: Mapping[str, int] = {}
     raw: bytes = b""
     model: str = ""
     request_id: str = ""
     latency_ms: int = 0
     ttft_ms: int | None = None
-    answer: bytes | None = field(default=None, repr=False)
+    answer: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"Actual(state={self.state!r}, cost_pusd={self.cost_pusd}, {self.request_id!r})"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Observation:
+class Observation(Struct, frozen=True, kw_only=True):
     """What an answer's headers say of the server's limits.
 
     Attributes:
@@ -86,7 +86,7 @@ class Observation:
         scope: what to pause: "group", "site" or a name the vendor's admission understands.
     """
 
-    limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    limits: Mapping[str, tuple[int, int]] = {}
     pause_s: float | None = None
     scope: str = "group"
 

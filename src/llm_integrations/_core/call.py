@@ -19,8 +19,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from llm_integrations._core.admission import Actual, Admission, Ask, Keep, Observation
 from llm_integrations._core.retry import delay_before_retry
@@ -56,15 +59,17 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
-    """A whole answer: what `read` and `refuse` judge."""
+class Response(Struct, frozen=True):
+    """A whole answer: what `read` and `refuse` judge; headers and body stay out of its `repr`."""
 
     status: int
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(repr=False)
+    headers: Mapping[str, str]
+    body: bytes
     request_id: str = ""
     latency_ms: int = 0
+
+    def __repr__(self) -> str:
+        return f"Response({self.status}, request_id={self.request_id!r})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +82,7 @@ class Vendor:
     observe: Callable[[Response, datetime], Observation | None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call(Generic[T_co]):
+class Call(Struct, Generic[T_co], frozen=True, kw_only=True):
     """One operation, whole.
 
     Attributes:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import zlib
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
+
+from msgspec import Struct
 
 from llm_integrations.errors import ConfigError, ConnectFailed, ConnectionBroken, TimedOut
 
@@ -30,9 +31,8 @@ __all__ = ["AiohttpTransport", "Httpx2Transport", "Reply", "Request", "Transport
 BODY_CAP_BYTES: Final = 256 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """One HTTP request, whole.
+class Request(Struct, frozen=True, kw_only=True):
+    """One HTTP request, whole; headers and body stay out of its `repr`.
 
     Attributes:
         route: the path with its variables named, for logs and pacing ("/rest/api/3/issue/{key}").
@@ -43,9 +43,12 @@ class Request:
     method: str
     url: str
     route: str
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes | None = field(default=None, repr=False)
+    headers: Mapping[str, str]
+    body: bytes | None = None
     timeout_s: float = 60.0
+
+    def __repr__(self) -> str:
+        return f"Request({self.method} {self.url}, timeout_s={self.timeout_s:g})"
 
 
 class Reply(Protocol):
