@@ -13,8 +13,8 @@ export PYTHON
 # How many test processes run side by side; each has a PostgreSQL of its own.
 JOBS ?= 2
 # Branch coverage that `make test` asks for, in percent: the whole package, and its rules modules.
-COVERAGE_PACKAGE ?= 0
-COVERAGE_RULES ?= 0
+COVERAGE_PACKAGE ?= 90
+COVERAGE_RULES ?= 100
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
