@@ -18,6 +18,7 @@ from llm_integrations.jira import (
     UpdateIssueRequest,
     parse_issue,
 )
+from llm_integrations.jira.issue import IssuePageDecoder
 from llm_integrations.jira.paging import Cursor, Page, items, next_offset
 from llm_integrations.jira.requests import CLOUD, SERVER, Operation, create_body, update_body
 
@@ -53,6 +54,38 @@ def test_a_field_of_an_odd_shape_costs_only_itself() -> None:
     assert issue.fields.status is not None
     assert issue.fields.status.name == "Open"
     assert issue.field("created") == "yesterday"
+
+
+ODD_OR_NOT = st.sampled_from(
+    [
+        {},
+        {"fields": None},
+        {"id": 7},
+        {"fields": {"summary": "s", "labels": ["x"], "customfield_1": 2.5}, "new": [1]},
+        {"fields": {"summary": 5, "status": {"name": "Open"}}},
+        {"fields": {"summary": "half \ud800 a pair"}},
+    ]
+)
+
+
+@given(st.lists(ODD_OR_NOT))
+def test_an_issue_reads_the_same_from_a_page_as_by_itself(
+    bodies: list[dict[str, object]],
+) -> None:
+    page = {"issues": bodies, "nextPageToken": "t", "startAt": 3, "total": 9, "isLast": False}
+    read = IssuePageDecoder().decode(json.dumps(page).encode())
+    assert (read.next_page_token, read.start_at, read.total, read.is_last) == ("t", 3, 9, False)
+    for issue, body in zip(read.issues, bodies, strict=True):
+        alone = parse_issue(json.dumps(body).encode())
+        assert (issue.id, issue.key, issue.fields) == (alone.id, alone.key, alone.fields)
+        assert issue == alone
+        assert issue.field_names == alone.field_names
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"issues":[7]}', b'{"issues":[{"id":"1"}'])
+def test_what_is_no_page_of_issues_is_undecodable(body: bytes) -> None:
+    with pytest.raises(Undecodable):
+        IssuePageDecoder().decode(body)
 
 
 def test_timestamps_without_a_colon_are_read() -> None:

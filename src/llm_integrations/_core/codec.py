@@ -8,13 +8,14 @@ surrogate escape, which msgspec refuses, becomes a question mark, so the documen
 from __future__ import annotations
 
 import json
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
-__all__ = ["Raw", "Undecodable", "decode", "encode"]
+__all__ = ["Decoder", "Raw", "Undecodable", "decode", "encode"]
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 Raw = msgspec.Raw
 
 _encoder = msgspec.json.Encoder()
@@ -24,7 +25,14 @@ class Undecodable(ValueError):
     """These bytes are not JSON of the expected shape. Holds a position, never content."""
 
 
-def decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
+class Decoder(Protocol[T_co]):
+    """Reads one shape: a decoder of msgspec, or one that chooses between several."""
+
+    def decode(self, data: bytes, /) -> T_co:
+        """Return what the bytes say."""
+
+
+def decode(decoder: Decoder[T], data: bytes) -> T:
     """Decode `data`, tolerating lone surrogates.
 
     Raises:
@@ -45,7 +53,7 @@ def encode(value: object) -> bytes:
     return _encoder.encode(value)
 
 
-def _decode_with_surrogates(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
+def _decode_with_surrogates(decoder: Decoder[T], data: bytes) -> T:
     """Decode through `json`, with each lone surrogate replaced."""
     try:
         text = json.dumps(json.loads(data), ensure_ascii=False)

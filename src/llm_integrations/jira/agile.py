@@ -150,14 +150,14 @@ class AgileCalls:
                     if cursor is not None:
                         raise
                 else:
-                    return Page(tuple(map(Issue, page.issues)), page.next_page_token or None)
+                    return Page(page.issues, page.next_page_token or None)
             start = int(cursor or 0)
             operation = _issues(_AGILE, route, owner, {**query, "startAt": start})
             page = await self._connection.run(operation, issue_page)
             # The old paths answered, so it was the new API that is missing, not the board.
             self._connection.has_software_api = False
             after = next_offset(start, len(page.issues), total=page.total, is_last=page.is_last)
-            return Page(tuple(map(Issue, page.issues)), after)
+            return Page(page.issues, after)
 
         async for issue in items(fetch, limit=limit):
             yield issue

@@ -22,7 +22,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from llm_integrations._core.call import Actual, Observation, Response
-from llm_integrations._core.codec import Undecodable, decode
+from llm_integrations._core.codec import Decoder, Undecodable, decode
 from llm_integrations.errors import (
     AnswerMalformed,
     APIError,
@@ -97,7 +97,7 @@ def observe(response: Response, now: datetime) -> Observation | None:
 
 
 def read_json(
-    decoder: msgspec.json.Decoder[T],
+    decoder: Decoder[T],
 ) -> Callable[[Response], tuple[T, Actual]]:
     """Return a reader of 2xx answers whose body is JSON of one shape.
 

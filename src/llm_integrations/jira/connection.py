@@ -16,7 +16,7 @@ import msgspec
 
 from llm_integrations._core.call import Ask, Call, Caller, Vendor
 from llm_integrations._core.clock import Clock, SystemClock
-from llm_integrations._core.codec import encode
+from llm_integrations._core.codec import Decoder, encode
 from llm_integrations._core.http import AiohttpTransport, Request, Transport
 from llm_integrations._core.retry import RetryPolicy
 from llm_integrations.errors import AuthFailed, ConfigError
@@ -102,11 +102,9 @@ class Connection:
     async def run(self, operation: Operation) -> None: ...
 
     @overload
-    async def run(self, operation: Operation, decoder: msgspec.json.Decoder[T]) -> T: ...
+    async def run(self, operation: Operation, decoder: Decoder[T]) -> T: ...
 
-    async def run(
-        self, operation: Operation, decoder: msgspec.json.Decoder[T] | None = None
-    ) -> T | None:
+    async def run(self, operation: Operation, decoder: Decoder[T] | None = None) -> T | None:
         """Send one operation and return its decoded answer; None without a decoder."""
         request = self._call(operation, await self.dialect())
         ask = _ask(operation)

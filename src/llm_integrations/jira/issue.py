@@ -1,19 +1,21 @@
-"""An issue as it came, typed where one looks. Pure.
+"""An issue as it came: typed where everybody looks, undecoded elsewhere. Pure.
 
-In: the JSON of one issue, from a read, a search page or a checkpoint. Out: `Issue`. Must not:
-lose a member or a field it does not know.
+In: the JSON of one issue or of a page of them, from a read, a search or a checkpoint. Out: `Issue`.
+Must not: lose a member or a field it does not know.
 
-All members stay undecoded: `issue.fields` types the well-known ones at the first look,
-`issue.field("customfield_10010", type=float)` any other. A page of issues therefore costs one scan.
-A field of an unexpected shape is left at its default, not an error.
+1. One scan of the body types what nearly everybody reads: id, key and the well-known fields.
+2. All members stay there undecoded, found by a second scan that only those pay for who want one:
+   `issue.field("customfield_10010", type=float)`, `issue.raw`.
+3. A field of an unexpected shape is left at its default, not an error: where the scan of 1 finds
+   one, 2 comes first and each issue is typed by itself, at the first look.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from functools import cached_property
-from typing import Final, TypeVar, cast, overload
+from functools import cached_property, partial
+from typing import Final, Generic, TypeVar, cast, overload
 
 import msgspec
 
@@ -34,9 +36,18 @@ from llm_integrations.jira.models import (
     rich_markdown,
 )
 
-__all__ = ["Issue", "IssueFields", "JqlSearchResponse", "parse_issue"]
+__all__ = [
+    "Issue",
+    "IssueDecoder",
+    "IssueFields",
+    "IssuePage",
+    "IssuePageDecoder",
+    "JqlSearchResponse",
+    "parse_issue",
+]
 
 T = TypeVar("T")
+Members = dict[str, Raw]
 
 
 class IssueFields(Wire, frozen=True, kw_only=True, rename=None):
@@ -167,9 +178,97 @@ class JqlSearchResponse(msgspec.Struct, frozen=True, kw_only=True):
         return self.next_page_token is None
 
 
+class IssuePage(msgspec.Struct, Generic[T], frozen=True, kw_only=True, rename="camel"):
+    """A page of issues, of either style of paging."""
+
+    issues: tuple[T, ...] = ()
+    next_page_token: str | None = None
+    start_at: int = 0
+    total: int | None = None
+    is_last: bool | None = None
+
+
+class _Known(msgspec.Struct, frozen=True, kw_only=True):
+    """What one scan types of an issue."""
+
+    id: str = ""
+    key: str = ""
+    fields: IssueFields = IssueFields()
+
+
+class _TypedIssue(Issue):
+    """An issue whose well-known parts are typed already; `scan` finds its members."""
+
+    __slots__ = ("_scan",)
+
+    def __init__(self, known: _Known, scan: Callable[[], Members]) -> None:
+        self.id, self.key, self.fields = known.id, known.key, known.fields
+        self._scan = scan
+
+    @cached_property
+    def _members(self) -> Members:  # type: ignore[override] # it can be set, like the others
+        return self._scan()
+
+
 _any: Final[msgspec.json.Decoder[object]] = msgspec.json.Decoder()
 _fields: Final = msgspec.json.Decoder(IssueFields)
-_raw_members: Final[msgspec.json.Decoder[dict[str, Raw]]] = msgspec.json.Decoder(dict[str, Raw])
+_known: Final = msgspec.json.Decoder(_Known)
+_known_page: Final = msgspec.json.Decoder(IssuePage[_Known])
+_raw_members: Final[msgspec.json.Decoder[Members]] = msgspec.json.Decoder(Members)
+_raw_page: Final = msgspec.json.Decoder(IssuePage[Members])
+
+
+class IssueDecoder:
+    """Reads one issue."""
+
+    def decode(self, body: bytes, /) -> Issue:
+        """Read one issue's JSON.
+
+        Raises:
+            Undecodable: the bytes are not a JSON object.
+        """
+        try:
+            known = decode(_known, body)
+        except Undecodable:
+            return Issue(decode(_raw_members, body))
+        return _TypedIssue(known, partial(decode, _raw_members, body))
+
+
+class IssuePageDecoder:
+    """Reads a page of issues."""
+
+    def decode(self, body: bytes, /) -> IssuePage[Issue]:
+        """Read a page's JSON.
+
+        Raises:
+            Undecodable: the bytes are no page of JSON objects.
+        """
+        try:
+            page = decode(_known_page, body)
+        except Undecodable:
+            raw_page = decode(_raw_page, body)
+            return _with_issues(raw_page, tuple(map(Issue, raw_page.issues)))
+        scan = _PageScan(body)
+        issues = (
+            _TypedIssue(known, partial(scan.members, number))
+            for number, known in enumerate(page.issues)
+        )
+        return _with_issues(page, tuple(issues))
+
+
+class _PageScan:
+    """The members of all issues of a page, found when the first of them are asked for."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def members(self, number: int) -> Members:
+        """Return the members of one issue of the page."""
+        return self._all[number]
+
+    @cached_property
+    def _all(self) -> tuple[Members, ...]:
+        return decode(_raw_page, self._body).issues
 
 
 def parse_issue(body: bytes) -> Issue:
@@ -178,7 +277,17 @@ def parse_issue(body: bytes) -> Issue:
     Raises:
         Undecodable: the bytes are not a JSON object.
     """
-    return Issue(decode(_raw_members, body))
+    return IssueDecoder().decode(body)
+
+
+def _with_issues(page: IssuePage[T], issues: tuple[Issue, ...]) -> IssuePage[Issue]:
+    return IssuePage(
+        issues=issues,
+        next_page_token=page.next_page_token,
+        start_at=page.start_at,
+        total=page.total,
+        is_last=page.is_last,
+    )
 
 
 def _typed(raw: Raw | None, type_: object) -> object:

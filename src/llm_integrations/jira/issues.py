@@ -7,10 +7,9 @@ from typing import Final
 
 import msgspec
 
-from llm_integrations._core.codec import Raw
 from llm_integrations.errors import InvalidRequest, NotFound
 from llm_integrations.jira.connection import Connection
-from llm_integrations.jira.issue import Issue
+from llm_integrations.jira.issue import Issue, IssueDecoder
 from llm_integrations.jira.jql import issue_key
 from llm_integrations.jira.models import (
     CreateIssueRequest,
@@ -32,7 +31,7 @@ class _Property(msgspec.Struct, frozen=True):
     value: object = None
 
 
-_members: Final[msgspec.json.Decoder[dict[str, Raw]]] = msgspec.json.Decoder(dict[str, Raw])
+_one: Final = IssueDecoder()
 _transitions: Final = msgspec.json.Decoder(_Transitions)
 _property: Final = msgspec.json.Decoder(_Property)
 
@@ -49,11 +48,10 @@ class IssueCalls:
         sent again: look for the issue first, by a property set in the same request.
         """
         body = create_body(request, await self._connection.dialect())
-        created = await self._connection.run(
+        return await self._connection.run(
             Operation(method="POST", route="/rest/api/{api}/issue", body=body, repeatable=False),
-            _members,
+            _one,
         )
-        return Issue(created)
 
     async def get_issue(
         self,
@@ -74,7 +72,7 @@ class IssueCalls:
             path={"key": issue_key(key_or_id)},
             query={"fields": fields, "expand": expand, "properties": properties},
         )
-        return Issue(await self._connection.run(operation, _members))
+        return await self._connection.run(operation, _one)
 
     async def update_issue(self, key_or_id: str, request: UpdateIssueRequest) -> None:
         """Change an issue.

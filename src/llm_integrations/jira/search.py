@@ -11,15 +11,14 @@ from typing import Final
 
 import msgspec
 
-from llm_integrations._core.codec import Raw
 from llm_integrations.errors import InvalidRequest
 from llm_integrations.jira.connection import Connection
-from llm_integrations.jira.issue import Issue, JqlSearchResponse
+from llm_integrations.jira.issue import Issue, IssuePageDecoder, JqlSearchResponse
 from llm_integrations.jira.models import JqlSearchRequest
 from llm_integrations.jira.paging import Cursor, Page, items, next_offset
 from llm_integrations.jira.requests import Operation
 
-__all__ = ["IssuePage", "SearchCalls"]
+__all__ = ["SearchCalls", "issue_page"]
 
 # A longer query would not fit the URLs that proxies let through.
 _LONGEST_GET: Final = 2_000
@@ -27,21 +26,11 @@ _DEFAULT_FIELDS: Final = ("key", "*navigable")
 _MOST_RECONCILED: Final = 50
 
 
-class IssuePage(msgspec.Struct, frozen=True, rename="camel"):
-    """A page of undecoded issues, of either style of paging."""
-
-    issues: tuple[dict[str, Raw], ...] = ()
-    next_page_token: str | None = None
-    start_at: int = 0
-    total: int | None = None
-    is_last: bool | None = None
-
-
 class _Count(msgspec.Struct, frozen=True):
     count: int
 
 
-issue_page: Final = msgspec.json.Decoder(IssuePage)
+issue_page: Final = IssuePageDecoder()
 _count: Final = msgspec.json.Decoder(_Count)
 
 
@@ -84,7 +73,7 @@ class SearchCalls:
             after = next_offset(page.start_at, len(page.issues), total=page.total, is_last=None)
             token = None if after is None else str(after)
         return JqlSearchResponse(
-            issues=tuple(map(Issue, page.issues)), next_page_token=token or None, total=page.total
+            issues=page.issues, next_page_token=token or None, total=page.total
         )
 
     async def iter_issues(
