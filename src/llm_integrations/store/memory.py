@@ -1,8 +1,8 @@
-"""The store in memory: SQLite without a file, and without a statement per call where none is due.
+"""The store in memory: SQLite without a file, and without a row per call where none is due.
 
-An attempt that draws on no budget needs no guard, and in memory nothing survives a crash anyway.
-So its row is written once it has ended, many rows at a time, or as soon as somebody looks.
-Everything else is the SQLite store's.
+In memory nothing survives a crash, so an attempt only has to claim its money before it is sent.
+Its row is written, and what it did not use given back, once it has ended: many rows at a time, as
+soon as somebody looks, or when a budget has no room left. Everything else is the SQLite store's.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from llm_integrations.errors import StoreError
 from llm_integrations.store.sqlite import MEMORY, SqliteStore, connect, translated
-from llm_integrations.store.sqlite_ops import Operations
+from llm_integrations.store.sqlite_ops import Begun, Operations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,7 @@ def open_memory_store(clock: Clock) -> SqliteStore:
 
 
 class _MemoryStore(SqliteStore):
-    """Puts attempts without budgets aside until they have ended."""
+    """Puts attempts aside until they have ended."""
 
     __slots__ = ("_inline", "_known")
 
@@ -48,24 +48,29 @@ class _MemoryStore(SqliteStore):
             raise StoreError(
                 f"attempt {hold.attempt} of call {hold.call_id} is in the ledger already"
             )
-        if hold.windows:
-            refusal = await self._inline.write(lambda ops: ops.hold(hold))
-            if refusal is not None:
-                return refusal
-        else:
-            self._inline.running[key] = hold
+        claimed = self._inline.claim(hold) if hold.windows else Begun(hold, ())
+        if not isinstance(claimed, Begun):
+            return claimed
+        self._inline.running[key] = claimed
         self._known.add(key)
         return None
 
     async def settle(self, settlement: Settlement) -> bool:
         """See `GovernanceStore`."""
-        hold = self._inline.running.pop((settlement.call_id, settlement.attempt), None)
-        if hold is None:
-            return await self._inline.write(lambda ops: ops.settle(settlement))
-        self._inline.ended.append((hold, settlement))
-        if len(self._inline.ended) >= _BATCH or settlement.keep is not None:
-            self._inline.write_ended()
+        inline = self._inline
+        begun = inline.running.pop((settlement.call_id, settlement.attempt), None)
+        if begun is None:
+            inline.write_ended()
+            return await inline.write(lambda ops: ops.settle(settlement))
+        inline.ended.append((begun, settlement))
+        if len(inline.ended) >= _BATCH or settlement.keep is not None:
+            inline.write_ended()
         return True
+
+    async def sweep(self) -> int:
+        """See `GovernanceStore`."""
+        self._inline.write_all()
+        return await super().sweep()
 
 
 class _Inline:
@@ -81,8 +86,8 @@ class _Inline:
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
         self._operations = Operations(database)
-        self.running: dict[tuple[str, int], Hold] = {}
-        self.ended: list[tuple[Hold, Settlement]] = []
+        self.running: dict[tuple[str, int], Begun] = {}
+        self.ended: list[tuple[Begun, Settlement]] = []
 
     async def write(self, operation: Callable[[Operations], T]) -> T:
         """Run one operation in a transaction of its own."""
@@ -90,11 +95,23 @@ class _Inline:
 
     async def read(self, question: Callable[[Operations], T]) -> T:
         """Write what was put aside, then look."""
+        self.write_all()
+        return self._run(question)
+
+    def claim(self, hold: Hold) -> Begun | Refusal:
+        """Claim money; where there is too little, count what ended attempts give back."""
+        claimed = self._run(lambda ops: ops.claim(hold))
+        if isinstance(claimed, Begun) or not self.ended:
+            return claimed
+        self.write_ended()
+        return self._run(lambda ops: ops.claim(hold))
+
+    def write_all(self) -> None:
+        """Write what was put aside, ended or not."""
         self.write_ended()
         running = list(self.running.values())
         self.running.clear()
         self._run(lambda ops: ops.book(running, ()))
-        return self._run(question)
 
     def write_ended(self) -> None:
         """Write what was put aside and has ended."""

@@ -7,7 +7,9 @@ here commits: the caller owns the transaction, and tells `forget` when one was r
 from __future__ import annotations
 
 import sqlite3
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
 
 from llm_integrations.errors import StoreError
 from llm_integrations.store.records import (
@@ -23,25 +25,26 @@ from llm_integrations.store.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from llm_integrations.store.records import AttemptState
 
-__all__ = ["Operations"]
+__all__ = ["Begun", "Operations"]
+
+_ids_decoder: Final = msgspec.json.Decoder(list[int])
 
 _INSERT_ENTRY: Final = """
 INSERT INTO ledger (call_id, attempt, owner, grp, state, model, hold_pusd, price_version,
                     tags, issue, delivery, windows, created_us)
 VALUES (?, ?, ?, ?, 'held', ?, ?, ?, ?, ?, ?, ?, ?)
 """
-# All windows have room, or none is touched.
+# Changes nothing where a hard budget has too little left.
 _CLAIM: Final = """
-UPDATE budget_window SET held_pusd = held_pusd + :hold
-WHERE id IN (SELECT value FROM json_each(:windows))
-  AND NOT EXISTS (
-    SELECT 1 FROM budget_window AS w JOIN budget AS b ON b.name = w.budget
-    WHERE w.id IN (SELECT value FROM json_each(:windows))
-      AND b.hard AND b.limit_pusd - w.spent_pusd - w.held_pusd < :guard)
+UPDATE budget_window SET held_pusd = held_pusd + ?
+WHERE id = ? AND NOT EXISTS (
+    SELECT 1 FROM budget AS b
+    WHERE b.name = budget_window.budget
+      AND b.hard AND b.limit_pusd - spent_pusd - held_pusd < ?)
 """
 _REFUSING: Final = """
 SELECT w.budget, w.key, w.end_us, b.limit_pusd - w.spent_pusd - w.held_pusd
@@ -65,9 +68,8 @@ UPDATE ledger SET state = ?, cost_pusd = ?, charged_pusd = ?, served = ?, reques
     counters = ?, raw = ?, settled_us = ?, latency_ms = ?, ttft_ms = ?
 WHERE call_id = ? AND attempt = ?
 """
-_SETTLE_WINDOWS: Final = """
-UPDATE budget_window SET held_pusd = held_pusd - ?, spent_pusd = spent_pusd + ?
-WHERE id IN (SELECT value FROM json_each(?))
+_SETTLE_WINDOW: Final = """
+UPDATE budget_window SET held_pusd = held_pusd - ?, spent_pusd = spent_pusd + ? WHERE id = ?
 """
 _KEEP: Final = """
 INSERT OR IGNORE INTO checkpoint (scope, name, result, created_us) VALUES (?, ?, ?, ?)
@@ -79,7 +81,7 @@ _ENTRY_COLUMNS: Final = (
 )
 _INSERT_ENDED: Final = (
     f"INSERT INTO ledger ({_ENTRY_COLUMNS}, windows)"  # noqa: S608 - our own words
-    f" VALUES ({'?, ' * 21}'[]')"
+    f" VALUES ({'?, ' * 21}?)"
 )
 # SQLite's sum() of integers fails where 64 bits end, so high and low parts are added apart.
 _PART: Final = 10**12
@@ -94,6 +96,13 @@ _KEY_COLUMNS: Final = {
     "issue": "issue",
     "delivery": "delivery",
 }
+
+
+class Begun(NamedTuple):
+    """A hold that has its money, and the ids of the windows that gave it."""
+
+    hold: Hold
+    windows: Sequence[int]
 
 
 class Operations:
@@ -111,36 +120,22 @@ class Operations:
 
     def hold(self, hold: Hold) -> Refusal | None:
         """See `GovernanceStore.hold`."""
-        windows = "[]"
-        if hold.windows:
-            ids = self._find_windows(hold.windows)
-            windows = str(ids)
-            refusal = self._claim(hold, windows, len(ids)) if ids else None
-            if refusal is not None:
-                return refusal
-        try:
-            self._database.execute(
-                _INSERT_ENTRY,
-                (
-                    hold.call_id,
-                    hold.attempt,
-                    hold.owner,
-                    hold.group,
-                    hold.model,
-                    hold.hold_pusd,
-                    hold.price_version,
-                    hold.tags,
-                    hold.issue,
-                    hold.delivery,
-                    windows,
-                    hold.created_us,
-                ),
-            )
-        except sqlite3.IntegrityError as error:
-            raise StoreError(
-                f"attempt {hold.attempt} of call {hold.call_id} is in the ledger already"
-            ) from error
+        claimed = self.claim(hold)
+        if not isinstance(claimed, Begun):
+            return claimed
+        self._begin(claimed)
         return None
+
+    def claim(self, hold: Hold) -> Begun | Refusal:
+        """Claim the hold in all its windows, or in none and say which one refused."""
+        windows = self._find_windows(hold.windows)
+        amount = hold.hold_pusd or 0
+        for taken, window in enumerate(windows):
+            claim = (amount, window, hold.guard_pusd)
+            if self._database.execute(_CLAIM, claim).rowcount == 0:
+                self._move(windows[:taken], amount, 0)
+                return self._refusal(hold, windows)
+        return Begun(hold, windows)
 
     def settle(self, settlement: Settlement) -> bool:
         """See `GovernanceStore.settle`."""
@@ -170,20 +165,19 @@ class Operations:
                 settlement.attempt,
             ),
         )
-        if windows != "[]":
-            held = (hold_pusd or 0) if state == "held" else 0
-            self._database.execute(_SETTLE_WINDOWS, (held, charged - charged_before, windows))
+        held = (hold_pusd or 0) if state == "held" else 0
+        self._move(_read_ids(windows), held, charged - charged_before)
         self._keep(settlement)
         return True
 
-    def book(self, running: Sequence[Hold], ended: Sequence[tuple[Hold, Settlement]]) -> None:
-        """Write rows of attempts that draw on no budget: some on their way, some ended."""
-        for hold in running:
-            self.hold(hold)
-        self._database.executemany(
-            _INSERT_ENDED, [_ended_row(hold, settlement) for hold, settlement in ended]
-        )
-        for _, settlement in ended:
+    def book(self, running: Iterable[Begun], ended: Sequence[tuple[Begun, Settlement]]) -> None:
+        """Write rows of attempts whose money is claimed: some on their way, some ended."""
+        for begun in running:
+            self._begin(begun)
+        self._database.executemany(_INSERT_ENDED, [_ended_row(*one) for one in ended])
+        for begun, settlement in ended:
+            held_pusd = begun.hold.hold_pusd
+            self._move(begun.windows, held_pusd or 0, _charge(settlement, held_pusd))
             self._keep(settlement)
 
     def sweep(self, now_us: int) -> int:
@@ -303,16 +297,41 @@ class Operations:
             place = (kept.scope, kept.name, kept.result, settlement.settled_us)
             self._database.execute(_KEEP, place)
 
-    def _claim(self, hold: Hold, windows: str, count: int) -> Refusal | None:
-        """Claim the hold in all windows, or in none and say which one refused."""
-        claim = {
-            "hold": hold.hold_pusd or 0,
-            "guard": hold.guard_pusd,
-            "windows": windows,
-        }
-        if self._database.execute(_CLAIM, claim).rowcount == count:
-            return None
-        row = self._database.execute(_REFUSING, claim).fetchone()
+    def _begin(self, begun: Begun) -> None:
+        """Write the row of an attempt that is about to be sent."""
+        hold, windows = begun
+        try:
+            self._database.execute(
+                _INSERT_ENTRY,
+                (
+                    hold.call_id,
+                    hold.attempt,
+                    hold.owner,
+                    hold.group,
+                    hold.model,
+                    hold.hold_pusd,
+                    hold.price_version,
+                    hold.tags,
+                    hold.issue,
+                    hold.delivery,
+                    _write_ids(windows),
+                    hold.created_us,
+                ),
+            )
+        except sqlite3.IntegrityError as error:
+            raise StoreError(
+                f"attempt {hold.attempt} of call {hold.call_id} is in the ledger already"
+            ) from error
+
+    def _move(self, windows: Sequence[int], held: int, spent: int) -> None:
+        """Take from what windows hold and add to what they have spent."""
+        for window in windows:
+            self._database.execute(_SETTLE_WINDOW, (held, spent, window))
+
+    def _refusal(self, hold: Hold, windows: Sequence[int]) -> Refusal:
+        """Say which hard budget has the least left of those with too little."""
+        refusing = {"guard": hold.guard_pusd, "windows": _write_ids(windows)}
+        row = self._database.execute(_REFUSING, refusing).fetchone()
         if row is None:
             raise StoreError("a budget was deleted meanwhile")
         budget, key, end_us, left_pusd = row
@@ -358,8 +377,9 @@ def _charge(settlement: Settlement, hold_pusd: int | None) -> int:
     return 0 if settlement.state in {"refused", "released"} else hold_pusd or 0
 
 
-def _ended_row(hold: Hold, settlement: Settlement) -> tuple[object, ...]:
+def _ended_row(begun: Begun, settlement: Settlement) -> tuple[object, ...]:
     """Return the values of `_INSERT_ENDED`."""
+    hold, windows = begun
     return (
         hold.call_id,
         hold.attempt,
@@ -382,7 +402,17 @@ def _ended_row(hold: Hold, settlement: Settlement) -> tuple[object, ...]:
         settlement.settled_us,
         settlement.latency_ms,
         settlement.ttft_ms,
+        _write_ids(windows),
     )
+
+
+def _write_ids(windows: Sequence[int]) -> str:
+    """Return window ids as the JSON of their column."""
+    return str(list(windows))
+
+
+def _read_ids(windows: str) -> list[int]:
+    return _ids_decoder.decode(windows)
 
 
 def _where(wanted: EntryFilter) -> tuple[str, list[object]]:
