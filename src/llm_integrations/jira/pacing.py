@@ -90,6 +90,8 @@ class Pacing:
 
     def paused_s(self, group: str, issue: str, now: float) -> float:
         """Return how long the server's own pauses still hold this request."""
+        if not self._paused_until:
+            return 0.0
         names = [SITE, _named(GROUP, group), *([_named(ISSUE, issue)] if issue else [])]
         until = max(self._paused_until.get(name, -math.inf) for name in names)
         return max(until - now, 0.0)
