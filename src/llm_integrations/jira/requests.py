@@ -8,7 +8,6 @@ Markdown becomes what the site reads: ADF on Cloud, wiki markup on Data Center; 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -23,7 +22,6 @@ __all__ = ["CLOUD", "SERVER", "Dialect", "Operation", "create_body", "labels", "
 
 Parameter = str | int | Sequence[str]  # a bool is an int here, and becomes true or false
 Query = Mapping[str, Parameter | None]
-_VARIABLE: Final = re.compile(r"{(\w+)}")
 _RICH_FIELDS: Final = frozenset({"description", "environment"})
 
 
@@ -80,12 +78,10 @@ class Operation:
 
     def target(self, dialect: Dialect) -> str:
         """Return path and query, encoded."""
-        values = {"api": dialect.api, **self.path}
-        path = _VARIABLE.sub(lambda found: quote(str(values[found[1]]), safe=""), self.route)
-        query = urlencode(
-            {name: _text(value) for name, value in self.query.items() if value is not None}
-        )
-        return f"{path}?{query}" if query else path
+        values = {name: quote(str(value), safe="") for name, value in self.path.items()}
+        path = self.route.format(api=dialect.api, **values)
+        query = {name: _text(value) for name, value in self.query.items() if value is not None}
+        return f"{path}?{urlencode(query)}" if query else path
 
 
 def create_body(request: CreateIssueRequest, dialect: Dialect) -> dict[str, object]:
