@@ -229,16 +229,15 @@ def check_request(
         raise InvalidRequest(f"messages: at most {MAX_MESSAGES} are accepted")
     if shape.max_tokens < 0:
         raise InvalidRequest("max_tokens: is negative")
-    _check_sampling(shape, api_version)
-    _check_thinking_budget(shape)
     entry = find_model(shape.model)
+    _check_sampling(shape, entry, api_version)
+    _check_thinking_budget(shape)
     if entry is not None:
         _check_lifecycle(entry, shape.model, today)
         _check_against(entry, shape, betas)
 
 
-def _check_sampling(shape: RequestShape, api_version: str) -> None:
-    entry = find_model(shape.model)
+def _check_sampling(shape: RequestShape, entry: CatalogueEntry | None, api_version: str) -> None:
     for name in ("temperature", "top_p", "top_k"):
         value = getattr(shape, name)
         if value is None:
@@ -271,8 +270,7 @@ def _check_lifecycle(entry: CatalogueEntry, model: str, today: date) -> None:
 
 def _check_against(entry: CatalogueEntry, shape: RequestShape, betas: tuple[str, ...]) -> None:
     """Check what depends on the model."""
-    long_output = any(beta.startswith(LONG_OUTPUT_BETA) for beta in betas)
-    if shape.max_tokens > entry.max_tokens and not long_output:
+    if shape.max_tokens > entry.max_tokens and not _has_long_output(betas):
         most = entry.max_tokens
         msg = f"max_tokens: {shape.max_tokens} is above {most}, the most that {entry.id} writes"
         raise InvalidRequest(msg)
@@ -294,6 +292,10 @@ def _check_against(entry: CatalogueEntry, shape: RequestShape, betas: tuple[str,
     if not entry.prefill and _is_prefill(shape.messages[-1]):
         msg = f"messages: {entry.id} takes no prefill; the last message must be the user's"
         raise InvalidRequest(msg)
+
+
+def _has_long_output(betas: tuple[str, ...]) -> bool:
+    return any(beta.startswith(LONG_OUTPUT_BETA) for beta in betas)
 
 
 def _is_prefill(last: Raw) -> bool:

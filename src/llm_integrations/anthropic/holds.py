@@ -20,6 +20,7 @@ No I/O. Budgets refuse what is unbounded or priceless.
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -98,15 +99,13 @@ def input_bound(shape: RequestShape, body: bytes) -> int:
 
 def _is_bounded(shape: RequestShape) -> bool:
     """Whether everything that can be billed is in the request."""
-    return all(tool.runs_at_caller() for tool in shape.tools) and all(
-        part is None
-        for part in (
-            shape.mcp_servers,
-            shape.container,
-            shape.context_management,
-            shape.compaction,
-            shape.fallbacks,
-        )
+    return (
+        shape.mcp_servers is None
+        and shape.container is None
+        and shape.context_management is None
+        and shape.compaction is None
+        and shape.fallbacks is None
+        and all(tool.runs_at_caller() for tool in shape.tools)
     )
 
 
@@ -118,11 +117,12 @@ def _dearest_input(rates: Rates, body: bytes) -> int:
 
 
 _dict_decoder: Final = msgspec.json.Decoder(dict[str, Any])
+_MEDIA: Final = re.compile(rb'"(?:image|document|container_upload)"')
 
 
 def _media(body: bytes) -> tuple[int, int, bool]:
     """Return (bytes of base64 data, number of images, is there media without a bound)."""
-    if not any(mark in body for mark in (b'"image"', b'"document"', b'"container_upload"')):
+    if _MEDIA.search(body) is None:
         return 0, 0, False
     try:
         request = decode(_dict_decoder, body)
