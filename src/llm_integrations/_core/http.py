@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from contextlib import aclosing
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import Struct
@@ -241,6 +242,8 @@ class _AiohttpReply:
         self._close()
 
     def _close(self) -> None:
+        if self._response.closed:
+            return
         if self._response.content.at_eof():
             self._response.release()
         else:
@@ -362,6 +365,7 @@ class _Httpx2Reply:
         await self._response.aclose()
 
 
+@lru_cache(maxsize=128)
 def _encoded(url: str) -> URL:
     """Tell aiohttp that the URL is percent-encoded already; it would decode %2F again."""
     from yarl import URL  # noqa: PLC0415 - comes with aiohttp

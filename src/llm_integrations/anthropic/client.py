@@ -294,7 +294,7 @@ class AnthropicClient:
         Raises:
             InvalidRequest: names the field and the reason; for a retired model its successor.
         """
-        self._check(shape_of(encode_request(request)))
+        self._check(shape_of(encode_request(request)), self._clock.now())
 
     def get_cost_stats(self) -> CostStats:
         """Return what this client has spent since it was made or reset."""
@@ -318,12 +318,12 @@ class AnthropicClient:
         max_tokens = request.get("max_tokens")
         return isinstance(max_tokens, int) and max_tokens > PLAIN_MAX_TOKENS
 
-    def _check(self, shape: RequestShape) -> None:
+    def _check(self, shape: RequestShape, now: datetime) -> None:
         config = self._config
         check_request(
             shape,
             api_version=config.api_version,
-            today=self._clock.now().date(),
+            today=now.date(),
             betas=config.betas,
         )
 
@@ -338,8 +338,8 @@ class AnthropicClient:
         """Check, bound and wrap one request."""
         body = encode_request(request, stream=stream)
         shape = shape_of(body)
-        self._check(shape)
         now = self._clock.now()
+        self._check(shape, now)
         hold = hold_for(shape, body, at=now)
         ask = Ask(
             group=limit_group(shape.model),
