@@ -313,6 +313,17 @@ async def test_a_cost_that_makes_no_sense_charges_the_hold(url: str, wrong: int)
         assert (entry.cost_pusd, entry.charged_pusd, entry.served) == (None, USD // 5, "ab")
 
 
+async def test_text_that_no_database_takes_spoils_no_books(url: str) -> None:
+    async with Governor.open(url, budgets=[Budget("cap", usd="1")]) as governor:
+        permits = [await governor.admit(ask(0.2)) for _ in range(2)]
+        for permit, request_id in zip(permits, ["req_1", "req_\udcff2\0"], strict=True):
+            await governor.settle(
+                permit, Actual(state="settled", cost_pusd=1, request_id=request_id)
+            )
+        entries = await governor.ledger.entries()
+        assert {entry.request_id for entry in entries} == {"req_1", "req_2"}
+
+
 async def test_a_cancelled_attempt_costs_nothing(clock: ManualClock) -> None:
     async with opened(clock, Budget("cap", usd="1")) as governor:
         await governor.cancel(await governor.admit(ask()))

@@ -178,8 +178,8 @@ class Governor:
                 attempt=permit.ask.attempt,
                 state=actual.state,
                 cost_pusd=_plausible(actual.cost_pusd),
-                served=actual.model.replace("\0", ""),  # PostgreSQL has no text with NUL
-                request_id=actual.request_id,
+                served=_storable(actual.model),
+                request_id=_storable(actual.request_id),
                 counters=_encode(actual.counters),
                 raw=actual.raw,
                 settled_us=us_of(self._clock.now()),
@@ -348,6 +348,11 @@ def _report_end(keeper: asyncio.Task[None]) -> None:
 
 def _plausible(cost_pusd: int | None) -> int | None:
     return cost_pusd if cost_pusd is not None and 0 <= cost_pusd <= MAX_PUSD else None
+
+
+def _storable(text: str) -> str:
+    """Drop what is no text to a database: NUL, and bytes of a header that are not UTF-8."""
+    return text.encode(errors="ignore").decode().replace("\0", "")
 
 
 def _encode_tags(tags: Mapping[str, str]) -> str:
