@@ -377,6 +377,17 @@ async def test_an_answer_is_kept_in_the_commit_that_settles_it(store: Governance
     assert await store.load_kept("delivery-2") == {}
 
 
+async def test_of_results_kept_at_once_the_first_stays(store: GovernanceStore) -> None:
+    kept = await asyncio.gather(
+        store.keep("b", "step", b"first"),
+        store.keep("b", "step", b"second"),
+        store.keep("a", "step", b"third"),
+    )
+    assert list(kept) == [b"first", b"first", b"third"]
+    found = await asyncio.gather(store.load_kept("a"), store.load_kept("b"), store.load_kept("c"))
+    assert list(found) == [{"step": b"third"}, {"step": b"first"}, {}]
+
+
 async def test_the_first_kept_result_stays(store: GovernanceStore) -> None:
     assert await store.keep("scope", "step", b"first") == b"first"
     assert await store.keep("scope", "step", b"second") == b"first"

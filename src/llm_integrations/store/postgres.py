@@ -1,17 +1,18 @@
 """The PostgreSQL store: any number of processes on any number of machines.
 
-Each write is one call of a function of `0001_governance.sql`. A process has one writer: it takes
-all that waits, sends it as one pipeline (one round trip, one transaction, one commit) and tells
-everyone after the commit. Reads use other connections of the pool.
+Each write of the ledger is one call of a function of `0001_governance.sql`. They go in batches, one
+at a time: all that waits is one pipeline (one round trip, one transaction, one commit), and
+everyone is told after the commit. Kept results touch no budget, so they take no turn with other
+processes: a batch of them is one statement, to write as to read. Other reads go one by one.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from contextlib import contextmanager
 from decimal import Decimal
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, LiteralString, Self, TypeVar
+from typing import TYPE_CHECKING, Final, LiteralString, Self, TypeAlias, TypeVar
 
 import psycopg
 from msgspec import Struct
@@ -20,11 +21,13 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import AsyncConnectionPool
 
 from llm_integrations._core.codec import encode
-from llm_integrations.errors import ConfigError, StoreError, StoreUnavailable
+from llm_integrations.errors import ConfigError, StoreError
+from llm_integrations.store.batches import Batches
 from llm_integrations.store.migrate import migrate_postgres
 from llm_integrations.store.reach import CONNECT_S, POOL_WAIT_S, reaching
 from llm_integrations.store.records import (
     BudgetRow,
+    Checkpoint,
     EntryFilter,
     EntryRow,
     Refusal,
@@ -33,7 +36,7 @@ from llm_integrations.store.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from llm_integrations._core.clock import Clock
     from llm_integrations.store.records import AttemptState, Hold, Settlement, WindowClaim
@@ -44,9 +47,10 @@ R = TypeVar("R", bound=Struct)
 Row = tuple[object, ...]
 Connection = AsyncConnection[Row]
 Pool = AsyncConnectionPool[Connection]
+Values: TypeAlias = "Sequence[object] | dict[str, object]"
 
 _BATCH: Final = 256
-_WRITE_S: Final = 15.0
+_KEEP_BATCH: Final = 32  # answers may be large
 _TURN: Final = "SELECT llm_integrations.governance_turn()"
 _HOLD: Final = (
     "SELECT * FROM llm_integrations.governance_hold("
@@ -80,6 +84,19 @@ _SPEND: Final = """, count(*),
     coalesce(sum(charged_pusd) FILTER (WHERE state IN ('settled', 'partial')), 0),
     coalesce(sum(charged_pusd) FILTER (WHERE state = 'unknown'), 0)
 FROM llm_integrations.ledger WHERE """
+# In the order of the key, so that two processes that keep the same cannot wait for each other.
+# `%b`: a list of bytes sent as text costs three times as much.
+_KEEP: Final = """
+INSERT INTO llm_integrations.checkpoint (scope, name, result)
+SELECT * FROM unnest(%s::text[], %s::text[], %b::bytea[]) AS kept (scope, name, result)
+ORDER BY scope, name
+ON CONFLICT (scope, name) DO UPDATE SET scope = excluded.scope
+RETURNING scope, name, result
+"""
+_LOAD_KEPT: Final = """
+SELECT scope, name, result FROM llm_integrations.checkpoint WHERE scope = ANY (%s)
+ORDER BY name COLLATE "C"
+"""
 _KEY_COLUMNS: Final[dict[str, LiteralString]] = {
     "model": "coalesce(nullif(served, ''), model)",
     "group": "grp",
@@ -91,11 +108,13 @@ _KEY_COLUMNS: Final[dict[str, LiteralString]] = {
 class PostgresStore:
     """A `GovernanceStore` in a PostgreSQL database; open it with `open`."""
 
-    __slots__ = ("_clock", "_pool", "_writer")
+    __slots__ = ("_clock", "_keeps", "_kept", "_pool", "_writes")
 
     def __init__(self, pool: Pool, clock: Clock) -> None:
         self._pool = pool
-        self._writer = _Writer(pool)
+        self._writes = Batches(self._write_all, cap=_BATCH)
+        self._keeps = Batches(self._keep_all, cap=_KEEP_BATCH)
+        self._kept = Batches(self._load_all_kept, cap=_KEEP_BATCH)
         self._clock = clock
 
     @classmethod
@@ -136,7 +155,9 @@ class PostgresStore:
 
     async def close(self) -> None:
         """Finish the writes that have begun and disconnect."""
-        await self._writer.close()
+        await self._writes.close()
+        await self._keeps.close()
+        await self._kept.close()
         await self._pool.close()
 
     async def save_budgets(self, budgets: Sequence[BudgetRow]) -> None:
@@ -149,11 +170,11 @@ class PostgresStore:
             [budget.zone for budget in budgets],
             [budget.hard for budget in budgets],
         ]
-        await self._writer.write(_SAVE_BUDGETS, columns)
+        await self._write(_SAVE_BUDGETS, columns)
 
     async def delete_budget(self, name: str) -> bool:
         """See `GovernanceStore`."""
-        return await self._writer.write(_DELETE_BUDGET, {"name": name}) is not None
+        return await self._write(_DELETE_BUDGET, {"name": name}) is not None
 
     async def load_budgets(self) -> list[BudgetRow]:
         """See `GovernanceStore`."""
@@ -175,7 +196,7 @@ class PostgresStore:
 
     async def hold(self, hold: Hold) -> Refusal | None:
         """See `GovernanceStore`."""
-        row = await self._writer.write(
+        row = await self._write(
             _HOLD,
             (
                 hold.call_id,
@@ -198,7 +219,7 @@ class PostgresStore:
     async def settle(self, settlement: Settlement) -> bool:
         """See `GovernanceStore`."""
         kept = settlement.keep
-        row = await self._writer.write(
+        row = await self._write(
             _SETTLE,
             (
                 settlement.call_id,
@@ -258,35 +279,25 @@ class PostgresStore:
 
     async def beat(self, owner: str, lease_s: float) -> None:
         """See `GovernanceStore`."""
-        await self._writer.write(_BEAT, (owner, lease_s))
+        await self._write(_BEAT, (owner, lease_s))
 
     async def retire(self, owner: str) -> None:
         """See `GovernanceStore`."""
-        await self._writer.write(
-            "DELETE FROM llm_integrations.ledger_owner WHERE id = %s", (owner,)
-        )
+        await self._write("DELETE FROM llm_integrations.ledger_owner WHERE id = %s", (owner,))
 
     async def sweep(self) -> int:
         """See `GovernanceStore`."""
         now_us = round(self._clock.now().timestamp() * 1_000_000)
-        row = await self._writer.write("SELECT llm_integrations.governance_sweep(%s)", (now_us,))
+        row = await self._write("SELECT llm_integrations.governance_sweep(%s)", (now_us,))
         return 0 if row is None else _integer(row[0])
 
     async def load_kept(self, scope: str) -> dict[str, bytes]:
         """See `GovernanceStore`."""
-        rows = await self._read(
-            "SELECT name, result FROM llm_integrations.checkpoint WHERE scope = %s"
-            ' ORDER BY name COLLATE "C"',
-            [scope],
-        )
-        return {str(name): _bytes(result) for name, result in rows}
+        return await self._kept.ask(scope)
 
     async def keep(self, scope: str, name: str, result: bytes) -> bytes:
         """See `GovernanceStore`."""
-        row = await self._writer.write(
-            "SELECT llm_integrations.governance_keep(%s, %s, %s)", (scope, name, result)
-        )
-        return result if row is None else _bytes(row[0])
+        return await asyncio.shield(self._keeps.ask(Checkpoint(scope, name, result)))
 
     async def _spend(
         self, column: LiteralString, keys: list[object], wanted: EntryFilter
@@ -303,112 +314,72 @@ class PostgresStore:
             for key, attempts, spent, unknown in await self._read(query, [*keys, *values])
         ]
 
+    async def _write(self, query: LiteralString, values: Values) -> Row | None:
+        """Return the first row, if there is one, after the commit; goes on when it is cancelled."""
+        return await asyncio.shield(self._writes.ask((query, values)))
+
+    async def _write_all(self, writes: Sequence[tuple[LiteralString, Values]]) -> list[Row | None]:
+        """Send one pipeline: begin, all statements, commit; then read the answers."""
+        with _refusing():
+            async with self._pool.connection() as connection:
+                async with connection.pipeline():
+                    await connection.execute("BEGIN")
+                    await connection.execute(_TURN)
+                    cursors = [await connection.execute(query, values) for query, values in writes]
+                    await connection.execute("COMMIT")
+                return [
+                    await cursor.fetchone() if cursor.description else None for cursor in cursors
+                ]
+
+    async def _keep_all(self, kept: Sequence[Checkpoint]) -> list[bytes]:
+        """Keep what is not there yet; return what is there now."""
+        first: dict[tuple[str, str], bytes] = {}
+        for one in kept:
+            first.setdefault((one.scope, one.name), one.result)
+        columns = [
+            [scope for scope, _ in first],
+            [name for _, name in first],
+            list(first.values()),
+        ]
+        with _refusing():
+            async with self._pool.connection() as connection:
+                cursor = connection.cursor(binary=True)
+                rows = await (await cursor.execute(_KEEP, columns)).fetchall()
+        stored = {(scope, name): _bytes(result) for scope, name, result in rows}
+        return [stored[one.scope, one.name] for one in kept]
+
+    async def _load_all_kept(self, scopes: Sequence[str]) -> list[dict[str, bytes]]:
+        """Return what is kept in each of these scopes."""
+        found: dict[str, dict[str, bytes]] = {scope: {} for scope in scopes}
+        with reaching():
+            async with self._pool.connection() as connection:
+                cursor = connection.cursor(binary=True)
+                async for scope, name, result in await cursor.execute(_LOAD_KEPT, [list(found)]):
+                    found[str(scope)][str(name)] = _bytes(result)
+        return [found[scope] for scope in scopes]
+
     async def _read(self, query: LiteralString, values: Sequence[object] = ()) -> list[Row]:
         with reaching():
             async with self._pool.connection() as connection:
                 return await (await connection.execute(query, values)).fetchall()
 
 
-class _Job:
-    """A statement on its way through the writer."""
-
-    __slots__ = ("done", "query", "values")
-
-    def __init__(self, query: LiteralString, values: Sequence[object] | dict[str, object]) -> None:
-        self.query = query
-        self.values = values
-        self.done: asyncio.Future[Row | None] = asyncio.get_running_loop().create_future()
-
-
-class _Writer:
-    """Sends what waits as one pipeline and one commit; goes on when a waiter is cancelled."""
-
-    __slots__ = ("_closing", "_more", "_pool", "_task", "_waiting")
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-        self._waiting: deque[_Job] = deque()
-        self._more = asyncio.Event()
-        self._closing = False
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="postgres-writer")
-
-    async def write(
-        self, query: LiteralString, values: Sequence[object] | dict[str, object]
-    ) -> Row | None:
-        """Queue one statement; return its first row, if it has one, after the commit."""
-        if self._closing:
-            raise StoreUnavailable("the store is closed")
-        job = _Job(query, values)
-        self._waiting.append(job)
-        self._more.set()
-        return await job.done
-
-    async def close(self) -> None:
-        """Write what is queued, then stop."""
-        self._closing = True
-        self._more.set()
-        await self._task
-
-    async def _run(self) -> None:
-        while True:
-            await self._more.wait()
-            if not self._waiting:
-                if self._closing:
-                    return
-                self._more.clear()
-                continue
-            batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
-            await self._settle(batch)
-
-    async def _settle(self, batch: list[_Job]) -> None:
-        """Commit all at once; if one of them is wrong, each by itself."""
-        try:
-            answers = await self._commit(batch)
-        except StoreUnavailable as error:
-            for job in batch:
-                _fail(job, StoreUnavailable(str(error)))
-        except StoreError as error:
-            if len(batch) == 1:
-                _fail(batch[0], error)
-                return
-            for job in batch:
-                await self._settle([job])
-        else:
-            for job, answer in zip(batch, answers, strict=True):
-                if not job.done.done():
-                    job.done.set_result(answer)
-
-    async def _commit(self, batch: list[_Job]) -> list[Row | None]:
-        """Send one pipeline: begin, all statements, commit; then read the answers."""
-        try:
-            with reaching():
-                async with asyncio.timeout(_WRITE_S), self._pool.connection() as connection:
-                    async with connection.pipeline():
-                        await connection.execute("BEGIN")
-                        await connection.execute(_TURN)
-                        cursors = [await connection.execute(job.query, job.values) for job in batch]
-                        await connection.execute("COMMIT")
-                    return [
-                        await cursor.fetchone() if cursor.description else None
-                        for cursor in cursors
-                    ]
-        except TimeoutError:
-            raise StoreUnavailable(f"the database took longer than {_WRITE_S:g} s") from None
-        except psycopg.errors.UniqueViolation as error:
-            raise StoreError("this attempt is in the ledger already") from error
-        except psycopg.Error as error:
-            raise StoreError(f"the database refused a write ({error.sqlstate})") from error
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Turn what a write raises into errors of ours."""
+    try:
+        with reaching():
+            yield
+    except psycopg.errors.UniqueViolation as error:
+        raise StoreError("this attempt is in the ledger already") from error
+    except psycopg.Error as error:
+        raise StoreError(f"the database refused a write ({error.sqlstate})") from error
 
 
 @lru_cache(maxsize=256)
 def _encode_windows(windows: tuple[WindowClaim, ...]) -> str:
     """Write claims as JSON; calls that follow one another draw from the same windows."""
     return encode(windows).decode()
-
-
-def _fail(job: _Job, error: StoreError) -> None:
-    if not job.done.done():
-        job.done.set_exception(error)
 
 
 def _where(wanted: EntryFilter) -> tuple[LiteralString, list[object]]:

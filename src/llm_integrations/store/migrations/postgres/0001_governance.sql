@@ -185,13 +185,3 @@ BEGIN
     ) AS lost;
     RETURN v_count;
 END $$;
-
--- Keeps a result unless there is one; returns the one that is there.
-CREATE FUNCTION llm_integrations.governance_keep(p_scope text, p_name text, p_result bytea)
-RETURNS bytea LANGUAGE plpgsql AS $$
-BEGIN
-    INSERT INTO llm_integrations.checkpoint (scope, name, result)
-    VALUES (p_scope, p_name, p_result) ON CONFLICT DO NOTHING;
-    RETURN (SELECT result FROM llm_integrations.checkpoint
-            WHERE scope = p_scope AND name = p_name);
-END $$;
