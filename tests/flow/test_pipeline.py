@@ -178,6 +178,29 @@ async def test_decision_is_carried_out_and_ends_done(service_url: str) -> None:
     assert detail.summary.handler == "comment"
 
 
+async def test_ends_that_come_at_once_are_one_for_each_delivery(service_url: str) -> None:
+    store, intake = DeliveryStore(service_url), IntakeConnection(service_url)
+    await store.open()
+    try:
+        ids = await Line(service_url, store, intake, Writes()).send(created(1), created(2))
+        missing, *loaded = await asyncio.gather(*(store.load(one) for one in ("none", *ids)))
+        assert missing is None
+        first, second = (one for one in loaded if one is not None)
+        ended = await asyncio.gather(
+            store.save_outcome(first, "done", handler="comment", handled=True),
+            store.save_outcome(first, "dead"),
+            store.save_outcome(second, "ignored"),
+        )
+        assert list(ended) == [True, False, True]
+        assert [(await store.show(one)).summary.outcome for one in ids] == ["done", "ignored"]
+        again = await store.load(ids[0])
+        assert again is not None
+        assert again.handled_ms == {"comment": 1_000}
+    finally:
+        await intake.close()
+        await store.close()
+
+
 async def test_dry_run_proposes_and_writes_nothing(service_url: str) -> None:
     async with run_line(service_url, {"jira:issue_created": comment}, mode="dry-run") as line:
         (one,) = await line.send(created())

@@ -2,7 +2,8 @@
 
 Workers load a delivery and end it with exactly one outcome; console and commands list, show and
 replay. Every method is one statement, so each is a whole commit and none needs a transaction held
-open while something slow happens. `intake` puts rows in; `presence` knows who may work on them.
+open while something slow happens. Loading and ending, which every event needs, go in batches.
+`intake` puts rows in; `presence` knows who may work on them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from llm_integrations.errors import InvalidRequest
 from llm_integrations.store import delivery_sql as sql
+from llm_integrations.store.batches import Batches
 from llm_integrations.store.reach import CONNECT_S, POOL_WAIT_S, reaching
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ ActionState: TypeAlias = Literal["sending", "sent", "proposed", "refused"]
 R = TypeVar("R")
 
 _PAUSED: Final = "paused"
+_LOAD_BATCH: Final = 32  # bodies may be large
+_END_BATCH: Final = 256
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,6 +185,8 @@ class DeliveryStore:
             timeout=POOL_WAIT_S,
             kwargs={"autocommit": True, "connect_timeout": CONNECT_S},
         )
+        self._loads = Batches(self._load_all, cap=_LOAD_BATCH)
+        self._ends = Batches(self._end_all, cap=_END_BATCH)
 
     async def open(self) -> None:
         """Connect."""
@@ -188,14 +194,16 @@ class DeliveryStore:
             await self._pool.open(wait=True, timeout=POOL_WAIT_S)
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Finish what was asked and close all connections."""
+        await self._loads.close()
+        await self._ends.close()
         await self._pool.close()
 
     # --- work --------------------------------------------------------------------------------
 
     async def load(self, delivery_id: str, generation: int = 1) -> Delivery | None:
         """Return one generation of a delivery; None when retention has removed it."""
-        return await self._one(Delivery, sql.LOAD, {"id": delivery_id, "generation": generation})
+        return await self._loads.ask((delivery_id, generation))
 
     async def list_newer(self, delivery: Delivery) -> list[Waiting]:
         """Return the partition's younger deliveries that have not ended, youngest first, capped."""
@@ -238,20 +246,17 @@ class DeliveryStore:
             handler: who worked on it.
             handled: whether the handler finished, so that older events are stale from now on.
         """
-        ended = await self._scalar(
-            int,
-            sql.SAVE_OUTCOME,
-            {
-                "id": delivery.delivery_id,
-                "generation": delivery.generation,
-                "scope": delivery.scope,
-                "handler": handler,
-                "outcome": outcome,
-                "reason": _storable(reason),
-                "occurred_ms": delivery.occurred_ms if handled else None,
-            },
+        return await self._ends.ask(
+            _Ending(
+                delivery_id=delivery.delivery_id,
+                generation=delivery.generation,
+                scope=delivery.scope,
+                handler=handler,
+                outcome=outcome,
+                reason=_storable(reason),
+                occurred_ms=delivery.occurred_ms if handled else None,
+            )
         )
-        return ended is not None
 
     # --- actions -----------------------------------------------------------------------------
 
@@ -406,6 +411,29 @@ class DeliveryStore:
             raise InvalidRequest(f"delivery {delivery_id} has not ended yet")
         return generation
 
+    # --- one statement for many ---------------------------------------------------------------
+
+    async def _load_all(self, asked: Sequence[tuple[str, int]]) -> list[Delivery | None]:
+        """Return these generations of deliveries."""
+        values = {"ids": [one for one, _ in asked], "generations": [one for _, one in asked]}
+        with reaching():
+            async with self._pool.connection() as connection:
+                cursor = connection.cursor(binary=True, row_factory=class_row(Delivery))
+                rows = await (await cursor.execute(sql.LOAD, values)).fetchall()
+        found = {(row.delivery_id, row.generation): row for row in rows}
+        return [found.get(one) for one in asked]
+
+    async def _end_all(self, asked: Sequence[_Ending]) -> list[bool]:
+        """End these generations; tell of each whether it had not ended before."""
+        columns = [
+            list(column) for column in zip(*map(msgspec.structs.astuple, asked), strict=True)
+        ]
+        with reaching():
+            async with self._pool.connection() as connection:
+                rows = await (await connection.execute(sql.SAVE_OUTCOMES, columns)).fetchall()
+        ended = set(rows)
+        return [(one.delivery_id, one.generation) in ended for one in asked]
+
     # --- one statement each ------------------------------------------------------------------
 
     async def _all(
@@ -435,6 +463,18 @@ class DeliveryStore:
 def _storable(text: str) -> str:
     """Return text that PostgreSQL takes: handlers and servers say anything, an end must be kept."""
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+
+
+class _Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """An outcome, in the order of the statement's columns."""
+
+    delivery_id: str
+    generation: int
+    scope: str
+    handler: str
+    outcome: OutcomeName
+    reason: str
+    occurred_ms: int | None
 
 
 class _Nothing(msgspec.Struct):

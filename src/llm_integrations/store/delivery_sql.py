@@ -7,7 +7,7 @@ from typing import Final
 from llm_integrations.store.intake import APPLICATION_VERSION, QUEUE, WORKFLOW
 
 LOAD: Final = """
-SELECT i.seq, i.delivery_id, %(generation)s::int AS generation, i.site, i.partition, i.event_name,
+SELECT i.seq, i.delivery_id, asked.generation, i.site, i.partition, i.event_name,
        i.issue_id, i.issue_key, i.project_key, i.actor_id, i.occurred_ms, i.body,
        coalesce(r.scope, i.delivery_id) AS scope, coalesce(r.failures, 0) AS failures, r.wake_at,
        r.outcome, d.actions AS decision,
@@ -16,10 +16,10 @@ SELECT i.seq, i.delivery_id, %(generation)s::int AS generation, i.site, i.partit
        EXISTS (SELECT FROM llm_integrations.inbox n
                WHERE n.partition = i.partition AND n.seq > i.seq) AS has_newer,
        EXISTS (SELECT FROM llm_integrations.switch WHERE name = 'paused') AS is_paused
-FROM llm_integrations.inbox i
-LEFT JOIN llm_integrations.run r ON r.delivery_id = i.delivery_id AND r.generation = %(generation)s
+FROM unnest(%(ids)s::text[], %(generations)s::int[]) AS asked (delivery_id, generation)
+JOIN llm_integrations.inbox i USING (delivery_id)
+LEFT JOIN llm_integrations.run r USING (delivery_id, generation)
 LEFT JOIN llm_integrations.decision d ON d.scope = coalesce(r.scope, i.delivery_id)
-WHERE i.delivery_id = %(id)s
 """
 
 LIST_NEWER: Final = """
@@ -43,27 +43,36 @@ RETURNING failures
 """
 
 # Nothing happens later than it arrives: a sender whose clock is ahead must not make everything
-# stale that comes until then.
-SAVE_OUTCOME: Final = """
-WITH ended AS (
+# stale that comes until then. Rows are written in the order of their keys, so that two workers
+# cannot wait for each other.
+SAVE_OUTCOMES: Final = """
+WITH asked AS (
+    SELECT * FROM unnest(
+        %s::text[], %s::int[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[]
+    ) AS asked (delivery_id, generation, scope, handler, outcome, reason, occurred_ms)
+), ended AS (
     INSERT INTO llm_integrations.run
         (delivery_id, generation, scope, handler, outcome, reason, ended_at)
-    VALUES (%(id)s, %(generation)s, %(scope)s, %(handler)s, %(outcome)s, %(reason)s, now())
+    SELECT delivery_id, generation, scope, handler, outcome, reason, now()
+    FROM asked ORDER BY delivery_id, generation
     ON CONFLICT (delivery_id, generation) DO UPDATE
     SET handler = excluded.handler, outcome = excluded.outcome, reason = excluded.reason,
         ended_at = excluded.ended_at, wake_at = NULL
     WHERE run.outcome IS NULL
-    RETURNING 1 AS one
+    RETURNING delivery_id, generation
 ), newest AS (
     INSERT INTO llm_integrations.handled (partition, handler, occurred_ms)
-    SELECT i.partition, %(handler)s,
-           least(%(occurred_ms)s::bigint, ceil(extract(epoch FROM i.received_at) * 1000)::bigint)
-    FROM ended, llm_integrations.inbox i
-    WHERE i.delivery_id = %(id)s AND %(occurred_ms)s::bigint IS NOT NULL
+    SELECT i.partition, asked.handler, max(least(
+        asked.occurred_ms, ceil(extract(epoch FROM i.received_at) * 1000)::bigint))
+    FROM ended
+    JOIN asked USING (delivery_id, generation)
+    JOIN llm_integrations.inbox i USING (delivery_id)
+    WHERE asked.occurred_ms IS NOT NULL
+    GROUP BY 1, 2 ORDER BY 1, 2
     ON CONFLICT (partition, handler) DO UPDATE
     SET occurred_ms = greatest(handled.occurred_ms, excluded.occurred_ms)
 )
-SELECT one FROM ended
+SELECT delivery_id, generation FROM ended
 """
 
 SAVE_DECISION: Final = """
