@@ -313,6 +313,17 @@ async def test_a_cost_that_makes_no_sense_charges_the_hold(url: str, wrong: int)
         assert (entry.cost_pusd, entry.charged_pusd, entry.served) == (None, USD // 5, "ab")
 
 
+async def test_what_an_ended_call_gives_back_is_there_for_the_next(url: str) -> None:
+    async with Governor.open(url, budgets=[Budget("cap", usd="1")]) as governor:
+        for _ in range(3):
+            permit = await governor.admit(ask(0.9))
+            with pytest.raises(BudgetExceeded):
+                await governor.admit(ask(0.2))
+            await governor.settle(permit, Actual(state="settled", cost_pusd=1))
+        (state,) = await governor.budgets.state()
+        assert (state.spent_pusd, state.held_pusd) == (3, 0)
+
+
 async def test_text_that_no_database_takes_spoils_no_books(url: str) -> None:
     async with Governor.open(url, budgets=[Budget("cap", usd="1")]) as governor:
         permits = [await governor.admit(ask(0.2)) for _ in range(2)]
