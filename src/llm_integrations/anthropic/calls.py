@@ -1,0 +1,238 @@
+"""How each operation of the Messages API becomes one `Call`: built here, run by `_core/call`.
+
+In: requests as values. Out: `Call`s, which carry the wire request, what to ask of the admission
+and how to read the answer. Nothing is sent here. Rules live elsewhere: what may be sent in
+`catalogue`, what it can cost in `holds`, what it did cost in `pricing`, what a refusal means in
+`refusals`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from llm_integrations._core.admission import Actual, Ask, Keep, Observation
+from llm_integrations._core.call import Call, Response, Vendor
+from llm_integrations._core.clock import Clock
+from llm_integrations._core.codec import Undecodable, decode
+from llm_integrations._core.http import Request
+from llm_integrations.anthropic.catalogue import (
+    RequestShape,
+    check_request,
+    limit_group,
+    shape_of,
+)
+from llm_integrations.anthropic.config import AnthropicConfig
+from llm_integrations.anthropic.holds import hold_for
+from llm_integrations.anthropic.limits import RateLimitInfo, observe_headers
+from llm_integrations.anthropic.live import StreamTerms, actual_of
+from llm_integrations.anthropic.models import (
+    MessageRequest,
+    MessageResponse,
+    encode_request,
+    parse_message,
+)
+from llm_integrations.anthropic.pricing import table_version
+from llm_integrations.anthropic.refusals import refusal
+from llm_integrations.errors import AnswerMalformed, APIError
+
+__all__ = ["AnyRequest", "Calls"]
+
+Json: TypeAlias = Any  # the JSON border
+AnyRequest: TypeAlias = MessageRequest | Mapping[str, Json]
+
+MESSAGES: Final = "/v1/messages"
+PLAIN_MAX_TOKENS: Final = 8_192
+SLOWEST_TOKEN_S: Final = 0.04
+FIRST_GUESS_OUTPUT: Final = 512.0
+
+
+class Calls:
+    """Builds the calls of one client.
+
+    Args:
+        config: how to reach the API.
+        clock: says what is priced and retired today.
+    """
+
+    __slots__ = (
+        "_base_url",
+        "_clock",
+        "_config",
+        "_headers",
+        "_last_headers",
+        "_mean_output",
+        "_stream_headers",
+    )
+
+    def __init__(self, config: AnthropicConfig, clock: Clock) -> None:
+        self._config = config
+        self._clock = clock
+        self._base_url = config.base_url.rstrip("/")
+        self._headers = config.request_headers()
+        self._stream_headers = self._headers | {"accept": "text/event-stream"}
+        self._mean_output = FIRST_GUESS_OUTPUT
+        self._last_headers: Mapping[str, str] = {}
+
+    @property
+    def vendor(self) -> Vendor:
+        """How answers of this API are judged."""
+        return Vendor(
+            name="anthropic",
+            request_id_header="request-id",
+            refuse=_refuse,
+            observe=self._observe,
+        )
+
+    @property
+    def rate_limits(self) -> RateLimitInfo:
+        """What the last answer said of the limits."""
+        return RateLimitInfo.from_headers(self._last_headers, self._clock.now())
+
+    def reads_as_stream(self, request: AnyRequest) -> bool:
+        """Whether the wire carries a stream although the caller wants a whole answer."""
+        if self._config.wire != "auto":
+            return self._config.wire == "stream"
+        if isinstance(request, MessageRequest):
+            return request.max_tokens > PLAIN_MAX_TOKENS
+        max_tokens = request.get("max_tokens")
+        return isinstance(max_tokens, int) and max_tokens > PLAIN_MAX_TOKENS
+
+    def check(self, body: bytes) -> RequestShape:
+        """Return the shape of a request that the API may take.
+
+        Raises:
+            InvalidRequest: names the field and the reason; for a retired model its successor.
+        """
+        shape = shape_of(body)
+        self._check(shape, self._clock.now())
+        return shape
+
+    def message(
+        self,
+        request: AnyRequest,
+        *,
+        tags: Mapping[str, str] | None,
+        keep: Keep | None,
+        stream: bool,
+    ) -> Call[MessageResponse]:
+        """Check, bound and wrap a request of messages."""
+        body = encode_request(request, stream=stream)
+        shape = shape_of(body)
+        now = self._clock.now()
+        self._check(shape, now)
+        hold = hold_for(shape, body, at=now)
+        ask = Ask(
+            group=limit_group(shape.model),
+            input_tokens=min(hold.input_tokens, len(body)) // 4,
+            output_tokens=min(shape.max_tokens, round(self._mean_output)),
+            hold_pusd=hold.pusd,
+            bounded=hold.bounded,
+            price_version=table_version(),
+            model=shape.model,
+            tags=tags or {},
+            keep=keep,
+            call_id=secrets.token_hex(16),  # unique in a ledger that lasts for years
+        )
+        wire = Request(
+            method="POST",
+            url=self._base_url + MESSAGES,
+            route=MESSAGES,
+            headers=self._stream_headers if stream else self._headers,
+            body=body,
+            timeout_s=self._patience_s(shape.max_tokens, stream=stream),
+        )
+
+        def read(response: Response) -> tuple[MessageResponse, Actual]:
+            try:
+                message = parse_message(response.body)
+            except AnswerMalformed as error:
+                error.request_id = response.request_id
+                raise
+            self._learn(message)
+            at = self._clock.now()
+            return message, actual_of(message, response, at=at, keep=keep is not None)
+
+        return Call(request=wire, ask=ask, read=read)
+
+    def free(
+        self,
+        method: str,
+        path: str,
+        group: str,
+        *,
+        decoder: msgspec.json.Decoder[Json],
+        query: str = "",
+        body: bytes | None = None,
+        route: str = "",
+    ) -> Call[Json]:
+        """Wrap a request that costs nothing."""
+
+        def read(response: Response) -> tuple[Json, Actual]:
+            try:
+                answer = decode(decoder, response.body)
+            except Undecodable as error:
+                msg = f"the answer to {method} {route or path} is not as documented: {error}"
+                raise AnswerMalformed(
+                    msg, vendor="anthropic", status=200, request_id=response.request_id
+                ) from None
+            return answer, Actual(
+                state="settled",
+                cost_pusd=0,
+                request_id=response.request_id,
+                latency_ms=response.latency_ms,
+            )
+
+        wire = Request(
+            method=method,
+            url=f"{self._base_url}{path}" + (f"?{query}" if query else ""),
+            route=route or path,
+            headers=self._headers,
+            body=body,
+            timeout_s=self._config.timeout_s,
+        )
+        return Call(request=wire, ask=Ask(group=group), read=read)
+
+    def terms(self, call: Call[MessageResponse]) -> StreamTerms:
+        """Return what the reader of a streamed call needs."""
+        return StreamTerms(
+            clock=self._clock,
+            model=call.ask.model,
+            keep=call.ask.keep is not None,
+            on_message=self._learn,
+        )
+
+    def _check(self, shape: RequestShape, now: datetime) -> None:
+        config = self._config
+        check_request(
+            shape,
+            api_version=config.api_version,
+            today=now.date(),
+            betas=config.betas,
+        )
+
+    def _patience_s(self, max_tokens: int, *, stream: bool) -> float:
+        """Return how long one attempt may take.
+
+        A plain answer arrives whole, after all of it was generated, and is billed whether or not
+        somebody still waits: so a long one is given the time that `max_tokens` may need.
+        """
+        if stream:
+            return self._config.timeout_s
+        return self._config.timeout_s + max_tokens * SLOWEST_TOKEN_S
+
+    def _learn(self, message: MessageResponse) -> None:
+        """Move the guess of how much an answer has; limits reserve that, not `max_tokens`."""
+        self._mean_output += (message.usage.output_tokens - self._mean_output) / 16
+
+    def _observe(self, response: Response, now: datetime) -> Observation | None:
+        self._last_headers = response.headers
+        return observe_headers(response.status, response.headers, now)
+
+
+def _refuse(response: Response, now: datetime) -> APIError:
+    return refusal(response.status, response.headers, response.body, now, response.request_id)
