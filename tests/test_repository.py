@@ -16,7 +16,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 PACKAGE: Final = ROOT / "src" / "llm_integrations"
 LOCKS: Final = ("bootstrap", "demo", "dev")
 # The design's, but for `tokenizer`: it waits for code that uses it (docs/decisions/0008).
-EXTRAS: Final = "jira anthropic postgres httpx2 simulators cli service embedded otel demo".split()
+EXTRAS: Final = "jira anthropic postgres httpx2 simulators cli service embedded oauth otel demo".split()
 TEXT: Final = {
     "", ".cfg", ".css", ".html", ".ini", ".js", ".json", ".md", ".py", ".sh", ".sql", ".svg",
     ".toml", ".txt", ".yaml", ".yml",
