@@ -22,15 +22,26 @@ from llm_integrations.errors import ConfigError, ConnectFailed, ConnectionBroken
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
     import aiohttp
     import httpx2
     from yarl import URL
 
-__all__ = ["AiohttpTransport", "Httpx2Transport", "Reply", "Request", "Transport"]
+__all__ = ["AiohttpTransport", "Body", "Httpx2Transport", "Reply", "Request", "Transport"]
 
 BODY_CAP_BYTES: Final = 256 * 1024 * 1024
+
+
+class Body(Protocol):
+    """A body too large for memory: read while it is sent, from its start in each attempt."""
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes `chunks` yields, exactly."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body from its start."""
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -40,14 +51,16 @@ class Request(Struct, frozen=True, kw_only=True):
         route: the path with its variables named, for logs and pacing ("/rest/api/3/issue/{key}").
         timeout_s: for one attempt, from sending to the last byte of a plain answer; for a stream,
             the longest silence.
+        answer_cap_bytes: a larger answer, inflated, is broken off.
     """
 
     method: str
     url: str
     route: str
     headers: Mapping[str, str]
-    body: bytes | None = None
+    body: bytes | Body | None = None
     timeout_s: float = 60.0
+    answer_cap_bytes: int = BODY_CAP_BYTES
 
     def __repr__(self) -> str:
         return f"Request({self.method} {self.url}, timeout_s={self.timeout_s:g})"
@@ -93,13 +106,13 @@ class Transport(Protocol):
 
 
 class Inflater:
-    """Inflates gzip and deflate bodies up to `BODY_CAP_BYTES`, so a small bomb stays small."""
+    """Inflates gzip and deflate bodies up to a cap, so a small bomb stays small."""
 
-    __slots__ = ("_left", "_stream")
+    __slots__ = ("_cap_bytes", "_left", "_stream")
 
-    def __init__(self, encoding: str) -> None:
+    def __init__(self, encoding: str, cap_bytes: int = BODY_CAP_BYTES) -> None:
         self._stream = zlib.decompressobj(wbits=47) if encoding in {"gzip", "deflate"} else None
-        self._left = BODY_CAP_BYTES
+        self._left = self._cap_bytes = cap_bytes
 
     def feed(self, data: bytes) -> bytes:
         """Return what `data` inflates to.
@@ -115,7 +128,7 @@ class Inflater:
                 raise ConnectionBroken(msg) from None
         self._left -= len(data)
         if self._left < 0:
-            msg = f"the answer is larger than {BODY_CAP_BYTES} bytes"
+            msg = f"the answer is larger than {self._cap_bytes} bytes"
             raise ConnectionBroken(msg)
         return data
 
@@ -176,8 +189,8 @@ class AiohttpTransport:
             response = await session.request(
                 request.method,
                 _encoded(request.url),
-                headers=request.headers,
-                data=request.body,
+                headers=_headers(request),
+                data=_content(request.body),
                 allow_redirects=False,
             )
         except aiohttp.ConnectionTimeoutError:
@@ -207,7 +220,8 @@ class _AiohttpReply:
         self._request = request
         self.status: int = response.status
         self.headers: Mapping[str, str] = response.headers
-        self._inflater = Inflater(response.headers.get("Content-Encoding", ""))
+        encoding = response.headers.get("Content-Encoding", "")
+        self._inflater = Inflater(encoding, request.answer_cap_bytes)
 
     async def read(self) -> bytes:
         """Return the whole body."""
@@ -314,8 +328,8 @@ class Httpx2Transport:
             built = self._client.build_request(
                 request.method,
                 request.url,
-                headers=dict(request.headers),
-                content=request.body,
+                headers=dict(_headers(request)),
+                content=_content(request.body),
                 timeout=httpx2.Timeout(request.timeout_s, connect=self._client.timeout.connect),
             )
             response = await self._client.send(
@@ -353,7 +367,8 @@ class _Httpx2Reply:
         """Yield the body as it arrives, inflated here so that the cap holds."""
         import httpx2  # noqa: PLC0415 - already loaded by the transport
 
-        inflater = Inflater(self.headers.get("content-encoding", ""))
+        encoding = self.headers.get("content-encoding", "")
+        inflater = Inflater(encoding, self._request.answer_cap_bytes)
         try:
             async with aclosing(self._response.aiter_raw()) as pieces:
                 async for data in pieces:
@@ -368,6 +383,17 @@ class _Httpx2Reply:
     async def aclose(self) -> None:
         """Give the pool its connection back, closed unless the body was read to its end."""
         await self._response.aclose()
+
+
+def _headers(request: Request) -> Mapping[str, str]:
+    """Return the headers; with the size of a body that the library cannot measure."""
+    if request.body is None or isinstance(request.body, bytes):
+        return request.headers
+    return {**request.headers, "content-length": str(request.body.size_bytes)}
+
+
+def _content(body: bytes | Body | None) -> bytes | AsyncIterator[bytes] | None:
+    return body if body is None or isinstance(body, bytes) else body.chunks()
 
 
 @lru_cache(maxsize=128)
