@@ -154,3 +154,11 @@ def test_own_tools_are_bounded_with_the_prompt_that_the_server_adds() -> None:
 
 def test_no_price_no_hold() -> None:
     assert _hold(model="claude-next").pusd is None
+
+
+def test_in_a_batch_all_of_it_costs_half() -> None:
+    request = {"model": "claude-opus-5-5", "max_tokens": 77, "messages": [{"role": "user"}]}
+    body = encode_request(request)
+    alone = hold_for(shape_of(body), body)
+    assert alone.pusd is not None
+    assert hold_for(shape_of(body), body, batch=True) == alone._replace(pusd=-(-alone.pusd // 2))

@@ -11,15 +11,15 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
 from llm_integrations._core.admission import Actual, Ask, Keep, Observation
 from llm_integrations._core.call import Call, Response, Vendor
 from llm_integrations._core.clock import Clock
-from llm_integrations._core.codec import Undecodable, decode
-from llm_integrations._core.http import Request
+from llm_integrations._core.codec import Decoder, Undecodable, decode
+from llm_integrations._core.http import Body, Request
 from llm_integrations.anthropic.catalogue import (
     RequestShape,
     check_request,
@@ -40,8 +40,9 @@ from llm_integrations.anthropic.pricing import table_version
 from llm_integrations.anthropic.refusals import refusal
 from llm_integrations.errors import AnswerMalformed, APIError
 
-__all__ = ["AnyRequest", "Calls"]
+__all__ = ["AnyRequest", "Calls", "free_of_charge", "read_answer"]
 
+T = TypeVar("T")
 Json: TypeAlias = Any  # the JSON border
 AnyRequest: TypeAlias = MessageRequest | Mapping[str, Json]
 
@@ -171,31 +172,49 @@ class Calls:
         route: str = "",
     ) -> Call[Json]:
         """Wrap a request that costs nothing."""
+        wire = self.wire(method, path, query=query, body=body, route=route)
 
         def read(response: Response) -> tuple[Json, Actual]:
-            try:
-                answer = decode(decoder, response.body)
-            except Undecodable as error:
-                msg = f"the answer to {method} {route or path} is not as documented: {error}"
-                raise AnswerMalformed(
-                    msg, vendor="anthropic", status=200, request_id=response.request_id
-                ) from None
-            return answer, Actual(
-                state="settled",
-                cost_pusd=0,
-                request_id=response.request_id,
-                latency_ms=response.latency_ms,
-            )
+            return read_answer(decoder, response, wire), free_of_charge(response)
 
-        wire = Request(
-            method=method,
-            url=f"{self._base_url}{path}" + (f"?{query}" if query else ""),
-            route=route or path,
-            headers=self._headers,
-            body=body,
-            timeout_s=self._config.timeout_s,
-        )
         return Call(request=wire, ask=Ask(group=group), read=read)
+
+    def wire(
+        self,
+        method: str,
+        target: str,
+        *,
+        route: str = "",
+        query: str = "",
+        body: bytes | Body | None = None,
+        headers: Mapping[str, str] | None = None,
+        upload_s: float = 0.0,
+    ) -> Request:
+        """Return a request to this API.
+
+        Args:
+            method: the HTTP method.
+            target: a path; or a whole address, which must be of this API: credentials go along.
+            route: the path with its variables named, where it has some.
+            query: encoded already.
+            body: JSON, unless `headers` say otherwise.
+            headers: in addition, or instead.
+            upload_s: how much longer than usual it may take to send the body.
+        """
+        url = f"{self._base_url}{target}" if target.startswith("/") else target
+        return Request(
+            method=method,
+            url=f"{url}?{query}" if query else url,
+            route=route or target,
+            headers=self._headers if headers is None else {**self._headers, **headers},
+            body=body,
+            timeout_s=self._config.timeout_s + upload_s,
+        )
+
+    @property
+    def base_url(self) -> str:
+        """Where the API is, without a slash at the end."""
+        return self._base_url
 
     def terms(self, call: Call[MessageResponse]) -> StreamTerms:
         """Return what the reader of a streamed call needs."""
@@ -232,6 +251,33 @@ class Calls:
     def _observe(self, response: Response, now: datetime) -> Observation | None:
         self._last_headers = response.headers
         return observe_headers(response.status, response.headers, now)
+
+
+def read_answer(decoder: Decoder[T], response: Response, request: Request) -> T:
+    """Decode a whole answer.
+
+    Raises:
+        AnswerMalformed: it is not what the API documents; names route and request id.
+    """
+    try:
+        return decode(decoder, response.body)
+    except Undecodable as error:
+        raise AnswerMalformed(
+            f"the answer to {request.method} {request.route} is not as documented: {error}",
+            vendor="anthropic",
+            status=response.status,
+            request_id=response.request_id,
+        ) from None
+
+
+def free_of_charge(response: Response) -> Actual:
+    """Return the settlement of an answer that costs nothing."""
+    return Actual(
+        state="settled",
+        cost_pusd=0,
+        request_id=response.request_id,
+        latency_ms=response.latency_ms,
+    )
 
 
 def _refuse(response: Response, now: datetime) -> APIError:

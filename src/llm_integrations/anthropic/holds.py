@@ -14,6 +14,7 @@ bound. Rules:
 6. What runs at the server on its own account (server tools, MCP, compaction, fallbacks, containers)
    has no bound that a request shows: the hold is then a guess and says so.
 7. No price, no hold: None.
+8. In a batch all of it costs half.
 
 No I/O. Budgets refuse what is unbounded or priceless.
 """
@@ -55,7 +56,9 @@ class Hold(NamedTuple):
     input_tokens: int
 
 
-def hold_for(shape: RequestShape, body: bytes, *, at: date | None = None) -> Hold:
+def hold_for(
+    shape: RequestShape, body: bytes, *, at: date | None = None, batch: bool = False
+) -> Hold:
     """Return the hold for a request; see the rules above."""
     tokens = input_bound(shape, body)
     bounded = _is_bounded(shape)
@@ -69,6 +72,8 @@ def hold_for(shape: RequestShape, body: bytes, *, at: date | None = None) -> Hol
     pusd = tokens * _dearest_input(rates, body) + shape.max_tokens * rates.output
     if shape.inference_geo in {None, "us"}:
         pusd = -(-pusd * prices.us_percent // 100)
+    if batch:
+        pusd = -(-pusd // 2)
     return Hold(pusd, bounded, tokens)
 
 
