@@ -11,11 +11,18 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final, TypeAlias
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal, TypeAlias, TypeVar, overload
 
 import msgspec
 
-from llm_integrations._core.codec import Raw, Undecodable, decode
+from llm_integrations._core.codec import Raw, Undecodable, decode, encode
+from llm_integrations.anthropic.media import (
+    checked_image_type,
+    checked_pdf,
+    media_type_of,
+)
+from llm_integrations.errors import InvalidRequest
 
 __all__ = [
     "AdvisorToolResultBlock",
@@ -37,15 +44,19 @@ __all__ = [
     "TextBlock",
     "TextEditorCodeExecutionToolResultBlock",
     "ThinkingBlock",
+    "ToolAdditionBlock",
     "ToolReferenceBlock",
+    "ToolRemovalBlock",
     "ToolResultBlock",
     "ToolSearchToolResultBlock",
     "ToolUseBlock",
     "UnknownBlock",
     "WebFetchToolResultBlock",
     "WebSearchToolResultBlock",
+    "cached",
     "decode_block",
     "decode_blocks",
+    "in_wire_form",
 ]
 
 Json: TypeAlias = Any  # the JSON border: whatever the model or a tool put there
@@ -93,6 +104,23 @@ class ToolUseBlock(_Block, frozen=True, kw_only=True, tag="tool_use"):
     name: str
     input: dict[str, Json]
     caller: Json = None
+    toolset_name: str | None = None
+    cache_control: Mapping[str, str] | None = None
+
+    def result(self, content: Json = None, *, is_error: bool = False) -> ToolResultBlock:
+        """Return the block that answers this call.
+
+        Args:
+            content: text, a block or a list of blocks; anything else is sent as its JSON. None
+                sends nothing.
+            is_error: tell the model that the tool failed, with `content` as the reason.
+        """
+        return ToolResultBlock(
+            tool_use_id=self.id,
+            content=_result_content(content),
+            is_error=is_error,
+            toolset_name=self.toolset_name,
+        )
 
 
 class ServerToolUseBlock(_Block, frozen=True, kw_only=True, tag="server_tool_use"):
@@ -103,6 +131,7 @@ class ServerToolUseBlock(_Block, frozen=True, kw_only=True, tag="server_tool_use
     name: str
     input: dict[str, Json]
     caller: Json = None
+    cache_control: Mapping[str, str] | None = None
 
 
 class McpToolUseBlock(_Block, frozen=True, kw_only=True, tag="mcp_tool_use"):
@@ -121,7 +150,8 @@ class ToolResultBlock(_Block, frozen=True, kw_only=True, tag="tool_result"):
     type: ClassVar[str] = "tool_result"
     tool_use_id: str
     content: Json = None
-    is_error: bool = False
+    is_error: bool | None = False
+    toolset_name: str | None = None
     cache_control: Mapping[str, str] | None = None
 
 
@@ -130,8 +160,9 @@ class _ServerToolResult(_Block, frozen=True, kw_only=True):
 
     tool_use_id: str
     content: Json = None
-    is_error: bool = False
+    is_error: bool | None = False
     caller: Json = None
+    cache_control: Mapping[str, str] | None = None
 
 
 class WebSearchToolResultBlock(
@@ -238,6 +269,20 @@ class ToolReferenceBlock(_Block, frozen=True, kw_only=True, tag="tool_reference"
     tool_name: str
 
 
+class ToolAdditionBlock(_Block, frozen=True, kw_only=True, tag="tool_addition"):
+    """From here on the model has one more tool, named by a reference."""
+
+    type: ClassVar[str] = "tool_addition"
+    tool: Json
+
+
+class ToolRemovalBlock(_Block, frozen=True, kw_only=True, tag="tool_removal"):
+    """From here on the model has one tool less."""
+
+    type: ClassVar[str] = "tool_removal"
+    tool: Json
+
+
 class ImageSource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where an image or a document comes from: bytes, a URL or an uploaded file."""
 
@@ -264,15 +309,46 @@ class ImageSource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class ImageBlock(_Block, frozen=True, kw_only=True, tag="image"):
-    """An image: JPEG, PNG, GIF or WebP."""
+    """An image: JPEG, PNG, GIF or WebP, at most 10 MB in base64 and 8,000 pixels an edge."""
 
     type: ClassVar[str] = "image"
     source: ImageSource
+    transformations: Mapping[str, str] | None = None
     cache_control: Mapping[str, str] | None = None
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> ImageBlock:
+        """Send an image inside the request; its first bytes say what kind it is.
+
+        Raises:
+            InvalidRequest: it is no image that the API takes, or too large.
+        """
+        return cls(source=ImageSource.from_bytes(data, checked_image_type(data)))
+
+    @classmethod
+    def from_path(cls, path: Path | str) -> ImageBlock:
+        """Send an image file; see `from_bytes`. Reads it at once and blocks while it does.
+
+        In a busy program: `await asyncio.to_thread(ImageBlock.from_path, path)`.
+        """
+        return cls.from_bytes(Path(path).read_bytes())
+
+    @classmethod
+    def from_url(cls, url: str) -> ImageBlock:
+        """Let the server fetch the image."""
+        return cls(source=ImageSource.from_url(url))
+
+    @classmethod
+    def from_file(cls, file_id: str) -> ImageBlock:
+        """Name an image uploaded to the Files API."""
+        return cls(source=ImageSource.from_file_id(file_id))
 
 
 class DocumentBlock(_Block, frozen=True, kw_only=True, tag="document"):
-    """A PDF or a text; `source` as for images, or the wire form of a text or content source."""
+    """A PDF or a text; `source` as for images, or the wire form of a text or content source.
+
+    Where the model shall cite it: `DocumentBlock.from_path(path, citations={"enabled": True})`.
+    """
 
     type: ClassVar[str] = "document"
     source: Json
@@ -280,6 +356,49 @@ class DocumentBlock(_Block, frozen=True, kw_only=True, tag="document"):
     context: str | None = None
     citations: Mapping[str, bool] | None = None
     cache_control: Mapping[str, str] | None = None
+
+    @classmethod
+    def from_bytes(cls, data: bytes, **more: Json) -> DocumentBlock:
+        """Send a PDF, or a text in UTF-8, inside the request.
+
+        Args:
+            data: what the file holds.
+            **more: `title`, `context`, `citations`, `cache_control`.
+
+        Raises:
+            InvalidRequest: it is neither, or too large.
+        """
+        if media_type_of(data) is None:
+            try:
+                return cls.from_text(data.decode("utf-8-sig"), **more)
+            except UnicodeDecodeError:
+                pass  # `checked_pdf` says what is wrong
+        source = ImageSource.from_bytes(checked_pdf(data), "application/pdf")
+        return cls(source=source, **more)
+
+    @classmethod
+    def from_path(cls, path: Path | str, **more: Json) -> DocumentBlock:
+        """Send a PDF or text file, titled by its name; see `from_bytes`. Blocks while it reads.
+
+        In a busy program: `await asyncio.to_thread(DocumentBlock.from_path, path)`.
+        """
+        path = Path(path)
+        return cls.from_bytes(path.read_bytes(), **{"title": path.name, **more})
+
+    @classmethod
+    def from_text(cls, text: str, **more: Json) -> DocumentBlock:
+        """Send plain text as a document, which the model can cite."""
+        return cls(source={"type": "text", "media_type": "text/plain", "data": text}, **more)
+
+    @classmethod
+    def from_url(cls, url: str, **more: Json) -> DocumentBlock:
+        """Let the server fetch a PDF."""
+        return cls(source=ImageSource.from_url(url), **more)
+
+    @classmethod
+    def from_file(cls, file_id: str, **more: Json) -> DocumentBlock:
+        """Name a document uploaded to the Files API."""
+        return cls(source=ImageSource.from_file_id(file_id), **more)
 
 
 class SearchResultBlock(_Block, frozen=True, kw_only=True, tag="search_result"):
@@ -329,6 +448,8 @@ ContentBlock: TypeAlias = (
     | FallbackBlock
     | ContainerUploadBlock
     | ToolReferenceBlock
+    | ToolAdditionBlock
+    | ToolRemovalBlock
     | ImageBlock
     | DocumentBlock
     | SearchResultBlock
@@ -361,3 +482,61 @@ def decode_block(data: bytes) -> ContentBlock:
 def decode_blocks(blocks: Sequence[Raw]) -> list[ContentBlock]:
     """Decode each of `blocks`; see `decode_block`."""
     return [decode_block(bytes(block)) for block in blocks]
+
+
+CacheableBlock = TypeVar(
+    "CacheableBlock",
+    TextBlock,
+    ImageBlock,
+    DocumentBlock,
+    SearchResultBlock,
+    ToolUseBlock,
+    ToolResultBlock,
+    ContainerUploadBlock,
+)
+
+
+@overload
+def cached(block: str, *, ttl: Literal["5m", "1h"] = "5m") -> TextBlock: ...
+@overload
+def cached(block: CacheableBlock, *, ttl: Literal["5m", "1h"] = "5m") -> CacheableBlock: ...
+def cached(block: Json, *, ttl: Literal["5m", "1h"] = "5m") -> Json:
+    """Return a block that ends a cached prefix: the prompt up to here is kept for `ttl`.
+
+    A request has at most four of them. https://platform.claude.com/docs/en/build-with-claude/prompt-caching
+
+    >>> cached("You sort issues.").cache_control
+    {'type': 'ephemeral'}
+    """
+    control = {"type": "ephemeral"} if ttl == "5m" else {"type": "ephemeral", "ttl": ttl}
+    if isinstance(block, str):
+        return TextBlock(text=block, cache_control=control)
+    return msgspec.structs.replace(block, cache_control=control)
+
+
+def in_wire_form(content: Json) -> Json:
+    """Return the content of a message with texts as blocks: what `Message.user` is given."""
+    if isinstance(content, (str, Raw)):
+        return content
+    if isinstance(content, (list, tuple)):
+        return [TextBlock(text=part) if isinstance(part, str) else part for part in content]
+    return [content]
+
+
+def _result_content(content: Json) -> Json:
+    """Return what a tool answered as the content of a `tool_result`."""
+    if content is None or isinstance(content, str):
+        return content
+    if _is_block(content):
+        return [content]
+    if isinstance(content, (list, tuple)) and content and all(map(_is_block, content)):
+        return list(content)
+    try:
+        return encode(content).decode()
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        msg = f"tool_result: a {type(content).__name__} cannot be sent as JSON"
+        raise InvalidRequest(msg) from error
+
+
+def _is_block(value: object) -> bool:
+    return isinstance(value, (_Block, UnknownBlock))

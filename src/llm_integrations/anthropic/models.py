@@ -14,9 +14,11 @@ No I/O. Field names are the wire's: https://platform.claude.com/docs/en/api/mess
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -25,14 +27,18 @@ from llm_integrations._core.codec import Raw, Undecodable, decode
 from llm_integrations.anthropic.blocks import (
     ContentBlock,
     TextBlock,
+    ToolResultBlock,
     ToolUseBlock,
     decode_blocks,
+    in_wire_form,
 )
 from llm_integrations.anthropic.catalogue import ClaudeModel
+from llm_integrations.anthropic.faults import find_fault
 from llm_integrations.errors import AnswerMalformed, InvalidRequest
 
 __all__ = [
     "CacheCreation",
+    "HasDefinition",
     "Iteration",
     "Message",
     "MessageContent",
@@ -42,6 +48,7 @@ __all__ = [
     "Role",
     "ServerToolUse",
     "StopReason",
+    "ToolDefinition",
     "Usage",
     "encode_request",
     "json_schema_format",
@@ -51,8 +58,14 @@ __all__ = [
 ]
 
 Json: TypeAlias = Any  # the JSON border
-RequestBlock: TypeAlias = ContentBlock | Mapping[str, Json] | Raw
-MessageContent: TypeAlias = str | Sequence[RequestBlock] | Raw
+if TYPE_CHECKING:
+    RequestBlock: TypeAlias = ContentBlock | Mapping[str, Json] | Raw
+    MessageContent: TypeAlias = str | Sequence[RequestBlock] | Raw
+    RequestTurn: TypeAlias = "Message | Mapping[str, Json]"
+    RequestText: TypeAlias = TextBlock | Mapping[str, Json]
+    RequestTool: TypeAlias = "ToolDefinition | HasDefinition | Mapping[str, Json]"
+else:  # msgspec cannot choose between kinds of objects; a request is encoded, not decoded
+    RequestBlock = MessageContent = RequestTurn = RequestText = RequestTool = Any
 
 
 class Role(StrEnum):
@@ -83,14 +96,68 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     content: MessageContent
 
     @classmethod
-    def user(cls, content: MessageContent) -> Message:
-        """Return a turn of the user."""
-        return cls(role=Role.USER, content=content)
+    def user(cls, *content: MessageContent | RequestBlock) -> Message:
+        """Return a turn of the user: a text, a list of blocks, or texts and blocks in a row.
+
+        >>> turn = Message.user("What is this?", ImageBlock.from_path("cat.png"))  # doctest: +SKIP
+        """
+        return cls(role=Role.USER, content=_content_of(content))
 
     @classmethod
-    def assistant(cls, content: MessageContent) -> Message:
+    def assistant(cls, *content: MessageContent | RequestBlock) -> Message:
         """Return a turn of the model; for a real answer use `MessageResponse.to_message`."""
-        return cls(role=Role.ASSISTANT, content=content)
+        return cls(role=Role.ASSISTANT, content=_content_of(content))
+
+    @classmethod
+    def tool_results(cls, *results: ToolResultBlock) -> Message:
+        """Return the turn that answers tool calls, one result for each; see `ToolUseBlock.result`.
+
+        Further blocks may stand behind the results, but not between or before them.
+        """
+        return cls(role=Role.USER, content=list(results))
+
+
+def _content_of(parts: tuple[Json, ...]) -> MessageContent:
+    content: MessageContent = in_wire_form(parts[0] if len(parts) == 1 else parts)
+    return content
+
+
+class ToolDefinition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A tool that runs at the caller; `tools.tool` makes one from a Python function.
+
+    Tools of the server are given as mappings: `{"type": "web_search_20260318", "name":
+    "web_search", "max_uses": 3}`.
+
+    Attributes:
+        type: None or "custom", or a tool that the model knows, such as "bash_20250124"; those
+            have no `input_schema`.
+        strict: the input will obey the schema; see `structured` for what the schema may say.
+        defer_loading: the model sees it only after a tool search.
+        eager_input_streaming: the input arrives unchecked, piece by piece.
+        allowed_callers: "direct", or the code execution tool that may call it.
+    """
+
+    name: str
+    type: str | None = None
+    description: str = ""
+    input_schema: dict[str, Json] | None = None
+    strict: bool = False
+    cache_control: Mapping[str, str] | None = None
+    defer_loading: bool = False
+    eager_input_streaming: bool = False
+    allowed_callers: Sequence[str] | None = None
+    input_examples: Sequence[Mapping[str, Json]] | None = None
+
+
+class HasDefinition:
+    """Something that stands for a tool in a request, such as a `tools.Tool`."""
+
+    __slots__ = ()
+
+    @property
+    def definition(self) -> ToolDefinition:
+        """What the model is told of the tool."""
+        raise NotImplementedError
 
 
 class MessageRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -99,14 +166,16 @@ class MessageRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     Attributes:
         temperature: like `top_p` and `top_k` gone since API version 2026-10-21.
         extra: further fields of the body, sent as they are; they win over the named ones.
+
+    Whether an answer is streamed is said by the method that sends, not by the request.
     """
 
     model: str
     max_tokens: int
-    messages: Sequence[Message | Mapping[str, Json]]
-    system: str | Sequence[TextBlock | Mapping[str, Json]] | UnsetType = UNSET
+    messages: Sequence[RequestTurn]
+    system: str | Sequence[RequestText] | UnsetType = UNSET
     stop_sequences: Sequence[str] | UnsetType = UNSET
-    tools: Sequence[Mapping[str, Json]] | UnsetType = UNSET
+    tools: Sequence[RequestTool] | UnsetType = UNSET
     tool_choice: Mapping[str, Json] | UnsetType = UNSET
     thinking: Mapping[str, Json] | UnsetType = UNSET
     output_config: Mapping[str, Json] | UnsetType = UNSET
@@ -129,6 +198,38 @@ class MessageRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     top_k: int | UnsetType = UNSET
     extra: Mapping[str, Json] | UnsetType = msgspec.field(default=UNSET, name="~extra")
 
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Json]) -> MessageRequest:
+        """Return the request that a mapping of wire fields spells; unknown ones go to `extra`.
+
+        Raises:
+            InvalidRequest: `model`, `max_tokens` or `messages` is missing.
+        """
+        named = [name for name in cls.__struct_fields__ if name != "extra"]
+        known = {name: fields[name] for name in named if name in fields}
+        for name in ("model", "max_tokens", "messages"):
+            if name not in known:
+                raise InvalidRequest(f"{name}: is needed")
+        known_or_ours = {*named, "stream"}
+        extra = {name: value for name, value in fields.items() if name not in known_or_ours}
+        return cls(**known, extra=extra or UNSET)
+
+    def continued(
+        self, answer: MessageResponse | Message, *content: MessageContent | RequestBlock
+    ) -> MessageRequest:
+        """Return the request that goes on after `answer`, whose content goes back byte for byte.
+
+        Histories only grow: an edited earlier turn makes the server drop or refuse the model's
+        thinking (https://platform.claude.com/docs/en/build-with-claude/extended-thinking).
+
+        Args:
+            answer: what the model said.
+            *content: what the user says next; see `Message.user`. None of it after a pause.
+        """
+        said = answer.to_message() if isinstance(answer, MessageResponse) else answer
+        turns = [said, Message.user(*content)] if content else [said]
+        return msgspec.structs.replace(self, messages=[*self.messages, *turns])
+
 
 def json_schema_format(schema: Mapping[str, Json]) -> dict[str, Json]:
     """Return the `output_config` that makes the model answer with JSON of this schema.
@@ -140,7 +241,24 @@ def json_schema_format(schema: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def encode_request(request: MessageRequest | Mapping[str, Json], *, stream: bool = False) -> bytes:
-    """Return the JSON body of a request."""
+    """Return the JSON body of a request.
+
+    Raises:
+        InvalidRequest: it holds something that JSON cannot say; names the field.
+    """
+    try:
+        body = _body_of(request, stream=stream)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        found = find_fault(request, _encode)
+        raise InvalidRequest(found or "the request: cannot be sent as JSON") from error
+    # 1. msgspec writes null for NaN and the infinities: where there is a null, look for them.
+    if b"null" in body and (fault := find_fault(request, _encode)) is not None:
+        raise InvalidRequest(fault)
+    # 2. A block of unknown kind goes back as it came.
+    return _UNKNOWN_BLOCK.sub(_as_it_came, body) if b'"~unknown"' in body else body
+
+
+def _body_of(request: MessageRequest | Mapping[str, Json], *, stream: bool) -> bytes:
     if isinstance(request, MessageRequest):
         if request.extra is UNSET:
             body = _encode(request)
@@ -153,15 +271,26 @@ def encode_request(request: MessageRequest | Mapping[str, Json], *, stream: bool
     return _encode({name: value for name, value in request.items() if name != "stream"})
 
 
-def _plain(value: object) -> str:
-    """Encode a model's name, which msgspec does not take for the string it is."""
+def _plain(value: object) -> Json:
+    """Encode what msgspec does not know: a model's name, and what stands for a tool."""
     if isinstance(value, ClaudeModel):
         return str.__str__(value)
-    msg = f"a request cannot hold a {type(value).__name__}"
-    raise InvalidRequest(msg)
+    if isinstance(value, HasDefinition):
+        return value.definition
+    raise TypeError(type(value).__name__)
+
+
+def _as_it_came(found: re.Match[bytes]) -> bytes:
+    """Return the JSON that an `UnknownBlock` carries."""
+    raw = base64.b64decode(found[1])
+    decode(_raw_dict_decoder, raw)  # an object it is, and nothing that could escape from its place
+    return raw
 
 
 _encode: Final = msgspec.json.Encoder(enc_hook=_plain).encode
+_UNKNOWN_BLOCK: Final = re.compile(
+    rb'\{"type":"~unknown","~type":"(?:[^"\\]|\\.)*","~raw":"([A-Za-z0-9+/=]*)"\}'
+)
 
 
 class CacheCreation(msgspec.Struct, frozen=True, kw_only=True):
@@ -210,6 +339,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     inference_geo: str | None = None
     speed: str | None = None
     iterations: list[Iteration] | None = None
+    fallback_credit: Json = None
 
     @property
     def prompt_tokens(self) -> int:
@@ -237,6 +367,11 @@ class MessageResponse(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         stop_reason: see `StopReason`; unknown ones are passed on.
         stop_details: says more about a refusal.
+        container: where code ran, to be named again in the next request.
+        diagnostics: why the cache was missed, where the request asked.
+        context_management: the edits that the server made to the prompt.
+        input_transformations: what the server changed in the input.
+        request_id: the id to give the vendor's support; empty where the message came from a file.
         unparsed_tool_inputs: by block id, what the model wrote as a tool's input where that is no
             JSON object (it was cut off). Our own; the server never sends it.
         raw: the whole answer as it came.
@@ -250,8 +385,12 @@ class MessageResponse(msgspec.Struct, frozen=True, kw_only=True):
     stop_sequence: str | None = None
     stop_details: dict[str, Json] | None = None
     container: dict[str, Json] | None = None
+    diagnostics: dict[str, Json] | None = None
+    context_management: dict[str, Json] | None = None
+    input_transformations: list[Json] | None = None
     usage: Usage = Usage()
     unparsed_tool_inputs: dict[str, str] = {}
+    request_id: str = msgspec.field(default="", name="~request_id")
     raw: bytes = msgspec.field(default=b"", name="~raw")
 
     @property
@@ -280,6 +419,8 @@ class MessageResponse(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_message(self) -> Message:
         """Return the turn that sends this answer back, its content byte for byte."""
+        if not self.raw:  # made by hand
+            return Message(role=self.role, content=self.content)
         return Message(role=self.role, content=decode(_content_decoder, self.raw).content)
 
     def usage_raw(self) -> bytes:
@@ -324,11 +465,11 @@ def _parse_leniently(body: bytes) -> MessageResponse:
         fields = decode(_raw_dict_decoder, body)
         content = decode(_raw_list_decoder, bytes(fields.pop("content")))
         blocks = decode_blocks(content)
+        usage = parse_usage(decode(_any_decoder, bytes(fields.pop("usage", Raw(b"{}")))))
+        plain = {name: decode(_any_decoder, bytes(value)) for name, value in fields.items()}
     except (Undecodable, KeyError) as error:
         msg = "the answer is no message of the Messages API"
         raise AnswerMalformed(msg, vendor="anthropic", status=200) from error
-    usage = parse_usage(decode(_any_decoder, bytes(fields.pop("usage", Raw(b"{}")))))
-    plain = {name: decode(_any_decoder, bytes(value)) for name, value in fields.items()}
     known = read_leniently(MessageResponse, plain)
     known |= {"content": blocks, "usage": usage, "raw": body}
     return MessageResponse(**known)
