@@ -154,6 +154,7 @@ class Calls:
             except AnswerMalformed as error:
                 error.request_id = response.request_id
                 raise
+            msgspec.structs.force_setattr(message, "request_id", response.request_id)
             self._learn(message)
             at = self._clock.now()
             return message, actual_of(message, response, at=at, keep=keep is not None)
