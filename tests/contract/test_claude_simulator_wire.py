@@ -506,7 +506,7 @@ async def test_an_answer_ends_where_the_window_ends(
     near, last = 0, {}
     for size in range(960_000, 1_000_000, 500):  # finds a text that leaves room for little
         text = "[[words:9000]] " + "x" * size
-        tokens = sim._tokens.text(text)
+        tokens = sim._state.tokens.text(text)
         if near < tokens < 199_000:
             near, last = tokens, {"role": "user", "content": text}
     assert near > 190_000

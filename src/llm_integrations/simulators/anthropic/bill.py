@@ -3,11 +3,12 @@
 Unit prices are genai-prices' Decimals. The rules it lacks are here, from
 https://platform.claude.com/docs/en/about-claude/pricing:
 1. A refusal before any output is free; one in the middle is not.
-2. `inference_geo: us` costs 1.1 times as much.
+2. `inference_geo: us` makes tokens cost 1.1 times as much.
 3. The served speed (`usage.speed`) decides the price, not the one asked for.
 4. With `usage.iterations` the sum over its entries is charged, each at its own model, and the
-   totals above it are ignored; an attempt that was declined without output is free.
-5. Mythos models cost what the Fable model of the same version costs.
+   token totals above it are ignored; an attempt that was declined without output is free.
+5. A batch (`service_tier`) halves every token price, not the price of searches.
+6. Mythos models cost what the Fable model of the same version costs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ __all__ = ["Charge", "price_pusd"]
 
 _PICO: Final = Decimal(10) ** 12
 _US_FACTOR: Final = Decimal("1.1")
+_BATCH_FACTOR: Final = Decimal("0.5")
 _SAME_PRICE: Final[Mapping[str, str]] = {
     "claude-mythos-5": "claude-fable-5",
     "claude-mythos-5-1": "claude-fable-5-1",
@@ -50,9 +52,12 @@ def price_pusd(usage: Usage, model: str, *, at: datetime, stop_reason: str | Non
     if isinstance(iterations, Sequence) and not isinstance(iterations, str):
         usd = sum((_iteration_usd(one, usage, model, at) for one in iterations), Decimal(0))
     else:
-        usd = _usd(usage, model, at, usage.get("speed"))
+        usd = _tokens_usd(usage, model, at, usage.get("speed"))
     if usage.get("inference_geo") == "us":
         usd *= _US_FACTOR
+    if usage.get("service_tier") == "batch":
+        usd *= _BATCH_FACTOR
+    usd += _searches_usd(usage, model, at)
     return int((usd * _PICO).to_integral_value())
 
 
@@ -60,32 +65,41 @@ def _iteration_usd(entry: object, whole: Usage, model: str, at: datetime) -> Dec
     if not isinstance(entry, Mapping) or not _count(entry, "output_tokens"):
         return Decimal(0)
     served = str(entry.get("model") or model)
-    return _usd(entry, served, at, entry.get("speed", whole.get("speed")))
+    return _tokens_usd(entry, served, at, entry.get("speed", whole.get("speed")))
 
 
-def _usd(usage: Usage, model: str, at: datetime, speed: object) -> Decimal:
+def _tokens_usd(usage: Usage, model: str, at: datetime, speed: object) -> Decimal:
     written, read = (
         _count(usage, "cache_creation_input_tokens"),
         _count(usage, "cache_read_input_tokens"),
     )
     split = usage.get("cache_creation")
     hour = _count(split, "ephemeral_1h_input_tokens") if isinstance(split, Mapping) else 0
-    tools = usage.get("server_tool_use")
-    searches = _count(tools, "web_search_requests") if isinstance(tools, Mapping) else 0
     priced = PricedUsage(
         input_tokens=_count(usage, "input_tokens") + written + read,
         cache_write_tokens=written,
         cache_write_1h_tokens=hour,
         cache_read_tokens=read,
         output_tokens=_count(usage, "output_tokens"),
-        web_searches=searches,
     )
+    return _usd(priced, model, at, "fast" if speed == "fast" else "standard")
+
+
+def _searches_usd(usage: Usage, model: str, at: datetime) -> Decimal:
+    tools = usage.get("server_tool_use")
+    searches = _count(tools, "web_search_requests") if isinstance(tools, Mapping) else 0
+    if not searches:
+        return Decimal(0)
+    return _usd(PricedUsage(web_searches=searches), model, at, "standard")
+
+
+def _usd(priced: PricedUsage, model: str, at: datetime, speed: str) -> Decimal:
     found = calc_price(
         priced,
         _SAME_PRICE.get(model, model),
         provider_id="anthropic",
         genai_request_timestamp=at,
-        price_context={"speed": "fast"} if speed == "fast" else None,
+        price_context={"speed": speed} if speed == "fast" else None,
     )
     return found.total_price
 

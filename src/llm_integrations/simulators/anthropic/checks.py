@@ -16,7 +16,7 @@ from llm_integrations.simulators.anthropic.errors import ApiError
 from llm_integrations.simulators.anthropic.prompt import blocks_of
 from llm_integrations.simulators.anthropic.schema_rules import check_schema
 
-__all__ = ["VERSIONS", "Checked", "check_request"]
+__all__ = ["VERSIONS", "Checked", "check_in_batch", "check_request", "is_name"]
 
 NEW_VERSION: Final = "2026-10-21"
 VERSIONS: Final = frozenset({"2023-06-01", NEW_VERSION})
@@ -33,6 +33,7 @@ _BETA_FIELDS: Final = frozenset({
     "context_management", "compaction", "fallbacks", "fallback_credit_token", "mcp_servers",
     "thread", "billing_policy", "output_format",
 })  # fmt: skip
+_NOT_IN_BATCH: Final = ("stream", "speed", "fallbacks", "thread")
 _NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _MAX_MESSAGES: Final = 100_000
 _MAX_BREAKPOINTS: Final = 4
@@ -75,6 +76,22 @@ def check_request(
     _check_turns(body, version, model)
     _check_breakpoints(body)
     return Checked(body=body, model=model, max_tokens=max_tokens)
+
+
+def is_name(value: object) -> bool:
+    """Whether a tool or a request of a batch may be named so."""
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
+def check_in_batch(params: object) -> None:
+    """Raise the `ApiError` for what may not stand in a request of a batch."""
+    if not isinstance(params, dict):
+        raise _invalid("params: Input should be a valid dictionary")
+    for name in _NOT_IN_BATCH:
+        if params.get(name):
+            raise _invalid(f"{name}: not supported in batches")
+    if params.get("max_tokens") == 0:
+        raise _invalid("max_tokens: Input should be greater than or equal to 1 in batches")
 
 
 def _invalid(message: str) -> ApiError:
@@ -223,7 +240,7 @@ def _check_tools(body: Json, model: Model) -> None:
     names: set[str] = set()
     for at, tool in enumerate(tools):
         name = tool.get("name")
-        if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+        if not isinstance(name, str) or not is_name(name):
             raise _invalid(f"tools.{at}.custom.name: String should match '^[a-zA-Z0-9_-]{{1,64}}$'")
         if name in names:
             raise ApiError(

@@ -51,6 +51,7 @@ class Written:
     counts: InputCounts
     geo: str
     speed: str | None
+    tier: str = "standard"
 
     def usage(self, output_tokens: int | None = None) -> Usage:
         """Return the usage, of the whole answer or of what had been made by then."""
@@ -62,7 +63,7 @@ class Written:
                 "ephemeral_1h_input_tokens": self.counts.written_1h,
             },
             "output_tokens": made,
-            "service_tier": "standard",
+            "service_tier": self.tier,
             "inference_geo": self.geo,
         }
         if self.speed is not None:

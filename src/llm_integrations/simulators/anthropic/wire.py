@@ -15,6 +15,7 @@ from urllib.parse import parse_qs
 
 from llm_integrations.simulators.anthropic.errors import ApiError, PingsOnly, StreamError
 from llm_integrations.simulators.anthropic.events import PING, Event, error_event
+from llm_integrations.simulators.anthropic.tokens import compact_json
 from llm_integrations.simulators.faults import Cut, Fault, Reset
 from llm_integrations.simulators.loopback import Connection, Receive, Scope, Send
 
@@ -26,6 +27,7 @@ __all__ = [
     "Reply",
     "StreamReply",
     "decoded_body",
+    "json_reply",
 ]
 
 MAX_BODY_BYTES: Final = 32 * 1024 * 1024
@@ -69,7 +71,7 @@ class StreamReply:
     """An answer in events. `done` is told once how many output tokens had been made."""
 
     events: Iterable[Event]
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(default_factory=dict)
     done: Callable[[int, bool], None]  # output tokens, whether the message was completed
 
 
@@ -91,7 +93,17 @@ class Exchange:
         self._send = send
         self._connection = Connection.of(scope)
 
-    async def read(self, *, at: datetime, request_id: str) -> RecordedRequest:
+    @property
+    def method(self) -> str:
+        """The request's method."""
+        return str(self._scope["method"])
+
+    @property
+    def path(self) -> str:
+        """The request's path, without its query."""
+        return str(self._scope["path"])
+
+    async def read(self, *, at: datetime, request_id: str, max_bytes: int) -> RecordedRequest:
         """Read the request; a body over the cap is left unread beyond it."""
         headers = {
             name.decode("latin-1"): value.decode("latin-1")
@@ -99,13 +111,13 @@ class Exchange:
         }
         body = bytearray()
         more = True
-        while more and len(body) <= MAX_BODY_BYTES:
+        while more and len(body) <= max_bytes:
             message = await self._receive()
             body += message.get("body", b"")
             more = message.get("more_body", False)
         return RecordedRequest(
-            method=self._scope["method"],
-            path=self._scope["path"],
+            method=self.method,
+            path=self.path,
             query=parse_qs(self._scope["query_string"].decode("latin-1")),
             headers=headers,
             body=bytes(body),
@@ -232,6 +244,13 @@ class _Meter:
         done, self._done = self._done, None
         if done is not None:
             done(self._output_tokens, completed)
+
+
+def json_reply(
+    body: Mapping[str, object], *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Reply:
+    """Return an answer in JSON."""
+    return Reply(status=status, body=compact_json(body).encode(), headers=headers or {})
 
 
 def decoded_body(record: RecordedRequest) -> bytes:

@@ -1,0 +1,34 @@
+"""How a simulator behaves where the real service leaves it open: one value, exchangeable any time.
+
+Give it to `ClaudeSimulator(behaviour=...)`, or set `simulator.behaviour` in the middle of a test.
+What goes wrong with one request is no behaviour but a fault (`ClaudeSimulator.fail_next`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+__all__ = ["Behaviour"]
+
+_MB: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behaviour:
+    """The switches of a simulator. The defaults are those of a fast, well-behaved service.
+
+    Attributes:
+        batch_s: how long a batch takes from its creation to its end. Its requests are done one
+            after the other, evenly; what is not done after 24 hours expires.
+        batch_poll_after_s: the `retry-after` on a batch that has not ended; None sends none.
+        batch_results: how requests of a batch end that would have succeeded, by `custom_id`:
+            `errored`, `canceled` or `expired`.
+        max_file_bytes: the largest file taken.
+        max_storage_bytes: what all files together may take.
+    """
+
+    batch_s: float = 0.2
+    batch_poll_after_s: int | None = None
+    batch_results: Mapping[str, str] = field(default_factory=dict)
+    max_file_bytes: int = 500 * _MB
+    max_storage_bytes: int = 1024 * 1024 * _MB
