@@ -67,7 +67,6 @@ PROMISED: Final = {
     """,
 }
 DIFFERENCES: Final = {
-    "jira.OAuth2": "comes with the store of its refresh tokens, in a version of its own",
     "anthropic.govern": "governing the official SDK comes in a version of its own",
 }
 HEAVY: Final = set("asyncio importlib.metadata msgspec aiohttp llm_integrations._core".split())

@@ -10,6 +10,7 @@ IntegrationError
  │   └─ ConnectionBroken
  ├─ APIError                     the vendor answered, and said no
  │   ├─ AuthFailed               401; log in again or fix the credentials
+ │   │   └─ NeedsConsent         an OAuth grant is gone; a person must agree once more
  │   ├─ NotAllowed               403; ask for the permission
  │   ├─ NotFound                 404; absent or not visible
  │   ├─ Conflict                 409, 412; read again, then decide
@@ -51,6 +52,7 @@ __all__ = [
     "IntegrationError",
     "InvalidRequest",
     "LeaseLost",
+    "NeedsConsent",
     "NotAllowed",
     "NotFound",
     "Overloaded",
@@ -176,6 +178,10 @@ class APIError(IntegrationError):
 
 class AuthFailed(APIError):
     """The credentials were not accepted."""
+
+
+class NeedsConsent(AuthFailed):
+    """The OAuth grant is absent, expired or revoked: a person must agree once more."""
 
 
 class NotAllowed(APIError):

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from llm_integrations._core.codec import Undecodable
 from llm_integrations.errors import AnswerMalformed, ConfigError, InvalidRequest
 from llm_integrations.jira import (
-    AuthManager,
     BasicAuth,
     CreateIssueRequest,
+    JiraClient,
+    JiraConfig,
     PersonalAccessToken,
     UpdateIssueRequest,
     parse_issue,
@@ -260,10 +261,10 @@ def test_credentials_that_cannot_work_are_a_config_error(
     auth: BasicAuth | PersonalAccessToken,
 ) -> None:
     with pytest.raises(ConfigError):
-        AuthManager(auth)
+        JiraClient(JiraConfig("https://your-site.atlassian.net", auth))
 
 
 def test_credentials_become_a_header_and_never_a_repr() -> None:
-    assert AuthManager(BasicAuth("e", "t")).authorization() == "Basic ZTp0"
-    assert AuthManager(PersonalAccessToken("tok")).authorization() == "Bearer tok"
+    assert BasicAuth("e", "t").header() == "Basic ZTp0"
+    assert PersonalAccessToken("tok").header() == "Bearer tok"
     assert "hush" not in f"{BasicAuth('e', 'hush')!r} {PersonalAccessToken('hush')!r}"

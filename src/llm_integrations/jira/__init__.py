@@ -16,6 +16,7 @@ from llm_integrations.jira.events import (
     WebhookEvent,
     parse_event,
 )
+from llm_integrations.jira.grants import FileGrants
 from llm_integrations.jira.issue import Issue, IssueFields, JqlSearchResponse, parse_issue
 from llm_integrations.jira.models import (
     Board,
@@ -36,6 +37,7 @@ from llm_integrations.jira.models import (
     User,
     WebhookRegistration,
 )
+from llm_integrations.jira.oauth import Grant, GrantStore, OAuth2, authorize_url
 from llm_integrations.jira.webhooks import (
     LoggingWebhookHandler,
     WebhookHandler,
@@ -56,6 +58,9 @@ __all__ = [
     "CreateIssueRequest",
     "ErrorResponse",
     "FieldInfo",
+    "FileGrants",
+    "Grant",
+    "GrantStore",
     "Httpx2Transport",
     "Issue",
     "IssueFields",
@@ -66,6 +71,7 @@ __all__ = [
     "JqlSearchRequest",
     "JqlSearchResponse",
     "LoggingWebhookHandler",
+    "OAuth2",
     "PersonalAccessToken",
     "Priority",
     "Project",
@@ -82,6 +88,7 @@ __all__ = [
     "WebhookProcessor",
     "WebhookRegistration",
     "adf",
+    "authorize_url",
     "delivery_identity",
     "jql",
     "parse_event",

@@ -35,15 +35,15 @@ from llm_integrations.errors import (
     Rejected,
     ServerFailed,
 )
-from llm_integrations.jira.auth import CAPTCHA
 from llm_integrations.jira.models import ErrorResponse
 from llm_integrations.jira.pacing import pause_of, scope_of
 
-__all__ = ["observe", "read_json", "read_nothing", "refuse"]
+__all__ = ["CAPTCHA", "VENDOR", "observe", "read_json", "read_nothing", "refuse"]
 
 T = TypeVar("T")
 
 VENDOR: Final = "jira"
+CAPTCHA: Final = "captcha"
 _errors: Final = msgspec.json.Decoder(ErrorResponse)
 _BY_STATUS: Final[Mapping[int, type[APIError]]] = {
     401: AuthFailed,

@@ -1,28 +1,83 @@
-"""Who the client is to Jira: credentials as values, and the header they become.
+"""Who the client is to Jira: credentials as values, and the pass that a request travels with.
 
-In: one of the `JiraAuth` kinds. Out: the `Authorization` header of a request. Must not: show a
-secret in a repr, a message or a log line; try again after Jira asked for a CAPTCHA, for each
-further try locks the account harder. Next room: `connection` puts the header on the request.
+In: one of the `JiraAuth` kinds. Out: a `Pass`: the address to send to and the `Authorization`
+header. OAuth grants are renewed here, once per fleet. Must not: show a secret in a repr, a message
+or a log line; try again after Jira asked for a CAPTCHA, for each further try locks the account
+harder; use a token before it is saved. Next room: `connection` puts the pass on the request.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
+from typing import Final, NamedTuple, Protocol, TypeVar
 
-from llm_integrations.errors import AuthFailed, ConfigError
+import msgspec
 
-__all__ = ["AuthManager", "BasicAuth", "JiraAuth", "PersonalAccessToken"]
+from llm_integrations._core.call import Ask, Call
+from llm_integrations._core.clock import Clock
+from llm_integrations._core.codec import Decoder
+from llm_integrations._core.http import Request
+from llm_integrations.errors import (
+    APIError,
+    AuthFailed,
+    ConfigError,
+    NeedsConsent,
+    TransportError,
+)
+from llm_integrations.jira.answers import CAPTCHA, VENDOR, read_json
+from llm_integrations.jira.oauth import (
+    Grant,
+    OAuth2,
+    SiteAccess,
+    Tokens,
+    code_body,
+    content_type,
+    find_cloud_id,
+    grant_of,
+    is_due,
+    read_grant,
+    refresh_body,
+    token_url,
+    write_grant,
+)
 
-CAPTCHA = "captcha"
+__all__ = ["AuthManager", "BasicAuth", "JiraAuth", "Pass", "PersonalAccessToken", "Send"]
+
+T = TypeVar("T")
+
+_GONE: Final = frozenset({400, 401, 403})
+_TIMEOUT_S: Final = 30.0
+_RESOURCES: Final = "/oauth/token/accessible-resources"
+_TENANT: Final = "/_edge/tenant_info"
+
+
+class _Tenant(msgspec.Struct, rename="camel"):
+    cloud_id: str
+
+
+_sites: Final = msgspec.json.Decoder(list[SiteAccess])
+_tenant: Final = msgspec.json.Decoder(_Tenant)
+_tokens: Final = msgspec.json.Decoder(Tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class BasicAuth:
-    """An e-mail address and its API token (Cloud), or user and password (Data Center)."""
+    """An e-mail address and its API token (Cloud), or user and password (Data Center).
+
+    Attributes:
+        scoped: the token has scopes, or belongs to a service account. Such tokens are refused on
+            the site; they work through Atlassian's gateway `api_url`.
+        cloud_id: of the site, for the gateway; empty to ask the site for it.
+    """
 
     email: str
     api_token: str = field(repr=False)
+    scoped: bool = False
+    cloud_id: str = ""
+    api_url: str = "https://api.atlassian.com"
 
     def header(self) -> str:
         """Return the value of `Authorization`."""
@@ -41,7 +96,24 @@ class PersonalAccessToken:
         return f"Bearer {self.token}"
 
 
-JiraAuth = BasicAuth | PersonalAccessToken
+JiraAuth = BasicAuth | OAuth2 | PersonalAccessToken
+
+
+class Pass(NamedTuple):
+    """What a request travels with: where the API is, and the `Authorization` header."""
+
+    api_url: str
+    authorization: str
+
+    def __repr__(self) -> str:
+        return f"Pass({self.api_url})"
+
+
+class Send(Protocol):
+    """Runs one call with the client's retries and pace."""
+
+    def __call__(self, call: Call[T]) -> Awaitable[T]:
+        """Return the answer, or raise as `Caller.run`."""
 
 
 class AuthManager:
@@ -49,41 +121,261 @@ class AuthManager:
 
     Args:
         auth: the credentials.
+        base_url: the site.
+        send: for the requests of OAuth and of the gateway.
+        clock: says when a token ends.
 
     Raises:
         ConfigError: a credential is empty, or cannot stand in a header.
     """
 
-    def __init__(self, auth: JiraAuth) -> None:
-        if isinstance(auth, BasicAuth):
-            name, secret = auth.email, auth.api_token
+    def __init__(self, auth: JiraAuth, *, base_url: str, send: Send, clock: Clock) -> None:
+        base_url = base_url.rstrip("/")
+        self._source: _Fixed | _Scoped | _Granted
+        if isinstance(auth, OAuth2):
+            self._source = _Granted(auth, base_url, send, clock)
+        elif isinstance(auth, BasicAuth) and auth.scoped:
+            self._source = _Scoped(auth, base_url, send)
         else:
-            name, secret = "token", auth.token
-        if not name.strip() or not secret.strip():
-            raise ConfigError("a Jira credential is empty; set e-mail and API token, or a token")
-        if ":" in name:
-            raise ConfigError("the Jira e-mail must not hold a colon")
-        if isinstance(auth, PersonalAccessToken) and not (
-            secret.isascii() and secret.isprintable()
-        ):
-            raise ConfigError("the Jira token holds characters that no token has")
-        self._header = auth.header()
+            self._source = _Fixed(Pass(base_url, _checked(auth)))
         self._locked = False
 
-    def authorization(self) -> str:
-        """Return the header for the next request.
+    async def admit(self) -> Pass:
+        """Return the pass for the next request; renews an OAuth token that ends within a minute.
 
         Raises:
             AuthFailed: Jira asked for a CAPTCHA earlier; a person must log in on the web.
+            NeedsConsent: an OAuth grant is absent or gone; a person must agree again.
+            ConfigError: the grant does not open this site.
+            StoreUnavailable, APIError, TransportError: the token could not be renewed now.
         """
         if self._locked:
             raise AuthFailed(
                 "Jira asks for a CAPTCHA: log in once in a browser, then start again",
-                vendor="jira",
+                vendor=VENDOR,
                 code=CAPTCHA,
             )
-        return self._header
+        return await self._source.admit()
 
-    def refused(self, error: AuthFailed) -> None:
-        """Learn from a refusal: after a CAPTCHA demand nothing more is sent."""
+    async def refused(self, error: AuthFailed, used: Pass) -> bool:
+        """Learn from a refusal; return whether another pass is there to try once more.
+
+        After a CAPTCHA demand nothing more is sent.
+        """
         self._locked = self._locked or error.code == CAPTCHA
+        return not self._locked and await self._source.replace(used)
+
+    async def accept(self, code: str) -> None:
+        """Turn the code of a consent's redirect into a grant and store it.
+
+        Raises:
+            ConfigError: these credentials are not of OAuth.
+            NeedsConsent: the code is used, expired or of another application.
+        """
+        if not isinstance(self._source, _Granted):
+            raise ConfigError("only OAuth applications log in through a browser")
+        await self._source.accept(code)
+
+    async def aclose(self) -> None:
+        """Finish a renewal that has begun: its refresh token is spent."""
+        if isinstance(self._source, _Granted):
+            await self._source.aclose()
+
+
+class _Fixed:
+    """Credentials that stand by themselves."""
+
+    def __init__(self, one_pass: Pass) -> None:
+        self._pass = one_pass
+
+    async def admit(self) -> Pass:
+        return self._pass
+
+    async def replace(self, _used: Pass) -> bool:
+        return False
+
+
+class _Scoped:
+    """A scoped API token: the same header, sent to the gateway of the site's cloud id."""
+
+    def __init__(self, auth: BasicAuth, base_url: str, send: Send) -> None:
+        self._header = _checked(auth)
+        self._api_url = auth.api_url
+        self._base_url = base_url
+        self._send = send
+        self._cloud_id = auth.cloud_id
+        self._asking = asyncio.Lock()
+
+    async def admit(self) -> Pass:
+        async with self._asking:
+            if not self._cloud_id:
+                call = _get(self._base_url + _TENANT, _TENANT, {}, _tenant)
+                self._cloud_id = (await self._send(call)).cloud_id
+        return Pass(_gateway(self._api_url, self._cloud_id), self._header)
+
+    async def replace(self, _used: Pass) -> bool:
+        return False
+
+
+class _Granted:
+    """An OAuth grant: read from its store, renewed by one process of the fleet at a time."""
+
+    def __init__(self, app: OAuth2, base_url: str, send: Send, clock: Clock) -> None:
+        if not (app.client_id.strip() and app.client_secret.strip()):
+            raise ConfigError("an OAuth application needs its client id and client secret")
+        self._app = app
+        self._base_url = base_url
+        self._send = send
+        self._clock = clock
+        self._grant: Grant | None = None
+        self._cloud_id = ""
+        self._renewal: asyncio.Task[Grant] | None = None
+
+    async def admit(self) -> Pass:
+        grant = self._grant or await self._load()
+        if grant is None or is_due(grant, self._clock.now()):
+            grant = await self._renewed("")
+        return Pass(await self._api_url(grant), f"Bearer {grant.access_token}")
+
+    async def replace(self, used: Pass) -> bool:
+        await self._renewed(used.authorization.removeprefix("Bearer "))
+        return True
+
+    async def accept(self, code: str) -> None:
+        body = code_body(self._app, code)
+        grant = await self._ask_for_tokens(body, before=None)
+        async with self._app.grants.exclusive(self._app.grant) as slot:
+            await slot.save(write_grant(grant))
+        self._grant = grant
+        await self._api_url(grant)  # says now, not at the first call, if it opens another site
+
+    async def aclose(self) -> None:
+        if self._renewal is not None:
+            await asyncio.wait({self._renewal})
+
+    async def _load(self) -> Grant | None:
+        """Look at the store without a turn: most often the grant there is good."""
+        stored = await self._app.grants.load(self._app.grant)
+        self._grant = read_grant(stored) if stored is not None else None
+        return self._grant
+
+    async def _renewed(self, spent: str) -> Grant:
+        """Return a grant whose access token is good and is not `spent`.
+
+        All callers share one renewal, and none of them can cancel it: between the answer of the
+        token endpoint and the commit the new refresh token exists in this process only. A caller
+        that joined a renewal which found `spent` itself to be good asks once more.
+        """
+        grant = await self._join(spent)
+        return await self._join(spent) if grant.access_token == spent else grant
+
+    async def _join(self, spent: str) -> Grant:
+        if self._renewal is None:
+            self._renewal = asyncio.ensure_future(self._renew(spent))
+            self._renewal.add_done_callback(self._forget_renewal)
+        return await asyncio.shield(self._renewal)
+
+    def _forget_renewal(self, renewal: asyncio.Task[Grant]) -> None:
+        self._renewal = None
+        if not renewal.cancelled():
+            renewal.exception()  # who waited has it; if nobody did, it is no news either
+
+    async def _renew(self, spent: str) -> Grant:
+        """Take the fleet's turn, and refresh unless somebody just did."""
+        async with self._app.grants.exclusive(self._app.grant) as slot:
+            if slot.value is None:
+                raise NeedsConsent(
+                    f"no grant {self._app.grant!r} is stored: run `llm-integrations jira login`",
+                    vendor=VENDOR,
+                )
+            grant = read_grant(slot.value)
+            if grant.access_token == spent or is_due(grant, self._clock.now()):
+                grant = await self._refreshed(grant, slot_save=slot.save, spent=spent)
+        self._grant = grant
+        return grant
+
+    async def _refreshed(self, grant: Grant, *, slot_save: _Save, spent: str) -> Grant:
+        """Refresh and save; while the old token is still good, a passing failure may pass."""
+        try:
+            fresh = await self._ask_for_tokens(refresh_body(self._app, grant), before=grant)
+        except NeedsConsent:
+            raise
+        except (TransportError, APIError):
+            if grant.access_token == spent or grant.expires_at <= self._clock.now():
+                raise
+            return grant
+        await slot_save(write_grant(fresh))
+        return fresh
+
+    async def _ask_for_tokens(self, body: bytes, *, before: Grant | None) -> Grant:
+        """Send one request to the token endpoint.
+
+        It may be repeated: a refresh token stays good for ten minutes after its first use.
+        """
+        route = "/oauth/token"
+        request = Request(
+            method="POST",
+            url=token_url(self._app, self._base_url),
+            route=route,
+            headers={
+                "Accept": "application/json",
+                "Content-Type": content_type(self._app),
+                "User-Agent": "llm-integrations",
+            },
+            body=body,
+            timeout_s=_TIMEOUT_S,
+        )
+        call = Call(request=request, ask=Ask(group=f"POST {route}"), read=read_json(_tokens))
+        try:
+            tokens = await self._send(call)
+        except APIError as error:
+            if error.status not in _GONE:
+                raise
+            raise NeedsConsent(
+                "Jira no longer accepts this OAuth grant: run `llm-integrations jira login`",
+                vendor=VENDOR,
+                status=error.status,
+                request_id=error.request_id,
+            ) from error
+        return grant_of(tokens, self._app, self._clock.now(), before=before)
+
+    async def _api_url(self, grant: Grant) -> str:
+        """Return where this grant's requests go; on Cloud that is the site's gateway."""
+        if not self._app.is_cloud:
+            return self._base_url
+        if not self._cloud_id:
+            headers = {"Authorization": f"Bearer {grant.access_token}"}
+            url = self._app.api_url.rstrip("/") + _RESOURCES
+            sites = await self._send(_get(url, _RESOURCES, headers, _sites))
+            self._cloud_id = find_cloud_id(sites, self._base_url)
+        return _gateway(self._app.api_url, self._cloud_id)
+
+
+class _Save(Protocol):
+    async def __call__(self, value: bytes) -> None: ...
+
+
+def _checked(auth: BasicAuth | PersonalAccessToken) -> str:
+    """Return the header of credentials that can stand in one."""
+    if isinstance(auth, BasicAuth):
+        name, secret = auth.email, auth.api_token
+    else:
+        name, secret = "token", auth.token
+    if not name.strip() or not secret.strip():
+        raise ConfigError("a Jira credential is empty; set e-mail and API token, or a token")
+    if ":" in name:
+        raise ConfigError("the Jira e-mail must not hold a colon")
+    if isinstance(auth, PersonalAccessToken) and not (secret.isascii() and secret.isprintable()):
+        raise ConfigError("the Jira token holds characters that no token has")
+    return auth.header()
+
+
+def _gateway(api_url: str, cloud_id: str) -> str:
+    return f"{api_url.rstrip('/')}/ex/jira/{cloud_id}"
+
+
+def _get(url: str, route: str, headers: dict[str, str], decoder: Decoder[T]) -> Call[T]:
+    """Return a call that looks something up, outside of the site's API."""
+    wire = {"Accept": "application/json", "User-Agent": "llm-integrations", **headers}
+    request = Request(method="GET", url=url, route=route, headers=wire, timeout_s=_TIMEOUT_S)
+    return Call(request=request, ask=Ask(group=f"GET {route}"), read=read_json(decoder))

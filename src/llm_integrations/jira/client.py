@@ -54,6 +54,18 @@ class JiraClient(IssueCalls, CommentCalls, SearchCalls, ProjectCalls, AgileCalls
     ) -> None:
         await self.aclose()
 
+    async def log_in(self, code: str) -> None:
+        """Turn the code of an OAuth consent into the grant that this client works with.
+
+        The code comes back from `authorize_url` with the redirect, beside the `state` that must be
+        compared; `llm-integrations jira login` does both.
+
+        Raises:
+            NeedsConsent: the code is used, expired or of another application.
+            ConfigError: the credentials are not of OAuth, or the grant opens another site.
+        """
+        await self._connection.log_in(code)
+
     async def aclose(self) -> None:
         """Close the connections this client opened; safe to call twice."""
         await self._connection.aclose()

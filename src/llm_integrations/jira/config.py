@@ -13,6 +13,8 @@ from typing import Literal
 
 from llm_integrations.errors import ConfigError
 from llm_integrations.jira.auth import BasicAuth, JiraAuth, PersonalAccessToken
+from llm_integrations.jira.grants import FileGrants
+from llm_integrations.jira.oauth import OAuth2
 
 __all__ = ["JiraConfig"]
 
@@ -41,19 +43,33 @@ class JiraConfig:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> JiraConfig:
-        """Read `JIRA_BASE_URL` and `JIRA_PAT`, or `JIRA_EMAIL` with `JIRA_API_TOKEN`.
+        """Read `JIRA_BASE_URL` and one kind of credentials.
+
+        In this order: `JIRA_PAT`; `JIRA_OAUTH_CLIENT_ID` with `JIRA_OAUTH_CLIENT_SECRET`,
+        `JIRA_GRANT_FOLDER` and `JIRA_GRANT_KEY` (the grant itself comes from a login in the
+        browser); `JIRA_EMAIL` with `JIRA_API_TOKEN`, which `JIRA_SCOPED_TOKEN=1` sends to
+        Atlassian's gateway.
 
         Raises:
             ConfigError: one is missing; the message names it.
         """
         environ = os.environ if environ is None else environ
-        token = environ.get("JIRA_PAT", "")
         auth: JiraAuth
-        if token:
+        if token := environ.get("JIRA_PAT", ""):
             auth = PersonalAccessToken(token)
+        elif client_id := environ.get("JIRA_OAUTH_CLIENT_ID", ""):
+            folder = _needed(environ, "JIRA_GRANT_FOLDER")
+            auth = OAuth2(
+                client_id=client_id,
+                client_secret=_needed(environ, "JIRA_OAUTH_CLIENT_SECRET"),
+                grants=FileGrants(folder, key=_needed(environ, "JIRA_GRANT_KEY")),
+            )
         else:
-            email = _needed(environ, "JIRA_EMAIL")
-            auth = BasicAuth(email, _needed(environ, "JIRA_API_TOKEN"))
+            auth = BasicAuth(
+                _needed(environ, "JIRA_EMAIL"),
+                _needed(environ, "JIRA_API_TOKEN"),
+                scoped=environ.get("JIRA_SCOPED_TOKEN", "") in {"1", "true", "yes"},
+            )
         return cls(base_url=_needed(environ, "JIRA_BASE_URL"), auth=auth)
 
 

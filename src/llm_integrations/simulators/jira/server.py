@@ -28,6 +28,7 @@ from . import (
     webhook_routes,
 )
 from .limits import Limits
+from .oauth import OAuthServer
 from .records import RecordedRequest, User
 from .refusal import Refused
 from .render import Renderer
@@ -64,6 +65,7 @@ class Face:
     credentials: Credentials | None
     latency_ms: tuple[float, float]
     limits: Limits | None
+    oauth: OAuthServer
     is_anonymous_allowed: bool = False
     faults: FaultPlan[RecordedRequest] = field(default_factory=FaultPlan)
     requests: list[RecordedRequest] = field(default_factory=list)
@@ -122,8 +124,12 @@ class Face:
         """Return the site's own answer; refusals as the error envelope."""
         headers: dict[str, str] = {"atl-traceid": self.desk.dice.identifier().replace("-", "")}
         try:
-            found, arguments = self._route(request)
-            user = self._authenticated(request, found)
+            granted = self.oauth.answer(request, self.desk.base_url)
+            if granted is not None:
+                return Answer(granted.status, granted.body, {**headers, **granted.headers})
+            path, through_gateway = self.oauth.site_path(request.path)
+            found, arguments = self._route(request.method, path)
+            user = self._authenticated(request, found, through_gateway=through_gateway)
             if user is None:
                 return Answer(body=_NOTHING_VISIBLE, headers=headers | _LOGIN_FAILED)
             request.user = user.account_id
@@ -134,26 +140,28 @@ class Face:
             return Answer(refused.status, refused.envelope(), {**headers, **refused.headers})
         return Answer(answer.status, answer.body, {**headers, **answer.headers})
 
-    def _route(self, request: RecordedRequest) -> tuple[Route, dict[str, str]]:
+    def _route(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
         """Find who answers; 404 for an unknown path, 405 for a known one."""
         deployment = "Cloud" if self.desk.site.is_cloud else "Server"
         allowed = set()
         for entry in _ROUTES:
             if deployment not in entry.deployments:
                 continue
-            match = entry.pattern.fullmatch(request.path)
+            match = entry.pattern.fullmatch(path)
             if match is None or (
                 deployment == "Server" and match.groupdict().get("version") == "3"
             ):
                 continue
-            if entry.method == request.method:
+            if entry.method == method:
                 return entry, {name: unquote(text) for name, text in match.groupdict().items()}
             allowed.add(entry.method)
         if allowed:
             raise Refused(405, "Method Not Allowed", headers={"Allow": ", ".join(sorted(allowed))})
-        raise Refused(404, f"null for uri: {request.path}")
+        raise Refused(404, f"null for uri: {path}")
 
-    def _authenticated(self, request: RecordedRequest, found: Route) -> User | None:
+    def _authenticated(
+        self, request: RecordedRequest, found: Route, *, through_gateway: bool
+    ) -> User | None:
         """Return who asks; None when bad credentials are to pass as nobody (a known trap)."""
         site = self.desk.site
         service = site.users[site.service_account_id]
@@ -161,6 +169,11 @@ class Face:
         if not header and found.template == site_routes.SERVER_INFO:
             return service
         given = _credentials(header)
+        match given:
+            case str() if self.oauth.check_bearer(given, through_gateway=through_gateway):
+                return service
+            case (_, secret) if secret in self.oauth.scoped_tokens and not through_gateway:
+                given = None
         expected = self.credentials
         if given is not None and (expected is None or given == expected):
             email = given[0] if isinstance(given, tuple) else ""

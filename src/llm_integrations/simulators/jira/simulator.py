@@ -23,6 +23,7 @@ from .clock import Dice, SiteClock
 from .events import Event, events_of
 from .fields import FIELDS
 from .limits import Limits
+from .oauth import OAuthServer
 from .query import Search
 from .records import Comment, Issue, Json, RecordedRequest, User, Write
 from .render import Renderer
@@ -101,7 +102,8 @@ class JiraSimulator:
         # Requests and deliveries each have dice of their own: traffic does not move the mischief.
         desk = Desk(self._site, self._postman, Dice(seed, "requests"), "", index_lag_s, short_pages)
         enforced = (Limits() if limits else None) if isinstance(limits, bool) else limits
-        self._face = Face(desk, credentials, latency_ms, enforced)
+        oauth = OAuthServer(clock, Dice(seed, "oauth"), is_cloud)
+        self._face = Face(desk, credentials, latency_ms, enforced, oauth)
         self._server = LoopbackServer(self._face, port=port)
         self._bots: list[_Bot] = []
         self._site.listeners += [self._announce, self._let_bots_answer]
@@ -175,6 +177,11 @@ class JiraSimulator:
     def comments(self, issue_key: str) -> list[Comment]:
         """Return the comments of an issue, oldest first."""
         return list(self._site.issue(issue_key).comments)
+
+    @property
+    def oauth(self) -> OAuthServer:
+        """The authorization server; it listens on `base_url` too."""
+        return self._face.oauth
 
     # What people do
 
