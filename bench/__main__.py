@@ -18,17 +18,20 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from bench.benchmark import Benchmark, Need, Side
 from bench.figures import Finding, Rounds, find, has_fallen
-from bench.plan import BENCHMARKS, Benchmark, Need
+from bench.peers import peers_python
+from bench.plan import BENCHMARKS
 from bench.processes import SideFailed, SideProcess, Unavailable, started
 from llm_integrations.service.database import open_database
 
@@ -48,6 +51,7 @@ class Outcome:
         machine: what it ran on, and how busy that was when it began.
         took_s: all of it, with starting and warming up.
         fallen: names of ratios that are less than three quarters of the committed ones.
+        absent: sides that this machine does not have, and why.
         trouble: why there are no findings.
     """
 
@@ -57,6 +61,7 @@ class Outcome:
     machine: Mapping[str, Any]
     took_s: float
     fallen: tuple[str, ...]
+    absent: Mapping[str, str] = field(default_factory=dict)
     trouble: str = ""
     has_failed: bool = False
 
@@ -135,17 +140,23 @@ async def postgres() -> AsyncIterator[str]:
 
 async def run_one(benchmark: Benchmark, rounds: int, given: dict[str, str]) -> Outcome:
     """Measure all sides of a benchmark in turn."""
-    measured: dict[str, list[dict[str, float]]] = {name: [] for name in benchmark.sides}
+    measured: dict[str, list[dict[str, float]]] = {}
+    absent: dict[str, str] = {}
     committed = committed_values(benchmark)
     here, began_at = machine(), time.perf_counter()
     try:
         async with AsyncExitStack() as stack:
             sides = []
             for name, side in benchmark.sides.items():
-                opening = SideProcess.open(
-                    name, side.run, {**side.options, **given}, max(WARM_UP_S, benchmark.timeout_s)
-                )
+                try:
+                    python = await python_of(side)
+                except Unavailable as error:
+                    absent[name] = str(error)
+                    continue
+                options, patience_s = {**side.options, **given}, max(WARM_UP_S, benchmark.timeout_s)
+                opening = SideProcess.open(name, side.run, options, patience_s, python=python)
                 sides.append(await stack.enter_async_context(opening))
+                measured[name] = []
             for _ in range(rounds):
                 for running in sides:
                     measured[running.name].append(await running.measure(benchmark.timeout_s))
@@ -160,7 +171,11 @@ async def run_one(benchmark: Benchmark, rounds: int, given: dict[str, str]) -> O
             trouble=str(error),
             has_failed=isinstance(error, SideFailed),
         )
-    findings = tuple(find(target, measured) for target in benchmark.targets)
+    findings = tuple(
+        find(target, measured)
+        for target in benchmark.targets
+        if not {target.ours, target.theirs} & set(absent)
+    )
     fallen = tuple(each.name for each in findings if has_fallen(each, committed.get(each.name)))
     return Outcome(
         benchmark=benchmark,
@@ -169,7 +184,17 @@ async def run_one(benchmark: Benchmark, rounds: int, given: dict[str, str]) -> O
         machine=here,
         took_s=time.perf_counter() - began_at,
         fallen=fallen,
+        absent=absent,
     )
+
+
+async def python_of(side: Side) -> str:
+    """Return the interpreter of the environment in which a side runs.
+
+    Raises:
+        Unavailable: that environment cannot be made here.
+    """
+    return sys.executable if side.environment == "ours" else await asyncio.to_thread(peers_python)
 
 
 def committed_values(benchmark: Benchmark) -> dict[str, float]:
@@ -249,7 +274,7 @@ def table(outcomes: Sequence[Outcome]) -> Table:
 def cells(finding: Finding, *, has_fallen: bool) -> list[str]:
     verdict = f"[{STYLES[finding.verdict]}]{finding.verdict}[/]"
     return [
-        finding.name,
+        escape(finding.name),
         number(finding.ours),
         number(finding.theirs),
         finding.unit,
@@ -274,8 +299,10 @@ def conclude(outcomes: Sequence[Outcome], console: Console) -> int:
     for outcome in outcomes:
         if outcome.trouble:
             console.print(f"{outcome.benchmark.name}: not measured: {outcome.trouble}")
+        for side, reason in outcome.absent.items():
+            console.print(escape(f"{outcome.benchmark.name}: without {side}: {reason}"))
         for name in outcome.fallen:
-            console.print(f"[red]fell by a quarter against the committed result: {name}[/]")
+            console.print(f"[red]fell by a quarter against the committed result: {escape(name)}[/]")
     return 1 if any(outcome.fallen or outcome.has_failed for outcome in outcomes) else 0
 
 

@@ -7,6 +7,8 @@ prints its port, then answers until it is stopped. Answers are made before the f
 - `POST /v1/messages`: a message of 1.5 KB;
 - `POST /flood/N/v1/messages`: a stream of N text deltas, one write each, as fast as it can;
 - `POST /paced/N/v1/messages`: the same, one delta each 10 ms, as a model writes;
+- `POST /coalesced/N/v1/messages`: the same, all of it in one write;
+- `POST /arguments/N/v1/messages`: N pieces of one tool call's input, all of it in one write;
 - `…/rest/api/N/issue/KEY`: an issue of 8 KB; `…/search/jql` or `…/search`: a page of 100.
 """
 
@@ -23,6 +25,8 @@ from bench.processes import pin
 
 PACE_S = 0.01
 BURST = 16
+STREAMED = {b"flood", b"paced", b"coalesced", b"arguments"}
+IN_ONE_WRITE = {b"coalesced", b"arguments"}
 
 
 def main() -> None:
@@ -75,8 +79,12 @@ def content_length(head: bytes) -> int:
 
 async def answer(peer: socket.socket, path: bytes) -> None:
     kind, _, rest = path[1:].partition(b"/")
-    if kind in {b"flood", b"paced"}:
-        await stream(peer, chunks(int(rest.partition(b"/")[0])), paced=kind == b"paced")
+    if kind in STREAMED:
+        parts = chunks(kind.decode(), int(rest.partition(b"/")[0]))
+        if kind in IN_ONE_WRITE:
+            await send(peer, b"".join(parts))
+        else:
+            await stream(peer, parts, paced=kind == b"paced")
     elif b"/issue/" in path:
         await send(peer, plain(ISSUE))
     elif b"/search" in path:
@@ -94,12 +102,12 @@ def plain(body: bytes) -> bytes:
 
 
 @cache
-def chunks(deltas: int) -> tuple[bytes, ...]:
+def chunks(mode: str, deltas: int) -> tuple[bytes, ...]:
     head = (
         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nrequest-id: req_bench\r\n"
         b"Transfer-Encoding: chunked\r\n\r\n"
     )
-    events = [b"%x\r\n%b\r\n" % (len(event), event) for event in stream_events(deltas)]
+    events = [b"%x\r\n%b\r\n" % (len(event), event) for event in stream_events(mode, deltas)]
     return (head, *events, b"0\r\n\r\n")
 
 

@@ -60,23 +60,19 @@ MESSAGE = json.dumps(
 
 
 @cache
-def stream_events(deltas: int) -> tuple[bytes, ...]:
-    """Return a message of so many text deltas as server-sent events."""
+def stream_events(mode: str, deltas: int) -> tuple[bytes, ...]:
+    """Return a message of so many deltas as server-sent events.
+
+    In the mode "arguments" they are pieces of one tool call's input, else of a text.
+    """
     message = json.loads(MESSAGE) | {"content": [], "stop_reason": None, "usage": usage(1)}
-    words = cycle(WORDS)
+    block, pieces = tool_call(deltas) if mode == "arguments" else spoken(deltas)
     events: list[dict[str, object]] = [
         {"type": "message_start", "message": message},
-        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_start", "index": 0, "content_block": block},
         {"type": "ping"},
     ]
-    events += [
-        {
-            "type": "content_block_delta",
-            "index": 0,
-            "delta": {"type": "text_delta", "text": f" {next(words)} {next(words)}"},
-        }
-        for _ in range(deltas)
-    ]
+    events += [{"type": "content_block_delta", "index": 0, "delta": piece} for piece in pieces]
     events += [
         {"type": "content_block_stop", "index": 0},
         {
@@ -91,6 +87,28 @@ def stream_events(deltas: int) -> tuple[bytes, ...]:
         % (str(event["type"]).encode(), json.dumps(event, separators=(",", ":")).encode())
         for event in events
     )
+
+
+def spoken(deltas: int) -> tuple[dict[str, object], list[dict[str, object]]]:
+    """Return a text block as it starts, and its deltas of two words each."""
+    words = cycle(WORDS)
+    pieces: list[dict[str, object]] = [
+        {"type": "text_delta", "text": f" {next(words)} {next(words)}"} for _ in range(deltas)
+    ]
+    return {"type": "text", "text": ""}, pieces
+
+
+def tool_call(deltas: int) -> tuple[dict[str, object], list[dict[str, object]]]:
+    """Return a tool call as it starts, and its input as deltas of twelve characters each."""
+    size = deltas * 12
+    lines = [f"{number:6}: {text(12):28.28}" for number in range((size - 11) // 39)]
+    whole = json.dumps({"lines": lines}, separators=(",", ":")).ljust(size)
+    pieces: list[dict[str, object]] = [
+        {"type": "input_json_delta", "partial_json": whole[at : at + 12]}
+        for at in range(0, size, 12)
+    ]
+    block: dict[str, object] = {"type": "tool_use", "id": "toolu_01Bench", "name": "sort"}
+    return block | {"input": {}}, pieces
 
 
 def person(number: int) -> dict[str, object]:

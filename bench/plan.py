@@ -3,101 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
+from bench.benchmark import Benchmark, Need, Side
 from bench.figures import Target
+from bench.plan_claude import CLAUDE
 from bench.processes import Options
 
-__all__ = ["BENCHMARKS", "Benchmark", "Need", "Side"]
-
-Need: TypeAlias = Literal["loopback", "postgres"]
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """A function to run in a process of its own, and what it is told."""
-
-    run: str
-    options: Options = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Benchmark:
-    """Sides that are measured in turn, and what is asked of them.
-
-    Attributes:
-        needs: "loopback" gives each side `base_url`, "postgres" gives each side `dsn`.
-        rounds: at most so many, for what takes long.
-        timeout_s: for one round of one side.
-    """
-
-    name: str
-    about: str
-    sides: Mapping[str, Side]
-    targets: tuple[Target, ...]
-    needs: Need | None = None
-    rounds: int = 5
-    timeout_s: float = 60.0
-
-
-def messages() -> Benchmark:
-    calls = 1_000
-
-    def target(store: str, must: float, aim: float) -> Target:
-        return Target(
-            name=f"message, 64 tasks, {store} governor, vs official SDK",
-            figure="cpu_us",
-            unit="us CPU",
-            ours=store,
-            theirs="sdk",
-            must=must,
-            aim=aim,
-        )
-
-    return Benchmark(
-        name="claude-message",
-        about="one call with hold, limits, ledger row and price, against the official SDK",
-        needs="loopback",
-        sides={
-            "memory": Side("bench.claude:our_messages", {"store": "memory", "calls": calls}),
-            "SQLite": Side("bench.claude:our_messages", {"store": "SQLite", "calls": calls}),
-            "sdk": Side("bench.claude:sdk_messages", {"calls": calls}),
-        },
-        targets=(target("memory", 7, 10), target("SQLite", 5, 7)),
-    )
-
-
-def streams(name: str, about: str, options: Options, asked: Mapping[str, float]) -> Benchmark:
-    """Compare four ways to read a stream; `asked` has must and aim per side."""
-
-    def target(theirs: str, text: str) -> Target:
-        return Target(
-            name=f"stream, {about}, vs {text}",
-            figure="cpu_us",
-            unit="us CPU/event",
-            ours="ours",
-            theirs=theirs,
-            must=asked.get(f"{theirs} must"),
-            aim=asked.get(f"{theirs} aim"),
-        )
-
-    return Benchmark(
-        name=name,
-        about=f"a stream of text deltas, {about}",
-        needs="loopback",
-        sides={
-            "ours": Side("bench.claude:our_streams", options),
-            "raw": Side("bench.claude:sdk_streams", options),
-            "helper": Side("bench.claude:sdk_helper_streams", options),
-            "floor": Side("bench.claude:floor_streams", options),
-        },
-        targets=(
-            target("raw", "SDK raw"),
-            target("helper", "SDK helper"),
-            target("floor", "bare socket + msgspec"),
-        ),
-    )
+__all__ = ["BENCHMARKS"]
 
 
 def jira(what: str, count: int, asked: Mapping[str, tuple[float, float]]) -> Benchmark:
@@ -126,28 +39,6 @@ def jira(what: str, count: int, asked: Mapping[str, tuple[float, float]]) -> Ben
         ),
     )
 
-
-IMPORTS = Benchmark(
-    name="import",
-    about="import of the Claude client, over a bare interpreter, bytecode compiled",
-    sides={
-        "ours": Side(
-            "bench.imports:importing", {"module": "llm_integrations.anthropic", "times": 3}
-        ),
-        "sdk": Side("bench.imports:importing", {"module": "anthropic", "times": 3}),
-    },
-    targets=(
-        Target(
-            name="import llm_integrations.anthropic vs anthropic",
-            figure="wall_ms",
-            unit="ms",
-            ours="ours",
-            theirs="sdk",
-            must=8,
-            aim=15,
-        ),
-    ),
-)
 
 LIMITER = Benchmark(
     name="limiter",
@@ -323,31 +214,8 @@ DEMO = Benchmark(
     timeout_s=120,
 )
 
-FLOOD: Final = {"raw must": 6, "raw aim": 8, "helper must": 12, "helper aim": 18}
-OVER_FLOOD: Final = {"floor must": 1 / 1.5, "floor aim": 1 / 1.2}
-OVER_PACED: Final = {"floor must": 1 / 3, "floor aim": 1 / 2.2}
-
 BENCHMARKS: Final = (
-    messages(),
-    streams(
-        "stream-flood-1",
-        "flood, 1 at a time",
-        {"mode": "flood", "streams": 1, "times": 8, "deltas": 2_000},
-        FLOOD | OVER_FLOOD,
-    ),
-    streams(
-        "stream-flood-64",
-        "flood, 64 at once",
-        {"mode": "flood", "streams": 64, "times": 1, "deltas": 300},
-        FLOOD | OVER_FLOOD,
-    ),
-    streams(
-        "stream-paced",
-        "64 at once, 100/s each",
-        {"mode": "paced", "streams": 64, "times": 1, "deltas": 150},
-        {"raw must": 2.5, "raw aim": 3.7} | OVER_PACED,
-    ),
-    IMPORTS,
+    *CLAUDE,
     jira("issue", 200, {}),
     jira("page", 10, {"atlassian": (4, 6), "jira": (12, 18)}),
     LIMITER,

@@ -46,10 +46,10 @@ class SideProcess:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, name: str, run: str, options: Options, timeout_s: float
+        cls, name: str, run: str, options: Options, timeout_s: float, *, python: str
     ) -> AsyncIterator[SideProcess]:
         """Start it and let it warm up; afterwards it and all it started are gone."""
-        arguments = [sys.executable, "-m", "bench.processes", run, json.dumps(options)]
+        arguments = [python, "-m", "bench.processes", run, json.dumps(options)]
         async with started(*arguments, stdin=True) as process:
             side = cls(name, process)
             await side._read(timeout_s)

@@ -2,9 +2,10 @@
 
     .venv/bin/python -m scripts.lock [--upgrade]
 
-Out: `bootstrap.txt` (the installer), `demo.txt` (what `make demo` runs on) and `dev.txt` (all of
-that, in the same versions, and the tools). One file serves Python 3.11 to 3.14 on Linux and macOS.
-No file may say where packages come from: that is the machine's own business.
+Out: `bootstrap.txt` (the installer), `demo.txt` (what `make demo` runs on), `dev.txt` (all of
+that, in the same versions, and the tools) and `bench.txt` (peers that `make bench` keeps apart).
+One file serves Python 3.11 to 3.14 on Linux and macOS. No file may say where packages come from:
+that is the machine's own business.
 """
 
 import subprocess
@@ -21,6 +22,7 @@ SOURCES: Final[dict[str, tuple[str, ...]]] = {
     "bootstrap": ("--group", "bootstrap"),
     "demo": ("pyproject.toml", "--extra", "demo", *SET_UP, "-c", "requirements/bootstrap.txt"),
     "dev": ("pyproject.toml", *EXTRAS, *SET_UP, "--group", "dev", "-c", "requirements/demo.txt"),
+    "bench": ("--group", "bench"),
 }
 STYLE: Final = (
     "--universal",

@@ -105,7 +105,7 @@ def test_there_is_no_lock_that_records_an_index() -> None:
     assert not [path.name for path in tracked() if path.name in forbidden]
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", [*LOCKS, "bench"])
 def test_every_locked_package_has_hashes_and_no_address(lock: str) -> None:
     text = (ROOT / "requirements" / f"{lock}.txt").read_text()
     blocks = [block for block in re.split(r"\n(?=\S)", text) if not block.startswith("#")]

@@ -1,0 +1,76 @@
+"""The official SDK as it comes: on httpx2, and on aiohttp (its extra of that name)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anthropic
+
+from bench.claude import BODY, per_call, per_event
+from bench.processes import Round, pin
+
+__all__ = ["helper_streams", "messages", "raw_streams"]
+
+
+@asynccontextmanager
+async def opened(base_url: str, http: str) -> AsyncIterator[anthropic.AsyncAnthropic]:
+    """Open a client on one of the HTTP libraries that the SDK supports."""
+    own = anthropic.DefaultAioHttpClient() if http == "aiohttp" else None
+    async with anthropic.AsyncAnthropic(
+        api_key="bench", base_url=base_url, http_client=own
+    ) as client:
+        yield client
+
+
+@asynccontextmanager
+async def messages(*, base_url: str, http: str, calls: int, tasks: int) -> AsyncIterator[Round]:
+    """Send messages with `messages.create()`."""
+    pin(-1)
+    async with opened(base_url, http) as client:
+
+        async def call() -> None:
+            message = await client.messages.create(**BODY)
+            assert message.stop_reason == "end_turn"
+
+        yield per_call(call, calls=calls, tasks=tasks)
+
+
+@asynccontextmanager
+async def raw_streams(
+    *, base_url: str, http: str, mode: str, deltas: int, streams: int, times: int
+) -> AsyncIterator[Round]:
+    """Read the events of `messages.create(stream=True)`, which collects nothing."""
+    pin(-1)
+    async with opened(f"{base_url}/{mode}/{deltas}", http) as client:
+
+        async def read() -> None:
+            seen = 0
+            async with await client.messages.create(**BODY, stream=True) as stream:
+                async for event in stream:
+                    if event.type == "content_block_delta":
+                        seen += 1
+            assert seen == deltas
+
+        yield per_event(read, mode=mode, deltas=deltas, streams=streams, times=times)
+
+
+@asynccontextmanager
+async def helper_streams(
+    *, base_url: str, http: str, mode: str, deltas: int, streams: int, times: int
+) -> AsyncIterator[Round]:
+    """Read the events of `messages.stream()`, which collects the message as ours does."""
+    pin(-1)
+    async with opened(f"{base_url}/{mode}/{deltas}", http) as client:
+
+        async def read() -> None:
+            seen = 0
+            async with client.messages.stream(**BODY) as stream:
+                async for event in stream:
+                    if event.type == "content_block_delta":
+                        seen += 1
+                message = await stream.get_final_message()
+            assert seen == deltas
+            assert message.stop_reason == "end_turn"
+
+        yield per_event(read, mode=mode, deltas=deltas, streams=streams, times=times)
