@@ -21,6 +21,9 @@ IntegrationError
  │   ├─ ServerFailed             5xx
  │   └─ AnswerMalformed          the status said yes, the body is not what the API documents
  ├─ StreamInterrupted            a stream ended early; carries the partial message and its usage
+ ├─ OutputUnusable               an answer came, but not of the wanted type; carries it
+ ├─ ToolLoopStopped              a cap ended a tool loop; carries the conversation so far
+ ├─ ToolFailed                   raised by tools: the model is told the reason
  ├─ BadDelivery                  a webhook that must not be trusted
  │   ├─ SignatureMissing
  │   ├─ SignatureWrong
@@ -55,6 +58,7 @@ __all__ = [
     "NeedsConsent",
     "NotAllowed",
     "NotFound",
+    "OutputUnusable",
     "Overloaded",
     "PayloadMalformed",
     "PayloadTooLarge",
@@ -69,6 +73,8 @@ __all__ = [
     "StoreUnavailable",
     "StreamInterrupted",
     "TimedOut",
+    "ToolFailed",
+    "ToolLoopStopped",
     "TransportError",
 ]
 
@@ -241,6 +247,52 @@ class StreamInterrupted(IntegrationError):
         self.partial = partial
         self.usage = usage
         self.request_id = request_id
+
+
+class OutputUnusable(IntegrationError):
+    """The model answered, but not with a value of the wanted type.
+
+    Attributes:
+        reason: "refusal", "max_tokens", "no_text", "invalid_json" or "mismatch".
+        answer: the whole answer (vendor's message type); it was billed.
+        request_id: the id to give the vendor's support.
+    """
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        reason: str = "",
+        answer: object = None,
+        request_id: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.answer = answer
+        self.request_id = request_id
+
+
+class ToolLoopStopped(IntegrationError):
+    """A cap ended the tool loop before the model was done.
+
+    Attributes:
+        cap: "turns" or "money".
+        run: the conversation so far and its cost (`ToolRun`); its last turn is the model's, with
+            tool calls that nobody has answered.
+    """
+
+    def __init__(self, message: str | None = None, *, cap: str = "", run: object = None) -> None:
+        super().__init__(message)
+        self.cap = cap
+        self.run = run
+
+
+class ToolFailed(IntegrationError):
+    """Raised by a tool: the model is told the reason, and nothing else of the failure."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class BadDelivery(IntegrationError):

@@ -150,14 +150,15 @@ class ToolDefinition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 class HasDefinition:
-    """Something that stands for a tool in a request, such as a `tools.Tool`."""
+    """Something that stands for a tool in a request, such as a `tools.Tool`.
+
+    Attributes:
+        definition: what the model is told of it.
+    """
 
     __slots__ = ()
 
-    @property
-    def definition(self) -> ToolDefinition:
-        """What the model is told of the tool."""
-        raise NotImplementedError
+    definition: ToolDefinition
 
 
 class MessageRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
