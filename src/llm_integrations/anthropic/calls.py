@@ -50,6 +50,7 @@ MESSAGES: Final = "/v1/messages"
 PLAIN_MAX_TOKENS: Final = 8_192
 SLOWEST_TOKEN_S: Final = 0.04
 FIRST_GUESS_OUTPUT: Final = 512.0
+SLOWEST_UPLOAD_BYTES_PER_S: Final = 250_000
 
 
 class Calls:
@@ -167,15 +168,15 @@ class Calls:
         path: str,
         group: str,
         *,
-        decoder: msgspec.json.Decoder[Json],
+        decoder: Decoder[T],
         query: str = "",
         body: bytes | None = None,
         route: str = "",
-    ) -> Call[Json]:
+    ) -> Call[T]:
         """Wrap a request that costs nothing."""
         wire = self.wire(method, path, query=query, body=body, route=route)
 
-        def read(response: Response) -> tuple[Json, Actual]:
+        def read(response: Response) -> tuple[T, Actual]:
             return read_answer(decoder, response, wire), free_of_charge(response)
 
         return Call(request=wire, ask=Ask(group=group), read=read)
@@ -189,9 +190,8 @@ class Calls:
         query: str = "",
         body: bytes | Body | None = None,
         headers: Mapping[str, str] | None = None,
-        upload_s: float = 0.0,
     ) -> Request:
-        """Return a request to this API.
+        """Return a request to this API; a large body has more time to be sent.
 
         Args:
             method: the HTTP method.
@@ -200,16 +200,16 @@ class Calls:
             query: encoded already.
             body: JSON, unless `headers` say otherwise.
             headers: in addition, or instead.
-            upload_s: how much longer than usual it may take to send the body.
         """
         url = f"{self._base_url}{target}" if target.startswith("/") else target
+        size = 0 if body is None else len(body) if isinstance(body, bytes) else body.size_bytes
         return Request(
             method=method,
             url=f"{url}?{query}" if query else url,
             route=route or target,
             headers=self._headers if headers is None else {**self._headers, **headers},
             body=body,
-            timeout_s=self._config.timeout_s + upload_s,
+            timeout_s=self._config.timeout_s + size / SLOWEST_UPLOAD_BYTES_PER_S,
         )
 
     @property

@@ -38,6 +38,7 @@ _CODE_CLASSES: Final[Mapping[str, type[APIError]]] = {
 SPEND_CODE: Final = "spend_limit_reached"  # enforced_, contract_ and linked_organization_
 _TYPE_CLASSES: Final[Mapping[str, type[APIError]]] = {
     "invalid_request_error": Rejected,
+    "invalid_request": Rejected,  # in results of batches, by the guide to them
     "request_too_large": Rejected,
     "authentication_error": AuthFailed,
     "billing_error": SpendLimitReached,
@@ -104,12 +105,14 @@ def refusal(
     )
 
 
-def stream_error(error: Mapping[str, Any], request_id: str) -> APIError:
-    """Return what an error event inside a stream means: the same as over HTTP."""
+def stream_error(
+    error: Mapping[str, Any], request_id: str, *, where: str = "in the stream"
+) -> APIError:
+    """Return what an error inside a stream, or of one request of a batch, means: as over HTTP."""
     kind, code, detail = _read(error)
     found = _class(200, kind, code)
     return found(
-        _message("200, then an error in the stream:", code or kind, request_id),
+        _message(f"200, then an error {where}:", code or kind, request_id),
         vendor="anthropic",
         status=200,
         kind=kind,
