@@ -59,6 +59,7 @@ class Actual(Struct, frozen=True, kw_only=True):
         raw: the vendor's usage object as it came.
         answer: the bytes to keep when the `Ask` had a `Keep`.
         ttft_ms: milliseconds to the first content of a stream.
+        parts: of a batch, what each model used; the whole is their sum.
     """
 
     state: State
@@ -72,6 +73,7 @@ class Actual(Struct, frozen=True, kw_only=True):
     latency_ms: int = 0
     ttft_ms: int | None = None
     answer: bytes | None = None
+    parts: tuple[Actual, ...] = ()
 
     def __repr__(self) -> str:
         return f"Actual(state={self.state!r}, cost_pusd={self.cost_pusd}, {self.request_id!r})"

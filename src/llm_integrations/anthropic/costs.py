@@ -79,7 +79,8 @@ class CostTracker:
     def add(self, actual: Actual, *, model: str, tags: Mapping[str, str]) -> None:
         """Count one attempt."""
         self._total.add(actual)
-        self._by_model.setdefault(model, _Sum()).add(actual)
+        for part in actual.parts or (actual,):
+            self._by_model.setdefault(part.model if actual.parts else model, _Sum()).add(part)
         for name, value in tags.items():
             self._by_tag.setdefault(f"{name}={value}", _Sum()).add(actual)
 
