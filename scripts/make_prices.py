@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from genai_prices.data_snapshot import get_snapshot
 
-VERSION: Final = "2026-11-22"
+VERSION: Final = "2026-11-23"
 TARGET: Final = Path(__file__).parent.parent / "src/llm_integrations/anthropic/data/prices.json"
 FIELDS: Final = {
     "input": "input_mtok",
@@ -33,6 +33,7 @@ PRICING: Final = "https://platform.claude.com/docs/en/about-claude/pricing"
 # Our id for each entry of genai-prices, and the other names under which it is asked for. A dated
 # form of a name (name-YYYYMMDD) and name-latest need no entry.
 NAMES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    "claude-v1": ("claude-v1", ()),
     "claude-2": ("claude-2", ("claude-2.0", "claude-2.1")),
     "claude-3-haiku": ("claude-3-haiku", ()),
     "claude-3-sonnet": ("claude-3-sonnet", ()),
@@ -86,13 +87,21 @@ TIERS: Final[Mapping[str, tuple[int, dict[str, str], str]]] = {
             "cache_read": "0.6",
             "output": "22.5",
         },
-        f"{PRICING}#long-context-pricing: the 1M beta, until 2026-04-30",
+        f"{PRICING}#long-context-pricing: the 1M beta; since 2026-04-30 refused, so it has no end",
     ),
+}
+FAST_UNTIL: Final[Mapping[str, tuple[str, str]]] = {
+    "claude-opus-4-8": ("2026-11-30", f"{PRICING}#fast-mode-pricing: removed on 2026-11-30"),
 }
 
 
 def main() -> None:
     """Write the file."""
+    TARGET.write_text(render(), encoding="utf-8")
+
+
+def render() -> str:
+    """Return the file that the installed genai-prices and the tables above make."""
     entries = {
         model.id: model
         for p in get_snapshot().providers
@@ -111,7 +120,7 @@ def main() -> None:
             _model(ours, aliases, entries[theirs]) for theirs, (ours, aliases) in NAMES.items()
         ],
     }
-    TARGET.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    return json.dumps(table, indent=1) + "\n"
 
 
 def _model(name: str, aliases: tuple[str, ...], entry: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -130,6 +139,9 @@ def _model(name: str, aliases: tuple[str, ...], entry: Any) -> dict[str, Any]:  
     model: dict[str, Any] = {"id": name, "aliases": list(aliases), "rows": rows}
     if fast := _fast(entry):
         model["fast"] = fast
+    if name in FAST_UNTIL:
+        model["fast_until"], source = FAST_UNTIL[name]
+        sources.append(source)
     if name in US_GEO:
         model["us_percent"] = 110
         sources.append(US_GEO_SOURCE)

@@ -53,6 +53,7 @@ class Actual(Struct, frozen=True, kw_only=True):
 
     Attributes:
         cost_pusd: None when it cannot be known; then the hold counts as spent.
+        at_least: whether more is billed than `cost_pusd`, which no answer tells.
         input_tokens: what counts against the input limit; None counts all that was asked for.
         output_tokens: the same for the output limit.
         counters: the vendor's usage counters, by their wire names.
@@ -64,6 +65,7 @@ class Actual(Struct, frozen=True, kw_only=True):
 
     state: State
     cost_pusd: int | None = None
+    at_least: bool = False
     input_tokens: int | None = None
     output_tokens: int | None = None
     counters: Mapping[str, int] = {}

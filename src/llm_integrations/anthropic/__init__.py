@@ -35,7 +35,13 @@ from llm_integrations.anthropic.models import (
     json_schema_format,
     parse_message,
 )
-from llm_integrations.anthropic.pricing import price, price_message
+from llm_integrations.anthropic.pricing import (
+    Price,
+    price,
+    price_details,
+    price_message,
+    price_message_details,
+)
 from llm_integrations.anthropic.stream import (
     CitationsDelta,
     CompactionDelta,
@@ -97,6 +103,7 @@ __all__ = [
     "MessageStream",
     "ModelInfo",
     "Ping",
+    "Price",
     "RateLimitInfo",
     "RedactedThinkingBlock",
     "Role",
@@ -124,5 +131,7 @@ __all__ = [
     "parse_events",
     "parse_message",
     "price",
+    "price_details",
     "price_message",
+    "price_message_details",
 ]

@@ -21,17 +21,19 @@ class CostLine:
     Attributes:
         cost_pusd: what is known of the cost, in pico-USD.
         unknown: attempts whose cost is not known; it is not zero.
+        at_least: attempts that cost more than is counted: code ran by the container hour.
     """
 
     attempts: int = 0
     cost_pusd: int = 0
     unknown: int = 0
+    at_least: int = 0
     counters: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def is_exact(self) -> bool:
         """Whether `cost_pusd` is all of it."""
-        return self.unknown == 0
+        return self.unknown == 0 and self.at_least == 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +46,10 @@ class CostStats:
 
 
 class _Sum:
-    __slots__ = ("attempts", "cost_pusd", "counters", "unknown")
+    __slots__ = ("at_least", "attempts", "cost_pusd", "counters", "unknown")
 
     def __init__(self) -> None:
-        self.attempts = self.cost_pusd = self.unknown = 0
+        self.attempts = self.cost_pusd = self.unknown = self.at_least = 0
         self.counters: dict[str, int] = {}
 
     def add(self, actual: Actual) -> None:
@@ -56,6 +58,7 @@ class _Sum:
             self.unknown += 1
         else:
             self.cost_pusd += actual.cost_pusd
+            self.at_least += actual.at_least
         for name, count in actual.counters.items():
             self.counters[name] = self.counters.get(name, 0) + count
 
@@ -64,6 +67,7 @@ class _Sum:
             attempts=self.attempts,
             cost_pusd=self.cost_pusd,
             unknown=self.unknown,
+            at_least=self.at_least,
             counters=dict(self.counters),
         )
 

@@ -6,13 +6,17 @@ In: an `OpenStream` of `_core/call`. Out: events in batches, at the end the mess
 1. What is billed is settled once: in full at `message_stop`, else what was reported so far.
 2. A stream that is left early is closed, never returned to the pool half read.
 3. An error event is the error it would have been over HTTP; an end without `message_stop` is
-   `StreamInterrupted` with what came.
-4. Another attempt is made only while no delta has reached the user.
+   `StreamInterrupted` with what came. That is so after a `message_delta` with a `stop_reason`, too:
+   `error.partial` is the whole answer then, and its `stop_reason` says so, but nobody is left to
+   guess which of his answers were closed in order.
+4. A stream that breaks, or falls silent, after its message began is `StreamInterrupted`, caused by
+   the `TransportError`; before, it is that `TransportError`.
+5. Pings are no content: they keep the connection, not the patience for an answer.
+6. Another attempt is made only while no delta has reached the user.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import date
@@ -24,10 +28,12 @@ import msgspec
 from llm_integrations._core.admission import Actual
 from llm_integrations._core.sse import Splitter
 from llm_integrations.anthropic.models import MessageResponse
-from llm_integrations.anthropic.pricing import price, price_message
+from llm_integrations.anthropic.pricing import price, price_message_details
 from llm_integrations.anthropic.refusals import stream_error
 from llm_integrations.anthropic.stream import (
     ContentBlockDelta,
+    MessageDelta,
+    Ping,
     StreamCollector,
     StreamEvent,
     StreamHandler,
@@ -35,7 +41,12 @@ from llm_integrations.anthropic.stream import (
     last_events,
     split_events,
 )
-from llm_integrations.errors import APIError, StreamInterrupted, TransportError
+from llm_integrations.errors import (
+    AnswerMalformed,
+    APIError,
+    StreamInterrupted,
+    TransportError,
+)
 
 if TYPE_CHECKING:
     from llm_integrations._core.call import OpenStream, Response
@@ -43,7 +54,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MessageStream", "StreamReader", "StreamTerms", "actual_of"]
 
-DRAIN_S: Final = 1.0
+EVENTS: Final = "text/event-stream"
+DRAIN_S: Final = 0.25  # for the last bytes behind a complete message
 BYTES_PER_TOKEN: Final = 3  # of output that came but was not reported; errs on the dear side
 
 
@@ -57,9 +69,11 @@ def actual_of(
 ) -> Actual:
     """Return what a complete message used."""
     usage = message.usage
+    bill = price_message_details(message, at=at)
     return Actual(
         state="settled",
-        cost_pusd=price_message(message, at=at),
+        cost_pusd=bill.pusd,
+        at_least=bill.at_least,
         input_tokens=usage.input_tokens + usage.cache_creation_input_tokens,
         output_tokens=usage.output_tokens,
         counters=usage.counters(),
@@ -86,11 +100,12 @@ class StreamReader:
     """Reads one stream of one attempt."""
 
     __slots__ = (
-        "_chunks",
+        "_closed",
         "_early",
         "_message",
         "_splitter",
         "_started_at",
+        "_stopped",
         "_stream",
         "_terms",
         "_ttft_ms",
@@ -99,13 +114,14 @@ class StreamReader:
 
     def __init__(self, stream: OpenStream, terms: StreamTerms) -> None:
         self._stream = stream
-        self._chunks = stream.chunks()
         self._terms = terms
         self._splitter = Splitter()
         self._early: list[StreamEvent] = []
         self._message: MessageResponse | None = None
         self._started_at = terms.clock.monotonic()
         self._ttft_ms: int | None = None
+        self._stopped = False
+        self._closed = False
         self.collector = StreamCollector()
 
     @property
@@ -137,11 +153,15 @@ class StreamReader:
         return self._complete()
 
     async def close(self) -> None:
-        """Settle what was used, if the end did not, and drop the connection."""
+        """Settle what was used, if the end did not, and give back or drop the connection."""
+        if self._closed:
+            return
+        self._closed = True
         try:
-            await self._chunks.aclose()
             if self._message is None:
                 await self._settle_partial()
+            else:
+                await self._stream.drain(DRAIN_S)
         finally:
             await self._stream.close()
 
@@ -151,25 +171,44 @@ class StreamReader:
             return []
         if self.collector.error is not None:
             raise stream_error(self.collector.error.error, self.request_id)
+        stream = self._stream
         try:
-            async for chunk in self._chunks:
+            while chunk := await stream.read_some():
                 if events := split_events(self._splitter, chunk):
                     return await self._take(events)
-        except (TransportError, APIError) as error:
-            if isinstance(error, APIError):
-                error.request_id = self.request_id
+            if events := last_events(self._splitter):
+                return await self._take(events)
+            if self.collector.usage is None:
+                self._check_content_type()
+        except APIError as error:
+            error.request_id = self.request_id
+            raise
+        except TransportError as error:
+            if self.collector.usage is None:
                 raise
             raise self._interrupted() from error
-        if events := last_events(self._splitter):
-            return await self._take(events)
         raise self._interrupted()
+
+    def _check_content_type(self) -> None:
+        """Tell a page or a plain answer from a stream that ended early; neither holds events."""
+        found = self._stream.response.headers.get("content-type", EVENTS)
+        kind = found.partition(";")[0].strip().lower()
+        if kind != EVENTS:
+            msg = "the answer is no stream of events but of another content type"
+            status = self._stream.response.status
+            raise AnswerMalformed(msg, vendor="anthropic", status=status)
 
     async def _take(self, events: list[StreamEvent]) -> list[StreamEvent]:
         """Collect events; at the end of the message or an error, see to it."""
         collector = self.collector
         for position, event in enumerate(events):
             collector.add(event)
-            if self._ttft_ms is None and type(event) is ContentBlockDelta:
+            kind = type(event)
+            if kind is not Ping:
+                self._stream.note_content()
+            if kind is ContentBlockDelta:
+                if self._ttft_ms is not None:
+                    continue
                 waited_s = self._terms.clock.monotonic() - self._started_at
                 self._ttft_ms = self._stream.response.latency_ms + round(waited_s * 1000)
             if collector.is_complete:
@@ -182,6 +221,7 @@ class StreamReader:
     async def _settle(self) -> None:
         """Book the complete message and give the connection back."""
         self._message = message = self.collector.message()
+        msgspec.structs.force_setattr(message, "request_id", self.request_id)
         self._terms.on_message(message)
         terms = self._terms
         actual = actual_of(

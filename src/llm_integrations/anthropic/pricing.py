@@ -6,29 +6,39 @@ Rules (numbers as in Anthropic's pricing page, https://platform.claude.com/docs/
 3. Rates belong to a model and a date; none is derived from another by a factor.
 4. A batch costs half, on every token class.
 5. Fast mode has its own rates, by the speed that was *served* (`usage.speed`); never in a batch.
+   A run at another model (rule 10) that has no fast mode was served at standard speed.
 6. `inference_geo` "us" costs 1.1 times on every token class, on models that have the choice.
 7. Where a model has a long-prompt tier, a prompt above it moves the whole request, output too.
-8. Web searches cost per search, whatever the rest; web fetches nothing.
+8. Web searches cost per search, whatever the rest; web fetches nothing. Code execution is billed
+   by the container hour, which no answer tells: the price is then *at least* the rest. It is free
+   where the request has web tools of 2026-02-09 or later, which only the request tells.
 9. A refusal before any output is not billed.
 10. Where `usage.iterations` is present the bill is its sum, each entry at its own model, and the
     top-level counters are ignored; an attempt that was declined without output is not billed.
 11. Thinking tokens are inside `output_tokens`.
+12. The hidden prompt that tools add is inside `input_tokens`.
+13. Counting tokens is free, and has no usage.
 
-Not in it: code execution, billed by the container hour, which no answer tells. None means
-"unknown": the model is not in the table, or used a class that has no known price.
+A cost is *unknown* (None), never zero, when the model is not in the table, when it used a class or
+a speed that has no known price there, when a counter is below zero, or when a message came without
+any usage. Ids of other clouds (`anthropic.claude-...`, `claude-...@20250929`) are not in the table:
+their sellers have their own prices.
 
-In: `Usage` or its JSON as plain data. No clock: `at` picks the price row, None the newest.
+Amounts are exact: every rate is a whole multiple of `_STEP_PUSD`, so that half of it, 1.1 times it
+and both are whole as well; nothing is ever rounded.
+
+In: `Usage` or its JSON as plain data. No clock: `at` picks the price row, None the newest known.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from datetime import date, datetime
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cache
 from importlib.resources import files
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -40,10 +50,27 @@ from llm_integrations.anthropic.models import (
     parse_usage,
 )
 
-__all__ = ["ModelPrices", "Rates", "price", "price_message", "prices_of", "table_version"]
+__all__ = [
+    "ModelPrices",
+    "Price",
+    "PriceTable",
+    "Rates",
+    "price",
+    "price_details",
+    "price_message",
+    "price_message_details",
+    "prices_of",
+    "read_prices",
+    "table_version",
+]
 
 PUSD_PER_MTOK_USD: Final = 1_000_000  # 1 USD per million tokens = 10^12 / 10^6 pUSD per token
+_STEP_PUSD: Final = 20
 _DATED: Final = re.compile(r"-(?:\d{8}|latest)\Z")
+_WEB_TOOL: Final = re.compile(r"web_(?:search|fetch)_(\d{8})\Z")
+_WEB_TOOLS_WITH_FREE_CODE_SINCE: Final = "20260209"
+_NOTHING_TOLD: Final = Usage()
+_CODE_RAN: Final = "code ran in a container, which is billed by the hour"
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,29 +99,147 @@ class _Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelPrices(msgspec.Struct, frozen=True, kw_only=True):
-    """All price rows of a model, the oldest first."""
+    """All price rows of a model, the oldest first.
+
+    Attributes:
+        fast: the rates of fast mode; None where the model never had it.
+        fast_until: the first day on which it had no fast mode any more.
+        us_percent: what inference in the US costs, in percent.
+    """
 
     id: str
     rows: tuple[_Row, ...]
     fast: Rates | None = None
+    fast_until: date | None = None
     us_percent: int = 100
 
     def row_at(self, at: date | None) -> _Row:
         """Return the row in force on a day; None is the newest."""
-        if at is None:
+        if at is None or len(self.rows) == 1:
             return self.rows[-1]
-        day = at.date() if isinstance(at, datetime) else at
+        day = _day(at)
         found = self.rows[0]
         for row in self.rows:
             if row.since <= day:
                 found = row
         return found
 
+    def fast_at(self, at: date | None) -> Rates | None:
+        """Return the fast rates on a day; None is the last there were."""
+        if at is None or self.fast_until is None or _day(at) < self.fast_until:
+            return self.fast
+        return None
 
-class _Table(msgspec.Struct, frozen=True, kw_only=True):
+
+class _Terms(NamedTuple):
+    """What is the same for all runs inside a request."""
+
+    model: str
+    at: date | None
+    fast: bool
+    us: bool
+    in_batch: bool
+
+
+class PriceTable(msgspec.Struct, frozen=True, kw_only=True):
+    """All prices that one file holds; the functions below ask the one that comes along."""
+
     version: str
     web_search_pusd: int
     models: dict[str, ModelPrices]
+
+    def find(self, model: str) -> ModelPrices | None:
+        """Return the prices of a model by its id, alias or dated id; None when it is not known."""
+        found = self.models.get(model)
+        return found if found is not None else self.models.get(_DATED.sub("", model))
+
+    def bill(
+        self,
+        usage: Usage | Mapping[str, object],
+        model: str,
+        *,
+        at: date | None = None,
+        batch: bool | None = None,
+    ) -> int | str:
+        """Return the cost in pico-USD, or why it is not known; see `price`."""
+        if not isinstance(usage, Usage):
+            usage = parse_usage(usage)
+        terms = _Terms(
+            model=model,
+            at=at,
+            fast=usage.speed == "fast",
+            us=usage.inference_geo == "us",
+            in_batch=usage.service_tier == "batch" if batch is None else batch,
+        )
+        used = usage.server_tool_use
+        searches = 0 if used is None else used.web_search_requests
+        if searches < 0:
+            return "the usage counts searches below zero"
+        total = searches * self.web_search_pusd
+        runs = _billed_runs(usage.iterations) if usage.iterations else (usage,)
+        for run in runs:
+            served = run.model or model if isinstance(run, Iteration) else model
+            cost = self._run(run, served, terms)
+            if isinstance(cost, str):
+                return cost
+            total += cost
+        return total
+
+    def _run(self, counts: Usage | Iteration, model: str, terms: _Terms) -> int | str:
+        """Price the tokens of one model run."""
+        prices = self.find(model)
+        if prices is None:
+            return f"the price of {model!r} is not known"
+        plain, output = counts.input_tokens, counts.output_tokens
+        read, split = counts.cache_read_input_tokens, counts.cache_creation
+        written_1h = 0 if split is None else split.ephemeral_1h_input_tokens
+        written_5m = max(
+            0 if split is None else split.ephemeral_5m_input_tokens,
+            counts.cache_creation_input_tokens - written_1h,
+        )
+        if min(plain, output, read, written_1h, written_5m) < 0:
+            return "the usage counts tokens below zero"
+        rates = prices.row_at(terms.at).rates_for(plain + written_5m + written_1h + read)
+        if terms.fast and not terms.in_batch:
+            fast = prices.fast_at(terms.at)
+            if fast is not None:
+                rates = fast
+            elif model == terms.model:
+                return f"the price of {model!r} at speed 'fast' is not known"
+        total = plain * rates.input + output * rates.output
+        for name, tokens, rate in (
+            ("5 minute cache writes", written_5m, rates.cache_write_5m),
+            ("1 hour cache writes", written_1h, rates.cache_write_1h),
+            ("cache reads", read, rates.cache_read),
+        ):
+            if tokens:
+                if rate is None:
+                    return f"the price of {name} of {model!r} is not known"
+                total += tokens * rate
+        if terms.us:
+            total = total * prices.us_percent // 100
+        return total // 2 if terms.in_batch else total
+
+
+class Price(msgspec.Struct, frozen=True, kw_only=True):
+    """What a usage comes to, and how sure that is.
+
+    Attributes:
+        pusd: in pico-USD; None when unknown.
+        at_least: whether more is billed that no answer tells: code execution by the hour.
+        reason: why it is unknown or a lower bound; empty when it is exact.
+        version: the name of the price table.
+    """
+
+    pusd: int | None
+    at_least: bool = False
+    reason: str = ""
+    version: str
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether `pusd` is all of it."""
+        return self.pusd is not None and not self.at_least
 
 
 def price(
@@ -107,6 +252,9 @@ def price(
 ) -> int | None:
     """Return what `usage` costs in pico-USD, None when unknown.
 
+    Container hours of code execution are not in it: a usage does not tell of them, see
+    `price_message_details`.
+
     Args:
         usage: as the answer has it.
         model: the id in the answer; dated and alias forms are the same model.
@@ -114,34 +262,77 @@ def price(
         batch: whether it ran in a batch; None believes `usage.service_tier`.
         billed: False for a refusal before any output.
     """
-    if not isinstance(usage, Usage):
-        usage = parse_usage(usage)
-    if not billed:
-        return 0
-    in_batch = usage.service_tier == "batch" if batch is None else batch
-    total = _searches(usage)
-    if usage.iterations:
-        for entry in _billed_entries(usage.iterations):
-            cost = _tokens(entry, usage, entry.model or model, at, in_batch=in_batch)
-            if cost is None:
-                return None
-            total += cost
-        return total
-    cost = _tokens(usage, usage, model, at, in_batch=in_batch)
-    return None if cost is None else total + cost
+    cost = _table().bill(usage, model, at=at, batch=batch) if billed else 0
+    return cost if isinstance(cost, int) else None
 
 
-def price_message(message: MessageResponse, *, at: date | None = None) -> int | None:
-    """Return what a message cost in pico-USD, None when unknown."""
+def price_details(
+    usage: Usage | Mapping[str, object],
+    model: str,
+    *,
+    at: date | None = None,
+    batch: bool | None = None,
+    billed: bool = True,
+    code_ran: bool = False,
+) -> Price:
+    """Return what `price` returns, with the reason where that is not exact.
+
+    Args:
+        usage: see `price`.
+        model: see `price`.
+        at: see `price`.
+        batch: see `price`.
+        billed: see `price`.
+        code_ran: whether code ran in a container that is billed by the hour.
+    """
+    cost = _table().bill(usage, model, at=at, batch=batch) if billed else 0
+    version = _table().version
+    if isinstance(cost, str):
+        return Price(pusd=None, reason=cost, version=version)
+    return Price(
+        pusd=cost, at_least=code_ran, reason=_CODE_RAN if code_ran else "", version=version
+    )
+
+
+def price_message(
+    message: MessageResponse, *, at: date | None = None, batch: bool | None = None
+) -> int | None:
+    """Return what a message cost in pico-USD, None when unknown; see `price_message_details`."""
+    return price_message_details(message, at=at, batch=batch).pusd
+
+
+def price_message_details(
+    message: MessageResponse,
+    *,
+    at: date | None = None,
+    batch: bool | None = None,
+    tool_types: Iterable[str] = (),
+) -> Price:
+    """Return what a message cost, and whether that is all of it.
+
+    Args:
+        message: the answer, whole.
+        at: the day of the request, in UTC; None takes the newest prices.
+        batch: whether it ran in a batch; None believes `usage.service_tier`.
+        tool_types: the `type`s of the request's tools: code execution is free where web search or
+            web fetch of 2026-02-09 or later is among them. Without them it counts as billed.
+    """
     refused_at_once = message.stop_reason == StopReason.REFUSAL and not message.content
-    return price(message.usage, message.model, at=at, billed=not refused_at_once)
+    if not refused_at_once and message.usage == _NOTHING_TOLD:
+        return Price(pusd=None, reason="the answer came without usage", version=_table().version)
+    return price_details(
+        message.usage,
+        message.model,
+        at=at,
+        batch=batch,
+        billed=not refused_at_once,
+        code_ran=_has_run_code(message) and not any(map(_makes_code_free, tool_types)),
+    )
 
 
 def prices_of(model: str) -> ModelPrices | None:
     """Return the prices of a model by its id, alias or dated id; None when it is not known."""
-    models = _table().models
-    found = models.get(model)
-    return found if found is not None else models.get(_DATED.sub("", model))
+    return _table().find(model)
 
 
 def table_version() -> str:
@@ -149,7 +340,19 @@ def table_version() -> str:
     return _table().version
 
 
-def _billed_entries(entries: list[Iteration]) -> list[Iteration]:
+def _has_run_code(message: MessageResponse) -> bool:
+    """Whether the answer names a container, or has the result of code that ran in one."""
+    return message.container is not None or any(
+        block.type.endswith("code_execution_tool_result") for block in message.content
+    )
+
+
+def _makes_code_free(tool_type: str) -> bool:
+    found = _WEB_TOOL.match(tool_type)
+    return found is not None and found[1] >= _WEB_TOOLS_WITH_FREE_CODE_SINCE
+
+
+def _billed_runs(entries: list[Iteration]) -> list[Iteration]:
     """Drop attempts that were declined without output: another model took over after them."""
     fallbacks = [i for i, entry in enumerate(entries) if entry.type == "fallback_message"]
     last = fallbacks[-1] if fallbacks else 0
@@ -160,41 +363,11 @@ def _billed_entries(entries: list[Iteration]) -> list[Iteration]:
     ]
 
 
-def _tokens(
-    counts: Usage | Iteration, served: Usage, model: str, at: date | None, *, in_batch: bool
-) -> int | None:
-    """Price the tokens of one model run."""
-    prices = prices_of(model)
-    if prices is None:
-        return None
-    written, split = counts.cache_creation_input_tokens, counts.cache_creation
-    written_1h = 0 if split is None else split.ephemeral_1h_input_tokens
-    written_5m = max(0 if split is None else split.ephemeral_5m_input_tokens, written - written_1h)
-    prompt = counts.input_tokens + written_5m + written_1h + counts.cache_read_input_tokens
-    rates = prices.row_at(at).rates_for(prompt)
-    if served.speed == "fast" and not in_batch:
-        if prices.fast is None:
-            return None
-        rates = prices.fast
-    total = counts.input_tokens * rates.input + counts.output_tokens * rates.output
-    for tokens, rate in (
-        (written_5m, rates.cache_write_5m),
-        (written_1h, rates.cache_write_1h),
-        (counts.cache_read_input_tokens, rates.cache_read),
-    ):
-        if tokens:
-            if rate is None:
-                return None
-            total += tokens * rate
-    percent = (prices.us_percent if served.inference_geo == "us" else 100) * (
-        50 if in_batch else 100
-    )
-    return total if percent == 10_000 else -(-total * percent // 10_000)
-
-
-def _searches(usage: Usage) -> int:
-    used = usage.server_tool_use
-    return 0 if used is None else used.web_search_requests * _table().web_search_pusd
+def _day(at: date) -> date:
+    """Return the day in UTC; a time without a zone is taken for UTC."""
+    if not isinstance(at, datetime):
+        return at
+    return at.date() if at.tzinfo is None else at.astimezone(UTC).date()
 
 
 class _FileRow(msgspec.Struct, kw_only=True, rename={"since": "from"}):
@@ -213,6 +386,7 @@ class _FileModel(msgspec.Struct, kw_only=True):
     aliases: list[str]
     rows: list[_FileRow]
     fast: _FileRow | None = None
+    fast_until: date | None = None
     us_percent: int = 100
 
 
@@ -226,10 +400,12 @@ class _File(msgspec.Struct):
     models: list[_FileModel]
 
 
-@cache
-def _table() -> _Table:
-    """Read the price file, once."""
-    data = files("llm_integrations.anthropic").joinpath("data/prices.json").read_bytes()
+def read_prices(data: bytes) -> PriceTable:
+    """Return the table that a price file holds.
+
+    Raises:
+        ValueError: a rate is no multiple of 20 pico-USD per token.
+    """
     file = msgspec.json.decode(data, type=_File)
     models: dict[str, ModelPrices] = {}
     for entry in file.models:
@@ -237,11 +413,20 @@ def _table() -> _Table:
             id=entry.id,
             rows=tuple(_row(row) for row in entry.rows),
             fast=None if entry.fast is None else _rates(entry.fast),
+            fast_until=entry.fast_until,
             us_percent=entry.us_percent,
         )
         models |= dict.fromkeys([entry.id, *entry.aliases], prices)
     search_pusd = int(Decimal(file.web_search.usd_per_thousand) * 10**9)
-    return _Table(version=file.version, web_search_pusd=search_pusd, models=models)
+    return PriceTable(version=file.version, web_search_pusd=search_pusd, models=models)
+
+
+@cache
+def _table() -> PriceTable:
+    """Read the price file, once."""
+    return read_prices(
+        files("llm_integrations.anthropic").joinpath("data/prices.json").read_bytes()
+    )
 
 
 def _row(row: _FileRow) -> _Row:
@@ -265,9 +450,9 @@ def _rates(row: _FileRow) -> Rates:
 
 
 def _pusd(usd_per_mtok: str) -> int:
-    """Return pico-USD per token; a price that is no whole number of them stops the import."""
+    """Return pico-USD per token; one that could need rounding stops the import."""
     exact = Decimal(usd_per_mtok) * PUSD_PER_MTOK_USD
-    if exact != int(exact):
-        msg = f"{usd_per_mtok} USD per million tokens is no whole number of pico-USD per token"
+    if exact % _STEP_PUSD:
+        msg = f"{usd_per_mtok} USD per million tokens is no multiple of {_STEP_PUSD} pico-USD"
         raise ValueError(msg)
     return int(exact)

@@ -94,6 +94,7 @@ def _as_data(message: MessageResponse, spent: CostLine) -> dict[str, object]:
         "usage": message.usage.counters(),
         "attempts": spent.attempts,
         "cost_usd": exact_usd(spent.cost_pusd) if spent.is_exact else None,
+        "cost_at_least_usd": exact_usd(spent.cost_pusd) if _is_any_known(spent) else None,
     }
 
 
@@ -103,10 +104,23 @@ def _summary(message: MessageResponse, spent: CostLine) -> str:
     parts = [
         message.model,
         f"{usage.prompt_tokens} tokens in, {usage.output_tokens} out",
-        f"{exact_usd(spent.cost_pusd)} USD" if spent.is_exact else "cost not known",
+        _cost(spent),
     ]
     if spent.attempts > 1:
         parts.append(f"{spent.attempts} attempts")
     if message.stop_reason != "end_turn":
         parts.append(f"ended by {message.stop_reason}")
     return " · ".join(parts)
+
+
+def _cost(spent: CostLine) -> str:
+    """Say what it cost: exactly, at least, or that nothing is known."""
+    if spent.is_exact:
+        return f"{exact_usd(spent.cost_pusd)} USD"
+    return (
+        f"at least {exact_usd(spent.cost_pusd)} USD" if _is_any_known(spent) else "cost not known"
+    )
+
+
+def _is_any_known(spent: CostLine) -> bool:
+    return spent.is_exact or spent.cost_pusd > 0
