@@ -30,7 +30,7 @@ from rich.table import Table
 
 from bench.benchmark import Benchmark, Need, Side
 from bench.figures import Finding, Rounds, find, has_fallen
-from bench.peers import peers_python
+from bench.peers import locked_version, peers_python
 from bench.plan import BENCHMARKS
 from bench.processes import SideFailed, SideProcess, Unavailable, started
 from llm_integrations.service.database import open_database
@@ -40,7 +40,7 @@ RESULTS: Final = Path("bench/results")
 WARM_UP_S: Final = 120.0
 WIDTH: Final = 150
 STYLES: Final = {"aim": "green", "must": "green", "almost": "yellow", "missed": "red", "-": "dim"}
-PEERS: Final = ("anthropic", "jira", "atlassian-python-api", "aiohttp", "msgspec", "dbos")
+LIBRARIES: Final = ("anthropic", "jira", "atlassian-python-api", "aiohttp", "msgspec", "dbos")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +221,7 @@ def report(outcome: Outcome) -> dict[str, Any]:
         "machine": outcome.machine,
         "took_s": round(outcome.took_s, 1),
         "trouble": outcome.trouble,
+        "absent": outcome.absent,
         "findings": [
             {name: shorten(value) for name, value in asdict(each).items()}
             for each in outcome.findings
@@ -240,7 +241,8 @@ def machine() -> dict[str, Any]:
         "system": platform.system(),
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),
-        "versions": {name: version(name) for name in PEERS},
+        "versions": {name: version(name) for name in LIBRARIES}
+        | {"litellm": locked_version("litellm")},
     }
 
 

@@ -11,17 +11,24 @@ import platform
 import shutil
 import subprocess
 import sys
+from functools import cache
 from typing import Final
 
 from bench.processes import Unavailable
 from scripts import bootstrap
 
-__all__ = ["peers_python"]
+__all__ = ["locked_version", "peers_python"]
 
 PLACE: Final = bootstrap.ROOT / "build" / "peers"
+PYTHON: Final = PLACE / "bin" / "python"
 LOCK: Final = bootstrap.LOCKS / "bench.txt"
 STAMP: Final = PLACE / "made-from"
 TIMEOUT_S: Final = 300
+
+
+def locked_version(name: str) -> str:
+    """Return the version of a peer in that environment."""
+    return LOCK.read_text().partition(f"\n{name}==")[2].split()[0]
 
 
 def peers_python() -> str:
@@ -30,29 +37,32 @@ def peers_python() -> str:
     Raises:
         Unavailable: it cannot be made here; the installer's own words went to stderr.
     """
-    python = PLACE / "bin" / "python"
-    digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()
-    made_from = f"{platform.python_version()} {digest}"
+    if not is_made():
+        raise Unavailable(f"requirements/{LOCK.name} could not be installed here")
+    return str(PYTHON)
+
+
+@cache
+def is_made() -> bool:
+    """Make the environment unless it is there; try that once, however many sides ask for it."""
+    made_from = f"{platform.python_version()} {hashlib.sha256(LOCK.read_bytes()).hexdigest()}"
     if STAMP.exists() and STAMP.read_text() == made_from:
-        return str(python)
+        return True
+    print(f"making {PLACE.relative_to(bootstrap.ROOT)}", file=sys.stderr)
     shutil.rmtree(PLACE, ignore_errors=True)
     uv = bootstrap.uv_on_path() or str(bootstrap.VENV / "bin" / "uv")
     base = bootstrap.base_python()
     settings = bootstrap.index_settings(bootstrap.pip_of(base) or [base, "-m", "pip"])
     strict = ("--require-hashes", "--no-build", "--compile-bytecode")
-    for command in (
+    steps = (
         [uv, "venv", "--quiet", "--python", base, str(PLACE)],
-        [uv, "pip", "sync", "--quiet", "--python", str(python), *strict, str(LOCK)],
-    ):
-        run(command, settings)
-    STAMP.write_text(made_from)
-    return str(python)
-
-
-def run(command: list[str], settings: dict[str, str]) -> None:
-    """Run a step of the installation."""
+        [uv, "pip", "sync", "--quiet", "--python", str(PYTHON), *strict, str(LOCK)],
+    )
     environ = bootstrap.environment(settings)
     try:
-        subprocess.run(command, env=environ, stdout=sys.stderr, check=True, timeout=TIMEOUT_S)
+        for step in steps:
+            subprocess.run(step, env=environ, stdout=sys.stderr, check=True, timeout=TIMEOUT_S)
     except (OSError, subprocess.SubprocessError):
-        raise Unavailable(f"requirements/{LOCK.name} could not be installed here") from None
+        return False
+    STAMP.write_text(made_from)
+    return True

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import ast
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.benchmark import Benchmark
 from bench.figures import Finding, Target, find, has_fallen, judge, ratios
+from bench.payloads import stream_events
+from bench.peers import locked_version
 from bench.plan import BENCHMARKS
+
+ROOT = Path(__file__).parents[2]
+GIVEN = {"loopback": {"base_url"}, "postgres": {"dsn"}, None: set[str]()}
 
 figures = st.floats(min_value=1e-3, max_value=1e9)
 
@@ -100,3 +110,30 @@ def test_every_target_names_sides_of_its_benchmark_and_no_name_is_used_twice() -
         for target in benchmark.targets:
             assert {target.ours, target.theirs} <= {*benchmark.sides, None}
             assert target.must is None or target.aim is None or target.must != target.aim
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda each: each.name)
+def test_every_side_is_a_function_that_takes_what_it_is_told(benchmark: Benchmark) -> None:
+    for side in benchmark.sides.values():
+        module, _, name = side.run.partition(":")
+        tree = ast.parse((ROOT / module.replace(".", "/")).with_suffix(".py").read_text())
+        (found,) = (
+            node
+            for node in tree.body
+            if isinstance(node, ast.AsyncFunctionDef) and node.name == name
+        )
+        taken = {each.arg for each in found.args.kwonlyargs}
+        assert taken == {*side.options} | GIVEN[benchmark.needs]
+
+
+@given(deltas=st.integers(min_value=1, max_value=300))
+def test_the_pieces_of_a_tool_input_are_as_many_as_asked_and_spell_json(deltas: int) -> None:
+    events = [event.partition(b"data: ")[2] for event in stream_events("arguments", deltas)]
+    pieces = [json.loads(event)["delta"]["partial_json"] for event in events if b"_json" in event]
+    assert len(pieces) == deltas
+    assert {len(piece) for piece in pieces} == {12}
+    assert isinstance(json.loads("".join(pieces))["lines"], list)
+
+
+def test_a_peer_in_an_environment_of_its_own_is_locked() -> None:
+    assert locked_version("litellm")[0].isdigit()
