@@ -28,6 +28,7 @@ def _delay(
     *,
     attempt: int = 1,
     elapsed_s: float = 0.0,
+    waited_s: float = 0.0,
     chance: float = 0.5,
     repeatable: bool = True,
 ) -> float | None:
@@ -35,6 +36,7 @@ def _delay(
         error,
         attempt=attempt,
         elapsed_s=elapsed_s,
+        waited_s=waited_s,
         chance=chance,
         policy=POLICY,
         repeatable=repeatable,
@@ -69,7 +71,7 @@ def test_a_named_wait_is_obeyed_with_a_little_jitter() -> None:
 
 def test_a_wait_beyond_the_deadline_surfaces_the_error() -> None:
     assert _delay(RateLimited(retryable=True, retry_after_s=61)) is None
-    assert _delay(RateLimited(retryable=True, retry_after_s=10), elapsed_s=55) is None
+    assert _delay(RateLimited(retryable=True, retry_after_s=10), waited_s=55) is None
 
 
 @given(attempt=st.integers(1, 3), chance=st.floats(0, 1, exclude_max=True))

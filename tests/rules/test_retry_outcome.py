@@ -19,6 +19,7 @@ def test_a_5xx_is_repeated_only_where_repeating_is_safe(
         APIError(status=status, retryable=True),
         attempt=1,
         elapsed_s=0.0,
+        waited_s=0.0,
         chance=0.5,
         policy=RetryPolicy(),
         repeatable=repeatable,

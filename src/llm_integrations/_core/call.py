@@ -13,6 +13,18 @@ What an attempt costs is told to the admission exactly once:
 | stream cut                                | `settle`, state "partial"              |
 | sent, but no readable answer, cancelled   | `settle`, state "unknown"              |
 | nothing was sent                          | `cancel`                               |
+
+What can last is limited, by one `Watchdog` for all calls of the client:
+
+| what                                             | limit                             |
+|--------------------------------------------------|-----------------------------------|
+| one plain attempt; until the headers of a stream | the request's `timeout_s`         |
+| no byte of a stream                              | the same                          |
+| no content of a stream                           | the request's `content_timeout_s` |
+| all of a call, its waits and its stream too      | the policy's `deadline_s`         |
+
+Each ends as `TimedOut`. Making a connection has a limit of its own, in the transport. A reader may
+take as long as it likes between two chunks: silence is counted only while it waits for one.
 """
 
 from __future__ import annotations
@@ -20,15 +32,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from llm_integrations._core.admission import Actual, Admission, Ask, Keep, Observation
-from llm_integrations._core.retry import delay_before_retry
+from llm_integrations._core.http import Progress
+from llm_integrations._core.retry import RetryQuota, delay_before_retry
+from llm_integrations._core.watchdog import Watch, Watchdog
 from llm_integrations.errors import (
     APIError,
+    ConfigError,
     StreamInterrupted,
     TimedOut,
     TransportError,
@@ -54,6 +69,10 @@ __all__ = [
     "Response",
     "Vendor",
 ]
+
+REFUSAL_CAP_BYTES: Final = 1024 * 1024
+REFUSAL_S: Final = 5.0
+QUOTA_NOTE: Final = "not tried again: this client's retry quota is empty (an outage?)"
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -96,6 +115,13 @@ class Call(Struct, Generic[T_co], frozen=True, kw_only=True):
     repeatable: bool = True
 
 
+class _Try(Struct, frozen=True):
+    """One attempt: its number, from 1, and the seconds that the call has left."""
+
+    number: int
+    left_s: float
+
+
 class Caller:
     """One client's way out.
 
@@ -108,7 +134,16 @@ class Caller:
         logger: gets one DEBUG line per attempt.
     """
 
-    __slots__ = ("_admission", "_clock", "_logger", "_policy", "_transport", "_vendor")
+    __slots__ = (
+        "_admission",
+        "_clock",
+        "_logger",
+        "_policy",
+        "_quota",
+        "_transport",
+        "_vendor",
+        "_watchdog",
+    )
 
     def __init__(
         self,
@@ -126,16 +161,18 @@ class Caller:
         self._clock = clock
         self._policy = policy
         self._logger = logger
+        self._quota = RetryQuota()
+        self._watchdog = Watchdog()
 
     async def run(self, call: Call[T]) -> T:
         """Return the decoded answer of a plain call.
 
         Raises:
-            APIError: the server refused, and the policy ended the retries.
+            APIError: the server refused, and the policy or the quota ended the retries.
             TransportError: no answer came.
             BudgetExceeded, InvalidRequest: the admission refused.
         """
-        return await self._with_retries(call, lambda number: self._attempt(call, number))
+        return await self._with_retries(call, lambda once: self._attempt(call, once))
 
     async def open(self, call: Call[object], consume: Callable[[OpenStream], Awaitable[T]]) -> T:
         """Open a stream and return what `consume` makes of it.
@@ -145,45 +182,58 @@ class Caller:
         user, and returns the stream to whoever reads the rest, settles and closes it.
         """
         return await self._with_retries(
-            call, lambda number: self._attempt_stream(call, number, consume)
+            call, lambda once: self._attempt_stream(call, once, consume)
         )
 
-    async def _with_retries(self, call: Call[object], attempt: Callable[[int], Awaitable[T]]) -> T:
+    async def _with_retries(self, call: Call[object], attempt: Callable[[_Try], Awaitable[T]]) -> T:
         """Run attempts until one succeeds or the rules of `_core/retry` say stop."""
         started = self._clock.monotonic()
-        number = 0
+        number, elapsed_s, waited_s, counted = 1, 0.0, 0.0, False
+        self._quota.put_in()
         while True:
-            number += 1
             try:
-                return await attempt(number)
+                answer = await attempt(_Try(number, self._policy.deadline_s - elapsed_s))
             except (APIError, TransportError, StreamInterrupted) as error:
                 delay_s = delay_before_retry(
                     error,
                     attempt=number,
                     elapsed_s=self._clock.monotonic() - started,
+                    waited_s=waited_s,
                     chance=self._clock.random(),
                     policy=self._policy,
                     repeatable=call.repeatable,
                 )
                 if delay_s is None:
                     raise
+                counted = self._quota.counts(error)
+                if counted and not self._quota.take_out():
+                    error.add_note(QUOTA_NOTE)
+                    raise
+            else:
+                if counted:
+                    self._quota.pay_back()
+                return answer
             await self._clock.sleep(delay_s)
+            number += 1
+            waited_s += delay_s
+            elapsed_s = self._clock.monotonic() - started
 
-    async def _attempt(self, call: Call[T], number: int) -> T:
+    async def _attempt(self, call: Call[T], once: _Try) -> T:
         """Admit, send, read and settle once."""
-        ask = _numbered(call.ask, number)
-        permit = await self._admission.admit(ask)
+        watch = self._watchdog.limit(once.left_s)
+        permit, ask = await self._admit(call, once, watch)
         sent_at = self._clock.monotonic()
+        progress = Progress()
         actual: Actual | None = Actual(state="unknown")
         try:
-            reply, body = await self._exchange(call.request)
+            reply, body = await self._exchange(call.request, progress, watch)
             response = self._judged(call, ask, reply, body, sent_at)
             if not _is_success(response.status):
                 actual = _refused(response)
                 raise self._vendor.refuse(response, self._clock.now())
             answer, actual = call.read(response)
-        except TransportError as error:
-            if not error.may_have_arrived:
+        except (TransportError, ConfigError, asyncio.CancelledError) as error:
+            if _never_left(error, progress):
                 actual = None
             self._log(call.request, type(error).__name__, sent_at, "")
             raise
@@ -193,34 +243,39 @@ class Caller:
             await self._book(permit, actual)
 
     async def _attempt_stream(
-        self, call: Call[object], number: int, consume: Callable[[OpenStream], Awaitable[T]]
+        self, call: Call[object], once: _Try, consume: Callable[[OpenStream], Awaitable[T]]
     ) -> T:
         """Open a stream once and hand it to `consume`."""
-        stream = await self._open_once(call, number)
+        stream = await self._open_once(call, once)
         try:
             return await consume(stream)
         except BaseException:
             await stream.close()
             raise
 
-    async def _open_once(self, call: Call[object], number: int) -> OpenStream:
+    async def _open_once(self, call: Call[object], once: _Try) -> OpenStream:
         """Admit, send and read the headers once; a refusal is settled here."""
-        ask = _numbered(call.ask, number)
-        permit = await self._admission.admit(ask)
+        watch = self._watchdog.limit(once.left_s)
+        ends_at = watch.due_at
+        permit, ask = await self._admit(call, once, watch)
         sent_at = self._clock.monotonic()
+        progress = Progress()
         actual: Actual | None = Actual(state="unknown")
         handed_over = False
         try:
-            reply, body = await self._open_reply(call.request)
+            reply, body = await self._exchange(call.request, progress, watch, whole=False)
             response = self._judged(call, ask, reply, body, sent_at)
             if not _is_success(reply.status):
                 actual = _refused(response)
                 raise self._vendor.refuse(response, self._clock.now())
-            stream = OpenStream(self._admission, permit, reply, response)
+            watch.due_at = ends_at
+            stream = OpenStream(
+                self._admission, permit, reply, response, request=call.request, watch=watch
+            )
             handed_over = True
             return stream
-        except TransportError as error:
-            if not error.may_have_arrived:
+        except (TransportError, ConfigError, asyncio.CancelledError) as error:
+            if _never_left(error, progress):
                 actual = None
             self._log(call.request, type(error).__name__, sent_at, "")
             raise
@@ -228,31 +283,53 @@ class Caller:
             if not handed_over:
                 await self._book(permit, actual)
 
-    async def _exchange(self, request: Request) -> tuple[Reply, bytes]:
-        """Send and read the whole answer within one deadline."""
+    async def _admit(self, call: Call[object], once: _Try, watch: Watch) -> tuple[object, Ask]:
+        """Wait for room under the limits, for as long as the call has left."""
+        ask = call.ask if once.number == 1 else replace(call.ask, attempt=once.number)
         try:
-            async with asyncio.timeout(request.timeout_s):
-                reply = await self._transport.send(request)
-                try:
-                    return reply, await reply.read()
-                finally:
-                    await reply.aclose()
+            with watch:
+                return await self._admission.admit(ask), ask
         except TimeoutError:
-            raise _timed_out(request) from None
+            if not watch.expired:
+                raise
+            route = f"{call.request.method} {call.request.route}"
+            msg = f"no room under the limits for {route} before the call's deadline"
+            raise TimedOut(msg, may_have_arrived=False) from None
 
-    async def _open_reply(self, request: Request) -> tuple[Reply, bytes]:
-        """Send and wait for the headers, and for the body of a refusal, within one deadline."""
+    async def _exchange(
+        self, request: Request, progress: Progress, watch: Watch, *, whole: bool = True
+    ) -> tuple[Reply, bytes]:
+        """Send, and read the answer: all of it, or the headers only; of a refusal what is needed.
+
+        The reply is closed, unless it is a success of which only the headers were asked for.
+        """
+        watch.due_at = min(watch.due_at, self._watchdog.now() + request.timeout_s)
         try:
-            async with asyncio.timeout(request.timeout_s):
-                reply = await self._transport.send(request)
-                if _is_success(reply.status):
+            with watch:
+                reply = await self._transport.send(request, progress)
+                is_success = _is_success(reply.status)
+                if is_success and not whole:
                     return reply, b""
                 try:
-                    return reply, await reply.read()
+                    body = await (reply.read() if is_success else self._read_refusal(reply))
                 finally:
                     await reply.aclose()
+                return reply, body
         except TimeoutError:
-            raise _timed_out(request) from None
+            if not watch.expired:
+                raise
+            raise _timed_out(request, progress) from None
+
+    async def _read_refusal(self, reply: Reply) -> bytes:
+        """Return the beginning of a refusal's body; the status says enough where none comes."""
+        body = bytearray()
+        try:
+            with self._watchdog.limit(REFUSAL_S):
+                while len(body) < REFUSAL_CAP_BYTES and (piece := await reply.read_some()):
+                    body += piece
+        except (TimeoutError, TransportError):
+            pass
+        return bytes(body)
 
     async def _book(self, permit: object, actual: Actual | None) -> None:
         """Tell the admission how the attempt ended."""
@@ -266,6 +343,8 @@ class Caller:
     ) -> Response:
         """Wrap an answer, learn from its headers and log its line."""
         request_id = reply.headers.get(self._vendor.request_id_header, "")
+        if not request_id.isascii():  # it goes into messages, logs and databases
+            request_id = request_id.encode("ascii", "backslashreplace").decode()
         latency_ms = self._log(call.request, reply.status, sent_at, request_id)
         response = Response(reply.status, reply.headers, body, request_id, latency_ms)
         seen = self._vendor.observe(response, self._clock.now())
@@ -286,11 +365,22 @@ class Caller:
 class OpenStream:
     """An answer that is still arriving.
 
-    Read `chunks()`, call `settle` once with what was billed, and `close` in the end whatever
-    happened; a stream closed unsettled is booked as "unknown".
+    Read it by `read_some` or `chunks`, call `settle` once with what was billed, and `close` in the
+    end whatever happened; a stream closed unsettled is booked as "unknown".
     """
 
-    __slots__ = ("_admission", "_permit", "_reply", "_settled", "response")
+    __slots__ = (
+        "_admission",
+        "_content_at",
+        "_ends_at",
+        "_left_at",
+        "_permit",
+        "_reply",
+        "_request",
+        "_settled",
+        "_watch",
+        "response",
+    )
 
     def __init__(
         self,
@@ -298,21 +388,61 @@ class OpenStream:
         permit: object,
         reply: Reply,
         response: Response,
+        *,
+        request: Request,
+        watch: Watch,
     ) -> None:
         self._admission = admission
         self._permit = permit
         self._reply = reply
+        self._request = request
+        self._watch = watch
+        self._ends_at = watch.due_at
+        self._left_at = self._content_at = watch.now()
         self._settled = False
         self.response = response
 
-    def chunks(self) -> AsyncGenerator[bytes, None]:
-        """Yield bytes as they arrive.
+    async def read_some(self) -> bytes:
+        """Return the next bytes as they arrive; empty at the end.
 
         Raises:
             ConnectionBroken: the connection ended early.
-            TimedOut: no byte came for the request's `timeout_s`.
+            TimedOut: no byte or no content came for too long, or the call's deadline is reached.
         """
-        return self._reply.chunks()
+        watch, request = self._watch, self._request
+        now = watch.now()
+        self._content_at += now - self._left_at  # the reader's own time is nobody's silence
+        due_at = min(now + request.timeout_s, self._ends_at)
+        if request.content_timeout_s is not None:
+            due_at = min(due_at, self._content_at + request.content_timeout_s)
+        watch.due_at = due_at
+        try:
+            with watch:
+                return await self._reply.read_some()
+        except TimeoutError:
+            if not watch.expired:
+                raise
+            raise self._timed_out(now) from None
+        finally:
+            self._left_at = watch.now()
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Yield all that `read_some` returns."""
+        while chunk := await self.read_some():
+            yield chunk
+
+    def note_content(self) -> None:
+        """Note that what came last held content: the request's `content_timeout_s` begins anew."""
+        self._content_at = self._left_at
+
+    async def drain(self, limit_s: float) -> None:
+        """Read what is left of a body that is of no more use, so that the connection lives on."""
+        self._ends_at = min(self._ends_at, self._watch.now() + limit_s)
+        try:
+            while await self.read_some():
+                pass
+        except TransportError:
+            pass  # `close` drops the connection
 
     async def settle(self, actual: Actual) -> None:
         """Book what the stream used; the first call counts."""
@@ -327,9 +457,23 @@ class OpenStream:
         finally:
             await self.settle(Actual(state="unknown", request_id=self.response.request_id))
 
+    def _timed_out(self, since: float) -> TimedOut:
+        """Say which of the three limits it was."""
+        request = self._request
+        if self._watch.due_at == self._ends_at:
+            why = "the call's deadline is reached"
+        elif self._watch.due_at == since + request.timeout_s:
+            why = f"no byte for {request.timeout_s:g} s"
+        else:
+            why = f"no content for {request.content_timeout_s:g} s"
+        return TimedOut(f"{request.method} {request.route}: {why}")
 
-def _numbered(ask: Ask, number: int) -> Ask:
-    return ask if number == 1 else replace(ask, attempt=number)
+
+def _never_left(error: BaseException, progress: Progress) -> bool:
+    """Whether nothing of the request was sent, so that nothing can be billed."""
+    if isinstance(error, TransportError):
+        return not error.may_have_arrived
+    return not progress.may_have_left
 
 
 def _is_success(status: int) -> bool:
@@ -345,5 +489,8 @@ def _refused(response: Response) -> Actual:
     )
 
 
-def _timed_out(request: Request) -> TimedOut:
-    return TimedOut(f"no answer to {request.method} {request.route} within {request.timeout_s:g} s")
+def _timed_out(request: Request, progress: Progress) -> TimedOut:
+    return TimedOut(
+        f"no answer to {request.method} {request.route} within {request.timeout_s:g} s",
+        may_have_arrived=progress.may_have_left,
+    )

@@ -147,6 +147,7 @@ class Calls:
             headers=self._stream_headers if stream else self._headers,
             body=body,
             timeout_s=self._patience_s(shape.max_tokens, stream=stream),
+            content_timeout_s=self._config.content_timeout_s,
         )
 
         def read(response: Response) -> tuple[MessageResponse, Actual]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Mapping
+from functools import cached_property
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -32,6 +33,9 @@ from llm_integrations.anthropic.models import (
     MessageResponse,
     encode_request,
 )
+
+if TYPE_CHECKING:
+    from llm_integrations.anthropic.batches import Batches
 
 __all__ = ["AnthropicClient"]
 
@@ -86,13 +90,15 @@ class AnthropicClient:
         self._own_transport = AiohttpTransport() if transport is None else None
         self._costs = CostTracker()
         self._calls = Calls(config, self._clock)
-        admission = governor or _own_limiter(config, self._clock)
+        self._admission = TrackedAdmission(
+            governor or _own_limiter(config, self._clock), self._costs
+        )
         self._caller = Caller(
             vendor=self._calls.vendor,
             transport=transport or self._own_transport or AiohttpTransport(),
-            admission=TrackedAdmission(admission, self._costs),
+            admission=self._admission,
             clock=self._clock,
-            policy=RetryPolicy(max_retries=config.max_retries),
+            policy=RetryPolicy(max_retries=config.max_retries, deadline_s=config.deadline_s),
             logger=_logger,
         )
 
@@ -108,9 +114,13 @@ class AnthropicClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections."""
-        if self._own_transport is not None:
-            await self._own_transport.aclose()
+        """Close the connections; a batch whose results were not read is booked as "unknown"."""
+        try:
+            if "batches" in self.__dict__:
+                await self.batches.aclose()
+        finally:
+            if self._own_transport is not None:
+                await self._own_transport.aclose()
 
     async def send_message(
         self,
@@ -265,6 +275,13 @@ class AnthropicClient:
             InvalidRequest: names the field and the reason; for a retired model its successor.
         """
         self._calls.check(encode_request(request))
+
+    @cached_property
+    def batches(self) -> Batches:
+        """Batches of messages: half the price, within a day."""
+        from llm_integrations.anthropic.batches import Batches  # noqa: PLC0415 - few need it
+
+        return Batches(self._calls, self._caller, self._admission, self._clock)
 
     def get_cost_stats(self) -> CostStats:
         """Return what this client has spent since it was made or reset."""

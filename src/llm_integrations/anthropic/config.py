@@ -7,33 +7,56 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from llm_integrations._core.retry import DEADLINE_S
 from llm_integrations.errors import ConfigError
 
 __all__ = ["API_VERSION", "AnthropicConfig"]
 
 API_VERSION: Final = "2026-10-21"
 BASE_URL: Final = "https://api.anthropic.com"
+UNSUPPORTED: Final = (
+    "ANTHROPIC_PROFILE",
+    "ANTHROPIC_CONFIG_DIR",
+    "ANTHROPIC_IDENTITY_TOKEN",
+    "ANTHROPIC_IDENTITY_TOKEN_FILE",
+    "ANTHROPIC_FEDERATION_RULE_ID",
+    "ANTHROPIC_ORGANIZATION_ID",
+    "ANTHROPIC_SERVICE_ACCOUNT_ID",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnthropicConfig:
     """How to reach the API.
 
+    What the network needs beside (a proxy, a CA, a client certificate, the connect timeout) is a
+    matter of the `AiohttpTransport`, which clients take as `transport`.
+
     Attributes:
-        api_key: an API key or, with `auth_scheme="bearer"`, an auth token.
+        api_key: an API key; it wins over an `auth_token`.
+        auth_token: an OAuth or gateway token, sent as Bearer whatever `auth_scheme` says.
         timeout_s: the longest silence of a stream; a plain answer is given 40 ms more for each of
             its `max_tokens`.
+        content_timeout_s: the longest time in which a stream brings nothing but pings. Long by
+            default: a model that thinks with its thinking left out is silent for minutes.
+        deadline_s: for a whole call: its wait for limits, its attempts, the waits between them and
+            its stream until the end. The default, three hours, lets 128,000 tokens pass at 12 a
+            second; a batch of calls that waits longer for its own limits needs more.
         max_retries: attempts after the first one.
         rate_limit_per_minute: requests, without a governor; None for no limit.
         auth_scheme: gateways that look only at `x-api-key` need "x-api-key".
         wire: "auto" asks for a plain answer up to 8,192 `max_tokens`, for a stream above.
         betas: names for the `anthropic-beta` header.
-        headers: further headers, sent with every request.
+        workspace_id: for credentials of several workspaces.
+        headers: further headers, sent with every request; `anthropic-user-profile-id`, say.
     """
 
-    api_key: str = field(repr=False)
+    api_key: str = field(default="", repr=False)
+    auth_token: str = field(default="", repr=False)
     base_url: str = BASE_URL
     timeout_s: float = 60.0
+    content_timeout_s: float = 300.0
+    deadline_s: float = DEADLINE_S
     max_retries: int = 3
     rate_limit_per_minute: int | None = 50
     api_version: str = API_VERSION
@@ -44,32 +67,43 @@ class AnthropicConfig:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.api_key or not (self.api_key.isascii() and self.api_key.isprintable()):
-            msg = "the Anthropic API key is empty or holds characters that no key has"
-            raise ConfigError(msg)
+        if not (self.api_key or self.auth_token):
+            raise ConfigError("AnthropicConfig needs an api_key or an auth_token")
+        secrets = self.api_key + self.auth_token
+        if not (secrets.isascii() and secrets.isprintable()):
+            raise ConfigError("the Anthropic credentials hold characters that none have")
         if not self.base_url.startswith(("http://", "https://")):
             msg = "the Anthropic base URL must start with http:// or https://"
             raise ConfigError(msg)
-        if self.timeout_s <= 0 or self.max_retries < 0:
-            raise ConfigError("timeout_s must be positive and max_retries not negative")
+        if not min(self.timeout_s, self.content_timeout_s, self.deadline_s) > 0:
+            raise ConfigError("timeout_s, content_timeout_s and deadline_s must be positive")
+        if self.max_retries < 0:
+            raise ConfigError("max_retries must not be negative")
         if self.rate_limit_per_minute is not None and self.rate_limit_per_minute < 1:
             raise ConfigError("rate_limit_per_minute must be at least 1, or None for no limit")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> AnthropicConfig:
-        """Read `ANTHROPIC_API_KEY` (or `_AUTH_TOKEN`), `_BASE_URL` and `_CUSTOM_HEADERS`.
+        """Read the variables that the official SDK reads, as far as they are settings of ours.
+
+        These are `ANTHROPIC_API_KEY` (wins), `ANTHROPIC_AUTH_TOKEN`, `ANTHROPIC_BASE_URL`,
+        `ANTHROPIC_CUSTOM_HEADERS` (lines of `Name: value`) and `ANTHROPIC_WORKSPACE_ID`. Profiles
+        and workload identity federation are not supported. Logging is the application's:
+        `logging.getLogger("llm_integrations.anthropic")`, not `ANTHROPIC_LOG`.
 
         Raises:
-            ConfigError: names the variable that is missing or wrong.
+            ConfigError: names the variable that is missing, wrong or not supported.
         """
         environ = os.environ if environ is None else environ
-        secret = environ.get("ANTHROPIC_API_KEY") or environ.get("ANTHROPIC_AUTH_TOKEN")
-        if not secret:
-            msg = "ANTHROPIC_API_KEY is not set; export it, or pass AnthropicConfig(api_key=...)"
-            raise ConfigError(msg)
+        api_key = environ.get("ANTHROPIC_API_KEY", "").strip()
+        auth_token = environ.get("ANTHROPIC_AUTH_TOKEN", "").strip()
+        if not (api_key or auth_token):
+            raise ConfigError(_without_credentials(environ))
         return cls(
-            api_key=secret,
+            api_key=api_key,
+            auth_token=auth_token,
             base_url=environ.get("ANTHROPIC_BASE_URL") or BASE_URL,
+            workspace_id=environ.get("ANTHROPIC_WORKSPACE_ID") or None,
             headers=_parse_headers(environ.get("ANTHROPIC_CUSTOM_HEADERS", "")),
         )
 
@@ -82,15 +116,24 @@ class AnthropicConfig:
             "content-type": "application/json",
             "user-agent": "llm-integrations",
         }
-        if self.auth_scheme == "bearer":
-            headers["authorization"] = f"Bearer {self.api_key}"
-        else:
+        if self.api_key and self.auth_scheme == "x-api-key":
             headers["x-api-key"] = self.api_key
+        else:
+            headers["authorization"] = f"Bearer {self.api_key or self.auth_token}"
         if self.betas:
             headers["anthropic-beta"] = ",".join(self.betas)
         if self.workspace_id is not None:
             headers["anthropic-workspace-id"] = self.workspace_id
         return headers | {name.lower(): value for name, value in self.headers.items()}
+
+
+def _without_credentials(environ: Mapping[str, str]) -> str:
+    """Say what is missing, and what is there that does not help."""
+    wanted = "ANTHROPIC_API_KEY is not set; export it, or pass AnthropicConfig(api_key=...)"
+    other = next((name for name in UNSUPPORTED if environ.get(name)), None)
+    if other is None:
+        return wanted
+    return f"{wanted}. {other} is: profiles and identity federation are not supported"
 
 
 def _parse_headers(lines: str) -> dict[str, str]:

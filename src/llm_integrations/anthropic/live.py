@@ -200,26 +200,31 @@ class StreamReader:
 
     async def _take(self, events: list[StreamEvent]) -> list[StreamEvent]:
         """Collect events; at the end of the message or an error, see to it."""
-        collector = self.collector
+        collector, note_content = self.collector, self._stream.note_content
         for position, event in enumerate(events):
             collector.add(event)
             kind = type(event)
-            if kind is not Ping:
-                self._stream.note_content()
+            if kind is Ping:
+                continue
+            note_content()
             if kind is ContentBlockDelta:
-                if self._ttft_ms is not None:
-                    continue
-                waited_s = self._terms.clock.monotonic() - self._started_at
-                self._ttft_ms = self._stream.response.latency_ms + round(waited_s * 1000)
-            if collector.is_complete:
+                if self._ttft_ms is None:
+                    self._note_first_delta()
+            elif collector.is_complete:
                 await self._settle()
                 return events[: position + 1]
-            if collector.error is not None:
+            elif collector.error is not None:
                 return events[:position] or await self._read()
+            elif isinstance(event, MessageDelta) and event.stop_reason is not None:
+                self._stopped = True
         return events
 
+    def _note_first_delta(self) -> None:
+        waited_s = self._terms.clock.monotonic() - self._started_at
+        self._ttft_ms = self._stream.response.latency_ms + round(waited_s * 1000)
+
     async def _settle(self) -> None:
-        """Book the complete message and give the connection back."""
+        """Book the complete message."""
         self._message = message = self.collector.message()
         msgspec.structs.force_setattr(message, "request_id", self.request_id)
         self._terms.on_message(message)
@@ -232,20 +237,16 @@ class StreamReader:
             ttft_ms=self._ttft_ms,
         )
         await self._stream.settle(actual)
-        try:
-            async with asyncio.timeout(DRAIN_S):
-                async for _ in self._chunks:
-                    pass
-        except (TimeoutError, TransportError):
-            pass  # the message is whole; `close` drops the connection
 
     async def _settle_partial(self) -> None:
         """Book what an interrupted message used: what was reported, and the output that came."""
         usage = self.collector.usage
         if usage is None:
             return  # nothing is known; `OpenStream.close` books "unknown"
-        came = self.collector.received_bytes // BYTES_PER_TOKEN
-        output_tokens = max(usage.output_tokens, came)
+        output_tokens = usage.output_tokens
+        if not self._stopped:  # else the usage is the last word
+            came = self.collector.received_bytes // BYTES_PER_TOKEN
+            output_tokens = max(output_tokens, came)
         likely = msgspec.structs.replace(usage, output_tokens=output_tokens, iterations=None)
         actual = Actual(
             state="partial",
@@ -282,18 +283,21 @@ class MessageStream:
             message = await stream.message()
 
     Iterating it gives every `StreamEvent`. Leave it through `async with`: that closes the stream
-    and settles what was used, wherever reading stopped.
+    and settles what was used, wherever reading stopped. Inside, a loop may be left and another one
+    begun; without `async with`, leaving the loop closes the stream.
     """
 
-    __slots__ = ("_open", "_reader")
+    __slots__ = ("_is_held", "_open", "_reader")
 
     def __init__(self, open_reader: Callable[[], Awaitable[StreamReader]]) -> None:
         self._open = open_reader
         self._reader: StreamReader | None = None
+        self._is_held = False
 
     async def __aenter__(self) -> Self:
         """Send the request; returns at the first delta."""
         await self._opened()
+        self._is_held = True
         return self
 
     async def __aexit__(
@@ -314,26 +318,39 @@ class MessageStream:
             self._reader = await self._open()
         return self._reader
 
+    async def _leave(self, reader: StreamReader, error: BaseException) -> None:
+        """Close the stream unless its loop was left within an `async with`, which will do it."""
+        if not (self._is_held and isinstance(error, GeneratorExit)):
+            await reader.close()
+
     async def __aiter__(self) -> AsyncIterator[StreamEvent]:
         """Yield every event."""
-        async for batch in self.batches():
-            for event in batch:
-                yield event
+        reader = await self._opened()
+        try:
+            while batch := await reader.batch():
+                for event in batch:
+                    yield event
+        except BaseException as error:
+            await self._leave(reader, error)
+            raise
+        await reader.close()
 
     async def batches(self) -> AsyncGenerator[list[StreamEvent], None]:
         """Yield events as they came together: cheaper than one by one.
 
         Raises:
             StreamInterrupted: the stream ended before the message; carries what came.
+            TransportError: the same, before there was a message.
             APIError: the server reported an error inside the stream.
         """
         reader = await self._opened()
         try:
             while batch := await reader.batch():
                 yield batch
-        except BaseException:
-            await reader.close()
+        except BaseException as error:
+            await self._leave(reader, error)
             raise
+        await reader.close()
 
     async def text(self) -> AsyncGenerator[str, None]:
         """Yield pieces of text."""
@@ -344,7 +361,11 @@ class MessageStream:
 
     async def message(self) -> MessageResponse:
         """Read the rest and return the message."""
-        return await (await self._opened()).message()
+        reader = await self._opened()
+        try:
+            return await reader.message()
+        finally:
+            await reader.close()
 
     def partial(self) -> MessageResponse | None:
         """Return the message as far as it came."""
