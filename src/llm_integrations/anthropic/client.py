@@ -7,10 +7,10 @@ are in `_core/call` and the admission.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -35,9 +35,14 @@ from llm_integrations.anthropic.models import (
 )
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from llm_integrations.anthropic.batches import Batches
+    from llm_integrations.anthropic.tool_loop import AnyTool, OnTurn, ToolRun
 
 __all__ = ["AnthropicClient"]
+
+T = TypeVar("T")
 
 COUNT_TOKENS: Final = "/v1/messages/count_tokens"
 MODELS: Final = "/v1/models"
@@ -214,6 +219,77 @@ class AnthropicClient:
             async for text in stream.text():
                 yield text
 
+    async def parse(
+        self,
+        request: AnyRequest,
+        kind: type[T],
+        *,
+        tags: Mapping[str, str] | None = None,
+        keep: Keep | None = None,
+    ) -> T:
+        """Return the answer as a value of a type; the model must answer with JSON of it.
+
+            class Verdict(msgspec.Struct):
+                is_bug: bool
+                because: str
+
+            verdict = await client.parse(request, Verdict)
+
+        Args:
+            request: its `output_config.format` is set here.
+            kind: a Struct or dataclass; fields with a default may be left out by the model.
+            tags: for the ledger and budgets.
+            keep: see `send_message`.
+
+        Raises:
+            OutputUnusable: refused, cut short or not of the type; carries the answer.
+            InvalidRequest: the type has no schema that the API takes.
+        """
+        from llm_integrations.anthropic import structured  # noqa: PLC0415 - reads types, few need it
+
+        wanted = structured.with_output(_as_request(request), kind)
+        message = await self.send_message(wanted, tags=tags, keep=keep)
+        return structured.parse_output(message, kind)
+
+    async def run_tools(
+        self,
+        request: AnyRequest,
+        tools: Sequence[AnyTool],
+        *,
+        max_turns: int = 20,
+        max_usd: str | Decimal | None = None,
+        parallel: int = 8,
+        on_turn: OnTurn | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> ToolRun:
+        """Let the model call tools until it is done; see `tool_loop` for the rules.
+
+        Args:
+            request: the beginning of the conversation; it may have tools of the server too.
+            tools: functions, plain or made by `tool`.
+            max_turns: the most answers of the model.
+            max_usd: no further answer is bought once this much is spent, or once a price is
+                unknown; the hard cap is a `Budget` of the governor.
+            parallel: how many tools run at once.
+            on_turn: told of each turn and its calls, with the exceptions of those that failed.
+            tags: for the ledger and budgets; every turn has them.
+
+        Raises:
+            ToolLoopStopped: a cap was reached; carries the conversation so far.
+        """
+        from llm_integrations.anthropic.tool_loop import (  # noqa: PLC0415 - few need it
+            Caps,
+            ToolLoop,
+        )
+        from llm_integrations.governance.budgets import parse_usd  # noqa: PLC0415 - the same
+
+        async def send(turn: MessageRequest) -> MessageResponse:
+            return await self.send_message(turn, tags=tags)
+
+        pusd = None if max_usd is None else parse_usd(max_usd)
+        caps = Caps(turns=max_turns, pusd=pusd, parallel=parallel)
+        return await ToolLoop(send, tools, caps=caps, on_turn=on_turn).run(_as_request(request))
+
     async def count_tokens(self, request: AnyRequest) -> int:
         """Return the API's own count of a request's input tokens; free, and an estimate too."""
         fields = decode(_fields_decoder, encode_request(request))
@@ -295,6 +371,10 @@ class AnthropicClient:
     def rate_limits(self) -> RateLimitInfo:
         """What the last answer said of the limits."""
         return self._calls.rate_limits
+
+
+def _as_request(request: AnyRequest) -> MessageRequest:
+    return request if isinstance(request, MessageRequest) else MessageRequest.from_dict(request)
 
 
 def _own_limiter(config: AnthropicConfig, clock: Clock) -> Admission:

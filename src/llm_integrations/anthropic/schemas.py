@@ -195,9 +195,9 @@ class SchemaWriter:
                 schema = {"type": "object", "additionalProperties": values}
                 return self._bounded(schema, info, _MAPPING_BOUNDS)
             case types.TupleType() if not self._constrained:
-                items = [self._write(one, f"{where}[]") for one in info.item_types]
-                size = len(items)
-                return {"type": "array", "prefixItems": items, "minItems": size, "maxItems": size}
+                each = [self._write(one, f"{where}[]") for one in info.item_types]
+                size = len(each)
+                return {"type": "array", "prefixItems": each, "minItems": size, "maxItems": size}
             case types.DictType():
                 raise InvalidRequest(f"{where}: a mapping with open keys; use a Struct or a list")
             case types.TupleType():
