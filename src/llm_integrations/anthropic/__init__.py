@@ -1,8 +1,12 @@
 """The Claude client: typed, async, exact about money.
 
 `AnthropicClient` sends; everything else here is a value or a pure function. Every public name is
-in `__all__`; the modules behind them are not public.
+in `__all__`; the modules behind them are not public. What only some programs need is imported when
+it is first used, so that the others start at once.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
 
 from llm_integrations._core.http import AiohttpTransport, Httpx2Transport, Transport
 from llm_integrations.anthropic.blocks import (
@@ -11,12 +15,14 @@ from llm_integrations.anthropic.blocks import (
     ImageBlock,
     ImageSource,
     RedactedThinkingBlock,
+    SearchResultBlock,
     ServerToolUseBlock,
     TextBlock,
     ThinkingBlock,
     ToolResultBlock,
     ToolUseBlock,
     UnknownBlock,
+    cached,
 )
 from llm_integrations.anthropic.catalogue import ClaudeModel, ModelInfo
 from llm_integrations.anthropic.client import AnthropicClient
@@ -31,6 +37,7 @@ from llm_integrations.anthropic.models import (
     MessageResponse,
     Role,
     StopReason,
+    ToolDefinition,
     Usage,
     json_schema_format,
     parse_message,
@@ -71,10 +78,35 @@ from llm_integrations.anthropic.tokens import (
     TokenEstimate,
 )
 
+if TYPE_CHECKING:
+    from llm_integrations.anthropic.structured import output_format, parse_output
+    from llm_integrations.anthropic.tool_loop import ToolCall, ToolRun, ToolTurn
+    from llm_integrations.anthropic.tools import Tool, tool
+
+if TYPE_CHECKING:
+    from llm_integrations.anthropic.batch_models import (
+        Batch,
+        BatchRequest,
+        BatchResult,
+        CanceledResult,
+        ErroredResult,
+        ExpiredResult,
+        RequestCounts,
+        SucceededResult,
+        UnknownResult,
+        UnreadableResult,
+    )
+    from llm_integrations.anthropic.batches import Batches
+
 __all__ = [
     "AiohttpTransport",
     "AnthropicClient",
     "AnthropicConfig",
+    "Batch",
+    "BatchRequest",
+    "BatchResult",
+    "Batches",
+    "CanceledResult",
     "CitationsDelta",
     "ClaudeModel",
     "CompactionDelta",
@@ -88,6 +120,8 @@ __all__ = [
     "CostTracker",
     "DocumentBlock",
     "ErrorEvent",
+    "ErroredResult",
+    "ExpiredResult",
     "Httpx2Transport",
     "ImageBlock",
     "ImageSource",
@@ -106,13 +140,16 @@ __all__ = [
     "Price",
     "RateLimitInfo",
     "RedactedThinkingBlock",
+    "RequestCounts",
     "Role",
+    "SearchResultBlock",
     "ServerToolUseBlock",
     "SignatureDelta",
     "StopReason",
     "StreamCollector",
     "StreamEvent",
     "StreamHandler",
+    "SucceededResult",
     "TextBlock",
     "TextDelta",
     "ThinkingBlock",
@@ -120,18 +157,69 @@ __all__ = [
     "TokenBudget",
     "TokenCounter",
     "TokenEstimate",
+    "Tool",
+    "ToolCall",
+    "ToolDefinition",
     "ToolResultBlock",
+    "ToolRun",
+    "ToolTurn",
     "ToolUseBlock",
     "Transport",
     "UnknownBlock",
     "UnknownDelta",
     "UnknownEvent",
+    "UnknownResult",
+    "UnreadableResult",
     "Usage",
+    "cached",
     "json_schema_format",
+    "output_format",
     "parse_events",
     "parse_message",
+    "parse_output",
     "price",
     "price_details",
     "price_message",
     "price_message_details",
+    "tool",
 ]
+
+# Modules that read Python types take a twentieth of the import; who builds no tools pays nothing.
+_LATE = {
+    "Tool": "tools",
+    "ToolCall": "tool_loop",
+    "ToolRun": "tool_loop",
+    "ToolTurn": "tool_loop",
+    "output_format": "structured",
+    "parse_output": "structured",
+    "tool": "tools",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import what is seldom needed when it is asked for."""
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
+
+
+_LAZY: Final = {
+    "Batch": "batch_models",
+    "BatchRequest": "batch_models",
+    "BatchResult": "batch_models",
+    "Batches": "batches",
+    "CanceledResult": "batch_models",
+    "ErroredResult": "batch_models",
+    "ExpiredResult": "batch_models",
+    "RequestCounts": "batch_models",
+    "SucceededResult": "batch_models",
+    "UnknownResult": "batch_models",
+    "UnreadableResult": "batch_models",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a name that few need from the module that defines it."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
