@@ -184,25 +184,7 @@ __all__ = [
     "tool",
 ]
 
-# Modules that read Python types take a twentieth of the import; who builds no tools pays nothing.
-_LATE = {
-    "Tool": "tools",
-    "ToolCall": "tool_loop",
-    "ToolRun": "tool_loop",
-    "ToolTurn": "tool_loop",
-    "output_format": "structured",
-    "parse_output": "structured",
-    "tool": "tools",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Import what is seldom needed when it is asked for."""
-    if name not in _LATE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
-
-
+# Names that few need: their modules are imported when they are asked for, not with this one.
 _LAZY: Final = {
     "Batch": "batch_models",
     "BatchRequest": "batch_models",
@@ -213,8 +195,15 @@ _LAZY: Final = {
     "ExpiredResult": "batch_models",
     "RequestCounts": "batch_models",
     "SucceededResult": "batch_models",
+    "Tool": "tools",
+    "ToolCall": "tool_loop",
+    "ToolRun": "tool_loop",
+    "ToolTurn": "tool_loop",
     "UnknownResult": "batch_models",
     "UnreadableResult": "batch_models",
+    "output_format": "structured",
+    "parse_output": "structured",
+    "tool": "tools",
 }
 
 
