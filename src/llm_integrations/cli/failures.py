@@ -11,7 +11,13 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from llm_integrations.errors import APIError, AuthFailed, ConfigError, IntegrationError
+from llm_integrations.errors import (
+    APIError,
+    AuthFailed,
+    ConfigError,
+    IntegrationError,
+    NeedsConsent,
+)
 
 __all__ = ["FAILED", "INTERRUPTED", "OK", "WRONG", "complain", "report"]
 
@@ -53,8 +59,8 @@ def report(error: ImportError | IntegrationError | OSError, words: Sequence[str]
 
 def _next_step(error: Exception) -> str:
     """Return what to do about credentials that are not taken."""
-    if not isinstance(error, AuthFailed):
-        return ""
+    if not isinstance(error, AuthFailed) or isinstance(error, NeedsConsent):
+        return ""  # a consent is no setting: its message says what to run
     return f"; check {_CREDENTIALS.get(error.vendor, 'the credentials')}"
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from cyclopts import App, CycloptsError, Parameter
 
-from llm_integrations.cli import asking, costs, deliveries, offline, serving
+from llm_integrations.cli import asking, costs, deliveries, jira, offline, serving
 from llm_integrations.cli.failures import FAILED, INTERRUPTED, OK, WRONG, complain, report
 from llm_integrations.errors import IntegrationError
 
@@ -73,4 +73,26 @@ def _program() -> App:
     inbox.command(deliveries.show)
     inbox.command(deliveries.replay)
     program.command(inbox)
+    program.command(_jira())
     return program
+
+
+def _jira() -> App:
+    """Build the commands of the Jira client; their rooms are in `cli/jira`."""
+    group = App(name="jira", help="Read and write Jira. Needs the JIRA_* environment only.")
+    for command in (
+        jira.issues.get,
+        jira.issues.search,
+        jira.issues.create,
+        jira.issues.comment,
+        jira.issues.transition,
+        jira.exporting.export,
+        jira.login.login,
+    ):
+        group.command(command)
+    webhooks = App(name="webhooks", help="Admin webhooks. Needs a Jira administrator.")
+    webhooks.command(jira.hooks.list_, name="list")
+    webhooks.command(jira.hooks.register)
+    webhooks.command(jira.hooks.delete)
+    group.command(webhooks)
+    return group

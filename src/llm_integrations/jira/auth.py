@@ -29,6 +29,7 @@ from llm_integrations.errors import (
 )
 from llm_integrations.jira.answers import CAPTCHA, VENDOR, read_json
 from llm_integrations.jira.oauth import (
+    API_URL,
     Grant,
     OAuth2,
     SiteAccess,
@@ -77,7 +78,7 @@ class BasicAuth:
     api_token: str = field(repr=False)
     scoped: bool = False
     cloud_id: str = ""
-    api_url: str = "https://api.atlassian.com"
+    api_url: str = API_URL
 
     def header(self) -> str:
         """Return the value of `Authorization`."""

@@ -14,7 +14,7 @@ from typing import Literal
 from llm_integrations.errors import ConfigError
 from llm_integrations.jira.auth import BasicAuth, JiraAuth, PersonalAccessToken
 from llm_integrations.jira.grants import FileGrants
-from llm_integrations.jira.oauth import OAuth2
+from llm_integrations.jira.oauth import API_URL, AUTH_URL, OAuth2
 
 __all__ = ["JiraConfig"]
 
@@ -47,8 +47,8 @@ class JiraConfig:
 
         In this order: `JIRA_PAT`; `JIRA_OAUTH_CLIENT_ID` with `JIRA_OAUTH_CLIENT_SECRET`,
         `JIRA_GRANT_FOLDER` and `JIRA_GRANT_KEY` (the grant itself comes from a login in the
-        browser); `JIRA_EMAIL` with `JIRA_API_TOKEN`, which `JIRA_SCOPED_TOKEN=1` sends to
-        Atlassian's gateway.
+        browser; `JIRA_OAUTH_URL` stands for Atlassian's servers in tests); `JIRA_EMAIL` with
+        `JIRA_API_TOKEN`, which `JIRA_SCOPED_TOKEN=1` sends to Atlassian's gateway.
 
         Raises:
             ConfigError: one is missing; the message names it.
@@ -59,10 +59,13 @@ class JiraConfig:
             auth = PersonalAccessToken(token)
         elif client_id := environ.get("JIRA_OAUTH_CLIENT_ID", ""):
             folder = _needed(environ, "JIRA_GRANT_FOLDER")
+            servers = environ.get("JIRA_OAUTH_URL", "")
             auth = OAuth2(
                 client_id=client_id,
                 client_secret=_needed(environ, "JIRA_OAUTH_CLIENT_SECRET"),
                 grants=FileGrants(folder, key=_needed(environ, "JIRA_GRANT_KEY")),
+                auth_url=servers or AUTH_URL,
+                api_url=servers or API_URL,
             )
         else:
             auth = BasicAuth(

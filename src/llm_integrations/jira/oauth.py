@@ -29,6 +29,8 @@ from llm_integrations._core.codec import Undecodable, decode, encode
 from llm_integrations.errors import ConfigError, NeedsConsent
 
 __all__ = [
+    "API_URL",
+    "AUTH_URL",
     "Grant",
     "GrantSlot",
     "GrantStore",
@@ -48,6 +50,8 @@ __all__ = [
 ]
 
 EARLY_S: Final = 60
+AUTH_URL: Final = "https://auth.atlassian.com"
+API_URL: Final = "https://api.atlassian.com"
 # Classic scopes for the platform, granular ones for boards, which have no classic form.
 CLOUD_SCOPES: Final = (
     "read:jira-work",
@@ -107,8 +111,8 @@ class OAuth2:
     redirect_uri: str = "http://127.0.0.1:8764/callback"
     scopes: tuple[str, ...] = ()
     is_cloud: bool = True
-    auth_url: str = "https://auth.atlassian.com"
-    api_url: str = "https://api.atlassian.com"
+    auth_url: str = AUTH_URL
+    api_url: str = API_URL
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,150 @@
+"""`jira export`: every issue of a project as JSON lines, resumable.
+
+The unfinished file is its own bookmark: issues come in order of their keys, so the last whole line
+says where to go on. Killed anywhere and run again, the file ends as an unbroken run would have
+written it, as long as nobody changed the issues meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from llm_integrations.cli.failures import OK
+from llm_integrations.cli.jira.issues import with_client
+from llm_integrations.cli.printing import print_json
+from llm_integrations.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from llm_integrations.jira import Issue, JiraClient
+
+__all__ = ["export"]
+
+_PAGE: Final = 100
+_NEWS_S: Final = 5.0
+
+
+def export(
+    project: str,
+    /,
+    *,
+    to: Path,
+    fields: tuple[str, ...] = (),
+    restart: bool = False,
+    json: bool = False,
+) -> int:
+    """Write every issue of a project to a file, one JSON object a line.
+
+    Run it again after an interruption and it goes on where it was. `FILE.part` becomes `FILE` when
+    all is there.
+
+    For example: `llm-integrations jira export ABC --to abc.jsonl`
+
+    Args:
+        project: The project's key.
+        to: The file to write.
+        fields: Ids of fields; all by default.
+        restart: Begin anew, whatever is there.
+        json: Print the result as JSON.
+    """
+    if to.exists() and not restart:
+        raise ConfigError(f"{to} is complete; --restart writes it anew")
+
+    part = to.with_name(to.name + ".part")
+    with _opened(part, anew=restart) as file:
+
+        async def run(jira: JiraClient) -> int:
+            written, fetched = await _write(jira, project, file, list(fields) or ["*all"])
+            part.replace(to)
+            if json:
+                print_json({"file": str(to), "issues": written, "fetched_now": fetched})
+            else:
+                print(f"{to}: {written} issues, {fetched} of them fetched now")
+            return OK
+
+        return with_client(run)
+
+
+def _opened(part: Path, *, anew: bool) -> BinaryIO:
+    try:
+        return part.open("wb+" if anew or not part.exists() else "rb+")
+    except OSError as error:
+        raise ConfigError(f"cannot write {part}: {error.strerror}") from None
+
+
+async def _write(
+    jira: JiraClient, project: str, file: BinaryIO, fields: list[str]
+) -> tuple[int, int]:
+    """Append what is missing; return how many issues there are and how many came now."""
+    before, last_key = _bookmark(file)
+    progress = _Progress(before, await jira.count_issues(_jql(project, "")))
+    fetched = 0
+    try:
+        async for issue in _issues(jira, _jql(project, last_key), fields):
+            file.write(issue.raw.replace(b"\n", b" ") + b"\n")
+            fetched += 1
+            if fetched % _PAGE == 0:
+                file.flush()
+                progress.show(fetched)
+    finally:
+        progress.end()
+    file.flush()
+    os.fsync(file.fileno())
+    return before + fetched, fetched
+
+
+def _issues(jira: JiraClient, jql: str, fields: list[str]) -> AsyncIterator[Issue]:
+    return jira.iter_issues(jql, fields=["key", *fields], page_size=_PAGE)
+
+
+def _jql(project: str, last_key: str) -> str:
+    from llm_integrations.jira.jql import project_key, quote
+
+    after = f" AND key > {quote(last_key)}" if last_key else ""
+    return f"project = {quote(project_key(project))}{after} ORDER BY key ASC"
+
+
+def _bookmark(file: BinaryIO) -> tuple[int, str]:
+    """Cut off a line that was not finished; return how many lines are whole, and the last key."""
+    from llm_integrations.jira import parse_issue
+
+    lines, whole, last = 0, 0, b""
+    for line in file:
+        if not line.endswith(b"\n"):
+            break
+        lines, whole, last = lines + 1, whole + len(line), line
+    file.truncate(whole)
+    file.seek(whole)
+    return lines, parse_issue(last).key if last else ""
+
+
+class _Progress:
+    """How far the export is: a bar on a terminal, else a line now and then."""
+
+    def __init__(self, before: int, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self._before = before
+        self._total = max(total, before)
+        self._told_at = time.monotonic()
+        self._bar = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty())
+        self._task = self._bar.add_task("issues", total=self._total, completed=before)
+        self._bar.start()
+
+    def show(self, found: int) -> None:
+        """Say how many issues came in this run."""
+        self._bar.update(self._task, completed=self._before + found)
+        now = time.monotonic()
+        if not sys.stderr.isatty() and now - self._told_at > _NEWS_S:
+            self._told_at = now
+            print(f"{self._before + found} of about {self._total} issues", file=sys.stderr)
+
+    def end(self) -> None:
+        """Leave the terminal as it was."""
+        self._bar.stop()

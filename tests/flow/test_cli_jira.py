@@ -1,0 +1,194 @@
+"""`llm-integrations jira …` as people run it, against the simulator."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from llm_integrations.jira import FileGrants
+from llm_integrations.simulators import JiraSimulator
+from tests.flow.test_cli import Ended, ended, start
+
+SECRET = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[JiraSimulator]:
+    async with JiraSimulator(latency_ms=(0, 0)) as simulator:
+        yield simulator
+
+
+async def jira(
+    site: JiraSimulator, *words: str, cwd: Path, text: str = "", **environ: str
+) -> Ended:
+    told = {
+        "JIRA_BASE_URL": site.base_url,
+        "JIRA_EMAIL": "bot@example.com",
+        "JIRA_API_TOKEN": "token",
+    }
+    return await ended(await start("jira", *words, cwd=cwd, **(told | environ)), text)
+
+
+async def test_an_issue_is_created_read_commented_moved_and_found(
+    site: JiraSimulator, tmp_path: Path
+) -> None:
+    made = await jira(
+        site,
+        *("create", "DEMO", "Login \x1b[31mfails", "--type", "Bug", "--label", "urgent"),
+        *("--description", "-"),
+        cwd=tmp_path,
+        text="It **fails**.",
+    )
+    assert made.code == 0, made.err
+    key = made.out.strip()
+    assert site.issues[key].issuetype == "Bug"
+
+    shown = await jira(site, "get", key, cwd=tmp_path)
+    assert "It **fails**." in shown.out
+    assert "urgent" in shown.out
+    assert "\x1b" not in shown.out
+    raw = await jira(site, "get", key, "--json", cwd=tmp_path)
+    assert json.loads(raw.out)["fields"]["labels"] == ["urgent"]
+
+    said = await jira(site, "comment", key, cwd=tmp_path, text="Seen.")
+    assert [comment.id for comment in site.comments(key)] == [said.out.strip()]
+
+    moved = await jira(site, "transition", key, "in progress", cwd=tmp_path)
+    assert (moved.code, moved.out) == (0, f"{key}: In Progress\n")
+    lost = await jira(site, "transition", key, "Nowhere", cwd=tmp_path)
+    assert (lost.code, lost.out) == (1, "")
+    assert "no way leads to Nowhere" in lost.complaint
+
+    found = await jira(site, "search", f"key = {key}", cwd=tmp_path)
+    assert found.out.splitlines()[1].startswith(key)
+    listed = await jira(site, "search", "project = DEMO", "--limit", "2", "--json", cwd=tmp_path)
+    assert len(json.loads(listed.out)) == 2
+
+
+async def test_what_is_no_key_is_refused_before_a_request(
+    site: JiraSimulator, tmp_path: Path
+) -> None:
+    refused = await jira(site, "get", "../x", cwd=tmp_path)
+    assert refused.code == 1
+    assert "a key such as ABC-1" in refused.complaint
+    assert not site.requests
+
+
+async def test_missing_settings_are_one_line_that_names_them(
+    site: JiraSimulator, tmp_path: Path
+) -> None:
+    missing = await jira(site, "get", "DEMO-1", cwd=tmp_path, JIRA_API_TOKEN="")
+    assert missing.code == 2
+    assert "JIRA_API_TOKEN" in missing.complaint
+
+
+async def test_an_export_that_was_killed_ends_as_an_unbroken_one(tmp_path: Path) -> None:
+    async with JiraSimulator(latency_ms=(30, 30)) as site:
+        for number in range(260):
+            await site.create_issue(project="DEMO", summary=f"Number {number}")
+        whole = await jira(site, "export", "DEMO", "--to", "whole.jsonl", cwd=tmp_path)
+        assert whole.code == 0, whole.err
+        told = {
+            "JIRA_BASE_URL": site.base_url,
+            "JIRA_EMAIL": "bot@example.com",
+            "JIRA_API_TOKEN": "token",
+        }
+        part = tmp_path / "cut.jsonl.part"
+        process = await start("jira", "export", "DEMO", "--to", "cut.jsonl", cwd=tmp_path, **told)
+        while not (part.exists() and part.stat().st_size):  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        await process.communicate()
+        part.write_bytes(part.read_bytes()[:-7])  # a line that was not finished
+        resumed = await jira(site, "export", "DEMO", "--to", "cut.jsonl", "--json", cwd=tmp_path)
+    assert resumed.code == 0, resumed.err
+    told_of = json.loads(resumed.out)
+    assert 0 < told_of["fetched_now"] < told_of["issues"]
+    lines = (tmp_path / "whole.jsonl").read_bytes()
+    assert (tmp_path / "cut.jsonl").read_bytes() == lines
+    assert len(lines.splitlines()) == told_of["issues"] >= 260
+
+
+async def test_a_complete_export_is_not_overwritten_unasked(
+    site: JiraSimulator, tmp_path: Path
+) -> None:
+    first = await jira(site, "export", "OPS", "--to", "a.jsonl", cwd=tmp_path)
+    assert first.code == 0, first.err
+    again = await jira(site, "export", "OPS", "--to", "a.jsonl", cwd=tmp_path)
+    assert again.code == 2
+    assert "--restart" in again.complaint
+    anew = await jira(site, "export", "OPS", "--to", "a.jsonl", "--restart", cwd=tmp_path)
+    assert anew.code == 0
+    nowhere = await jira(site, "export", "OPS", "--to", "no/such/file", cwd=tmp_path)
+    assert nowhere.code == 2
+
+
+async def test_webhooks_are_registered_listed_and_deleted(
+    site: JiraSimulator, tmp_path: Path
+) -> None:
+    url = "http://127.0.0.1:1/webhooks/jira/main"
+    refused = await jira(site, "webhooks", "register", url, cwd=tmp_path)
+    assert "JIRA_WEBHOOK_SECRET" in refused.complaint
+    made = await jira(
+        site, "webhooks", "register", url, "--json", cwd=tmp_path, JIRA_WEBHOOK_SECRET=SECRET
+    )
+    number = json.loads(made.out)[0]["id"]
+    assert SECRET not in made.out
+    listed = await jira(site, "webhooks", "list", cwd=tmp_path)
+    assert url in listed.out
+    gone = await jira(site, "webhooks", "delete", number, cwd=tmp_path)
+    assert gone.code == 0
+    assert json.loads((await jira(site, "webhooks", "list", "--json", cwd=tmp_path)).out) == []
+
+
+async def test_a_login_catches_the_redirect_and_keeps_the_grant(
+    site: JiraSimulator, tmp_path: Path
+) -> None:
+    key = (await jira(site, "login", "--new-key", cwd=tmp_path)).out.strip()
+    environ = {
+        "JIRA_BASE_URL": site.base_url,
+        "JIRA_OAUTH_CLIENT_ID": "app",
+        "JIRA_OAUTH_CLIENT_SECRET": "app-secret",
+        "JIRA_OAUTH_URL": site.base_url,
+        "JIRA_GRANT_FOLDER": str(tmp_path / "grants"),
+        "JIRA_GRANT_KEY": key,
+    }
+    process = await start("jira", "login", "--no-browser", cwd=tmp_path, **environ)
+    assert process.stderr is not None
+    await process.stderr.readline()
+    page = (await process.stderr.readline()).decode().strip()
+    async with aiohttp.ClientSession() as browser:
+        back = (await browser.get(page, allow_redirects=False)).headers["Location"]
+        forged = re.sub("state=[^&]*", "state=forged", back)
+        assert (await browser.get(forged)).status == 400
+        assert (await browser.get(back.replace("/callback", "/other"))).status == 404
+        assert (await browser.get(back)).status == 200
+    found = await ended(process)
+    assert (found.code, found.out) == (0, "logged in as Automation service\n"), found.err
+    shown = await ended(await start("jira", "get", "DEMO-1", cwd=tmp_path, **environ))
+    assert shown.code == 0, shown.err
+    assert "/ex/jira/" in site.requests[-1].path
+
+
+async def test_a_login_without_an_application_and_a_call_without_a_login_say_what_to_do(
+    site: JiraSimulator, tmp_path: Path
+) -> None:
+    without = await jira(site, "login", cwd=tmp_path)
+    assert without.code == 2
+    assert "JIRA_OAUTH_CLIENT_ID" in without.complaint
+    environ = {
+        "JIRA_OAUTH_CLIENT_ID": "app",
+        "JIRA_OAUTH_CLIENT_SECRET": "app-secret",
+        "JIRA_GRANT_FOLDER": str(tmp_path / "grants"),
+        "JIRA_GRANT_KEY": FileGrants.generate_key(),
+    }
+    early = await jira(site, "get", "DEMO-1", cwd=tmp_path, **environ)
+    assert early.code == 2
+    assert early.complaint.endswith("run `llm-integrations jira login`")
