@@ -1,0 +1,181 @@
+"""What goes into a batch: checks each request, bounds its cost, and makes one body of all.
+
+In: requests by `custom_id`. Out: a `Plan`, or `InvalidRequest` that names the request and says why.
+No I/O, and no clock: today comes in as an argument.
+
+What a batch does not take, beside what no message takes
+(https://platform.claude.com/docs/en/build-with-claude/batch-processing): streams, a `speed`,
+`max_tokens` of 0, fallbacks and threads. The server would find most of this only after minutes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import date
+from typing import Final
+
+import msgspec
+
+from llm_integrations.anthropic.calls import AnyRequest
+from llm_integrations.anthropic.catalogue import RequestShape
+from llm_integrations.anthropic.holds import hold_for
+from llm_integrations.anthropic.models import encode_request
+from llm_integrations.errors import InvalidRequest
+
+__all__ = ["MAX_BODY_BYTES", "MAX_REQUESTS", "Plan", "PlanBody", "Planner"]
+
+MAX_REQUESTS: Final = 100_000
+MAX_BODY_BYTES: Final = 256 * 1024 * 1024
+PIECE_BYTES: Final = 256 * 1024
+_CUSTOM_ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_BEGIN: Final = b'{"requests":['
+_END: Final = b"]}"
+
+
+class PlanBody:
+    """The body of a batch, sent in pieces; says whether any of it was asked for.
+
+    Attributes:
+        has_left: whether the server may have seen it.
+    """
+
+    __slots__ = ("_data", "has_left")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.has_left = False
+
+    @property
+    def size_bytes(self) -> int:
+        """How large it is."""
+        return len(self._data)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield it from its start."""
+        for start in range(0, len(self._data), PIECE_BYTES):
+            self.has_left = True
+            yield self._data[start : start + PIECE_BYTES]
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch that may be sent.
+
+    Attributes:
+        hold_pusd: the most it can cost, in pico-USD; None when a price is not known.
+        bounded: whether that is a true upper bound.
+        tool_types: by `custom_id`, the types of tools that run at the server; they decide whether
+            code execution is free.
+    """
+
+    body: PlanBody
+    count: int
+    models: frozenset[str]
+    hold_pusd: int | None
+    bounded: bool
+    tool_types: Mapping[str, tuple[str, ...]]
+
+    @property
+    def model(self) -> str:
+        """The model, or all of them, for the ledger."""
+        return "+".join(sorted(self.models))
+
+
+class Planner:
+    """Takes requests one by one.
+
+    Args:
+        check: refuses what no message may be, and returns the shape of the others.
+        at: the day whose prices count.
+    """
+
+    __slots__ = (
+        "_at",
+        "_body",
+        "_bounded",
+        "_check",
+        "_custom_ids",
+        "_hold_pusd",
+        "_models",
+        "_tool_types",
+    )
+
+    def __init__(self, check: Callable[[bytes], RequestShape], at: date) -> None:
+        self._check = check
+        self._at = at
+        self._body = bytearray(_BEGIN)
+        self._custom_ids: set[str] = set()
+        self._models: set[str] = set()
+        self._tool_types: dict[str, tuple[str, ...]] = {}
+        self._hold_pusd: int | None = 0
+        self._bounded = True
+
+    def add(self, custom_id: str, params: AnyRequest) -> None:
+        """Check a request and put it into the batch.
+
+        Raises:
+            InvalidRequest: names the request, the field and the reason.
+        """
+        try:
+            self._add(custom_id, params)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"request {custom_id!r} of the batch: {error}") from None
+
+    def _add(self, custom_id: str, params: AnyRequest) -> None:
+        self._check_custom_id(custom_id)
+        _check_not_streamed(params)
+        encoded = encode_request(params)
+        shape = self._check(encoded)
+        _check_for_batch(shape)
+        hold = hold_for(shape, encoded, at=self._at, batch=True)
+        comma = b"," if self._custom_ids else b""
+        self._body += b'%s{"custom_id":"%s","params":%s}' % (comma, custom_id.encode(), encoded)
+        if len(self._body) + len(_END) > MAX_BODY_BYTES:
+            raise InvalidRequest(f"with it the batch is larger than {MAX_BODY_BYTES} bytes")
+        self._custom_ids.add(custom_id)
+        self._models.add(shape.model)
+        self._bounded &= hold.bounded
+        if self._hold_pusd is not None:
+            self._hold_pusd = None if hold.pusd is None else self._hold_pusd + hold.pusd
+        if not all(tool.runs_at_caller() for tool in shape.tools):
+            self._tool_types[custom_id] = tuple(str(tool.type) for tool in shape.tools)
+
+    def _check_custom_id(self, custom_id: str) -> None:
+        if _CUSTOM_ID.fullmatch(custom_id) is None:
+            raise InvalidRequest("custom_id: 1 to 64 letters, digits, _ and - are accepted")
+        if custom_id in self._custom_ids:
+            raise InvalidRequest("custom_id: another request of the batch has the same")
+        if len(self._custom_ids) >= MAX_REQUESTS:
+            raise InvalidRequest(f"a batch takes at most {MAX_REQUESTS} requests")
+
+    def plan(self) -> Plan:
+        """Return the batch.
+
+        Raises:
+            InvalidRequest: there is no request in it.
+        """
+        if not self._custom_ids:
+            raise InvalidRequest("requests: a batch needs at least one")
+        return Plan(
+            body=PlanBody(bytes(self._body + _END)),
+            count=len(self._custom_ids),
+            models=frozenset(self._models),
+            hold_pusd=self._hold_pusd,
+            bounded=self._bounded,
+            tool_types=self._tool_types,
+        )
+
+
+def _check_not_streamed(params: AnyRequest) -> None:
+    """Refuse what encoding would leave out without a word."""
+    given = params if isinstance(params, Mapping) else params.extra
+    if isinstance(given, Mapping) and given.get("stream"):
+        raise InvalidRequest("stream: answers of a batch are not streamed")
+
+
+def _check_for_batch(shape: RequestShape) -> None:
+    if shape.max_tokens < 1:
+        raise InvalidRequest("max_tokens: at least 1 is needed in a batch")
+    for field in ("speed", "fallbacks", "thread"):
+        if getattr(shape, field) is not None:
+            raise InvalidRequest(f"{field}: is not accepted in a batch")
