@@ -1,29 +1,40 @@
-"""The store in memory: SQLite without a file, and without a row per call where none is due.
+"""The store in memory: SQLite without a file, and without a statement per call where none is due.
 
-In memory nothing survives a crash, so an attempt only has to claim its money before it is sent.
-Its row is written, and what it did not use given back, once it has ended: many rows at a time, as
-soon as somebody looks, or when a budget has no room left. Everything else is the SQLite store's.
+In memory nothing survives a crash, so an attempt only has to claim its money before it is sent,
+and a number per budget window is enough for that: what the window had left when somebody last
+looked, less what was claimed and spent since. The row is written once the attempt has ended, many
+at a time, or as soon as somebody looks. Everything else is the SQLite store's.
+
+What a claim costs this way is 2 us instead of 12, and a settlement saves its own statements.
+
+The newest `KEPT_ROWS` attempts stay. Older ones that have ended are dropped, so that a process may
+run for months; `total_pusd` still counts them, reports and lists do not.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from llm_integrations.errors import StoreError
+from llm_integrations.store.records import Refusal
 from llm_integrations.store.sqlite import MEMORY, SqliteStore, connect, translated
-from llm_integrations.store.sqlite_ops import Begun, Operations
+from llm_integrations.store.sqlite_ops import Begun, Operations, charge_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from llm_integrations._core.clock import Clock
-    from llm_integrations.store.records import Hold, Refusal, Settlement
+    from llm_integrations.store.records import AttemptState, Hold, Settlement, WindowClaim
 
-__all__ = ["open_memory_store"]
+__all__ = ["KEPT_ROWS", "open_memory_store"]
 
 T = TypeVar("T")
+KEPT_ROWS: Final = 20_000
+"""So many attempts a ledger in memory remembers one by one (about 15 MB)."""
+
 _BATCH: Final = 256
+_ROOMS_KNOWN: Final = 4_096
 
 
 def open_memory_store(clock: Clock) -> SqliteStore:
@@ -34,63 +45,137 @@ def open_memory_store(clock: Clock) -> SqliteStore:
 class _MemoryStore(SqliteStore):
     """Puts attempts aside until they have ended."""
 
-    __slots__ = ("_inline", "_known")
+    __slots__ = ("_inline",)
 
     def __init__(self, inline: _Inline, clock: Clock) -> None:
         super().__init__(inline, inline.read, clock)
         self._inline = inline
-        self._known: set[tuple[str, int]] = set()
 
     async def hold(self, hold: Hold) -> Refusal | None:
         """See `GovernanceStore`."""
-        key = (hold.call_id, hold.attempt)
-        if key in self._known:
-            raise StoreError(
-                f"attempt {hold.attempt} of call {hold.call_id} is in the ledger already"
-            )
-        claimed = self._inline.claim(hold) if hold.windows else Begun(hold, ())
-        if not isinstance(claimed, Begun):
-            return claimed
-        self._inline.running[key] = claimed
-        self._known.add(key)
-        return None
+        return self._inline.hold(hold)
 
     async def settle(self, settlement: Settlement) -> bool:
         """See `GovernanceStore`."""
-        inline = self._inline
-        begun = inline.running.pop((settlement.call_id, settlement.attempt), None)
-        if begun is None:
-            inline.write_ended()
-            return await inline.write(lambda ops: ops.settle(settlement))
-        inline.ended.append((begun, settlement))
-        if len(inline.ended) >= _BATCH or settlement.keep is not None:
-            inline.write_ended()
-        return True
+        if self._inline.settle(settlement):
+            return True
+        return await self._inline.write(lambda ops: ops.settle(settlement))
 
     async def sweep(self) -> int:
         """See `GovernanceStore`."""
         self._inline.write_all()
         return await super().sweep()
 
+    async def total_pusd(self, states: Sequence[AttemptState]) -> int:
+        """See `GovernanceStore`."""
+        kept = await super().total_pusd(states)
+        return kept + sum(self._inline.dropped.get(state, 0) for state in states)
+
+
+class _Room:
+    """What a budget window has left.
+
+    Attributes:
+        window: its id.
+        looked: the number of changes that were known when somebody looked.
+        is_hard: whether it refuses what does not fit.
+        seen_pusd: what the database says is left.
+        unwritten_pusd: what was claimed and spent by attempts whose rows are not written.
+    """
+
+    __slots__ = ("is_hard", "looked", "seen_pusd", "unwritten_pusd", "window")
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self.looked = -1
+        self.is_hard = False
+        self.seen_pusd = 0
+        self.unwritten_pusd = 0
+
+    def has(self, guard_pusd: int) -> bool:
+        """Whether a hold fits."""
+        return not self.is_hard or self.seen_pusd - self.unwritten_pusd >= guard_pusd
+
+    def wrote(self, amount_pusd: int) -> None:
+        """Note that a part of what was not written now is."""
+        self.seen_pusd -= amount_pusd
+        self.unwritten_pusd -= amount_pusd
+
+
+class _Attempt(NamedTuple):
+    """An attempt without a row, and the rooms that its money came from."""
+
+    hold: Hold
+    rooms: Sequence[_Room]
+
+    def begun(self) -> Begun:
+        return Begun(self.hold, [room.window for room in self.rooms])
+
 
 class _Inline:
     """Runs each operation at once, on the event loop: here nothing waits for a disk.
 
     Attributes:
-        running: attempts that are not written yet.
-        ended: the same, with their end.
+        dropped: per state, what rows that were dropped were charged.
     """
 
-    __slots__ = ("_database", "_operations", "ended", "running")
+    __slots__ = (
+        "_changes", "_database", "_ended", "_newest", "_operations", "_rooms", "_rows", "_running",
+        "dropped",
+    )  # fmt: skip
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
         self._operations = Operations(database)
-        self.running: dict[tuple[str, int], Begun] = {}
-        self.ended: list[tuple[Begun, Settlement]] = []
+        self._changes = 0
+        self._rooms: dict[WindowClaim, _Room] = {}
+        self._running: dict[tuple[str, int], _Attempt] = {}
+        self._ended: dict[tuple[str, int], tuple[_Attempt, Settlement]] = {}
+        self._newest = ("", 0)
+        self._rows = 0
+        self.dropped: dict[AttemptState, int] = {}
+
+    def hold(self, hold: Hold) -> Refusal | None:
+        """Claim the money of an attempt and put it aside."""
+        key = (hold.call_id, hold.attempt)
+        if self._has(key):
+            raise StoreError(
+                f"attempt {hold.attempt} of call {hold.call_id} is in the ledger already"
+            )
+        if len(self._rooms) > _ROOMS_KNOWN:
+            self.write_all()
+            self._rooms.clear()  # nothing refers to one any more
+        rooms = []
+        for claim in hold.windows:
+            room = self._find_room(claim)
+            if room is None:
+                continue
+            if not room.has(hold.guard_pusd):
+                return self._refusal(hold)
+            rooms.append(room)
+        for room in rooms:
+            room.unwritten_pusd += hold.hold_pusd or 0
+        self._running[key] = _Attempt(hold, rooms)
+        return None
+
+    def settle(self, settlement: Settlement) -> bool:
+        """Note the end of an attempt that was put aside; return False if there is none."""
+        key = (settlement.call_id, settlement.attempt)
+        attempt = self._running.pop(key, None)
+        if attempt is None:
+            self.write_ended()
+            return False
+        held_pusd = attempt.hold.hold_pusd
+        for room in attempt.rooms:
+            room.unwritten_pusd += charge_of(settlement, held_pusd) - (held_pusd or 0)
+        self._ended[key] = attempt, settlement
+        if len(self._ended) >= _BATCH or settlement.keep is not None:
+            self.write_ended()
+        return True
 
     async def write(self, operation: Callable[[Operations], T]) -> T:
         """Run one operation in a transaction of its own."""
+        self._changes += 1  # it may change what budgets have left
         return self._run(operation)
 
     async def read(self, question: Callable[[Operations], T]) -> T:
@@ -98,34 +183,73 @@ class _Inline:
         self.write_all()
         return self._run(question)
 
-    def claim(self, hold: Hold) -> Begun | Refusal:
-        """Claim money; where there is too little, count what ended attempts give back."""
-        claimed = self._run(lambda ops: ops.claim(hold))
-        if isinstance(claimed, Begun) or not self.ended:
-            return claimed
-        self.write_ended()
-        return self._run(lambda ops: ops.claim(hold))
-
     def write_all(self) -> None:
         """Write what was put aside, ended or not."""
         self.write_ended()
-        running = list(self.running.values())
-        self.running.clear()
-        self._run(lambda ops: ops.book(running, ()))
+        running = list(self._running.values())
+        self._running.clear()
+        self._run(lambda ops: ops.book([attempt.begun() for attempt in running], ()))
+        for hold, rooms in running:
+            for room in rooms:
+                room.wrote(hold.hold_pusd or 0)
+        self._rows += len(running)
 
     def write_ended(self) -> None:
-        """Write what was put aside and has ended."""
-        ended, self.ended = self.ended, []
-        self._run(lambda ops: ops.book((), ended))
+        """Write what was put aside and has ended; drop what is too old."""
+        ended, self._ended = list(self._ended.values()), {}
+        self._run(lambda ops: ops.book((), [(one.begun(), end) for one, end in ended]))
+        for (hold, rooms), settlement in ended:
+            for room in rooms:
+                room.wrote(charge_of(settlement, hold.hold_pusd))
+        self._rows += len(ended)
+        if self._rows > KEPT_ROWS * 5 // 4:
+            self._rows = KEPT_ROWS
+            for state, pusd in self._run(lambda ops: ops.drop_oldest(KEPT_ROWS)).items():
+                self.dropped[state] = self.dropped.get(state, 0) + pusd
 
     async def close(self) -> None:
         """Let go of the memory."""
         self._database.close()
 
+    def _has(self, key: tuple[str, int]) -> bool:
+        """Whether an attempt is known; ids sort by time, so only old ones are looked up."""
+        if key > self._newest:
+            self._newest = key
+            return False
+        return key in self._running or key in self._ended or self._run(lambda ops: ops.has(*key))
+
+    def _find_room(self, claim: WindowClaim) -> _Room | None:
+        """Return the window as it stands; None when its budget was deleted."""
+        room = self._rooms.get(claim)
+        if room is not None and room.looked == self._changes:
+            return room
+        window = next(iter(self._run(lambda ops: ops.find_windows([claim]))), None)
+        look = None if window is None else self._run(lambda ops: ops.look(window))
+        if window is None or look is None:
+            return None
+        if room is None or room.window != window:
+            room = self._rooms[claim] = _Room(window)
+        room.looked = self._changes
+        room.is_hard, room.seen_pusd = look
+        return room
+
+    def _refusal(self, hold: Hold) -> Refusal:
+        """Say which hard budget has the least left of those with too little."""
+        refusing = [
+            (room.seen_pusd - room.unwritten_pusd, claim)
+            for claim in hold.windows
+            if (room := self._find_room(claim)) is not None and not room.has(hold.guard_pusd)
+        ]
+        left_pusd, claim = min(refusing, key=lambda one: (one[0], one[1].budget))
+        return Refusal(
+            budget=claim.budget, key=claim.key, end_us=claim.end_us, left_pusd=max(0, left_pusd)
+        )
+
     def _run(self, operation: Callable[[Operations], T]) -> T:
         self._database.execute("BEGIN")
         try:
             result = operation(self._operations)
+            self._operations.finish()
         except BaseException as error:
             self._database.execute("ROLLBACK")
             self._operations.forget()

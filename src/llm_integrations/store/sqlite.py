@@ -1,8 +1,8 @@
 """The SQLite store: one file, one writer thread per process, any number of processes.
 
-Asyncio tasks hand operations to the writer's queue; it takes all that wait, runs them in one
-transaction and tells everyone after the commit. Reads open a connection of their own, so a long
-report delays no call.
+Asyncio tasks hand operations to the writer's queue, all those of one turn of the event loop
+together; it takes all that wait, runs them in one transaction and tells everyone after the commit.
+Reads open a connection of their own, so a long report delays no call.
 """
 
 from __future__ import annotations
@@ -215,13 +215,14 @@ class _Job(Generic[T]):
 class _Writer:
     """The one thread that writes: group commit over all that waits in its queue."""
 
-    __slots__ = ("_closing", "_database", "_loop", "_operations", "_path", "_queue", "_thread")
+    __slots__ = ("_closing", "_database", "_loop", "_new", "_operations", "_queue", "_thread")
 
     def __init__(self, database: sqlite3.Connection, loop: asyncio.AbstractEventLoop) -> None:
         self._database = database
         self._operations = Operations(database)
         self._loop = loop
-        self._queue: SimpleQueue[_Job[object] | None] = SimpleQueue()
+        self._new: list[_Job[object]] = []
+        self._queue: SimpleQueue[list[_Job[object]] | None] = SimpleQueue()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
         self._thread.start()
@@ -232,15 +233,25 @@ class _Writer:
             raise StoreUnavailable("the store is closed")
         future: asyncio.Future[T] = self._loop.create_future()
         job = _Job(operation, future)
-        self._queue.put(cast("_Job[object]", job))  # it delivers to its own future only
+        # What all tasks ask for in this turn goes over at once: with 64 of them a fifth of the
+        # commits, and of the switches between the two threads.
+        if not self._new:
+            self._loop.call_soon(self._hand_over)
+        self._new.append(cast("_Job[object]", job))  # it delivers to its own future only
         return await future
 
     async def close(self) -> None:
         """Write what is queued, then stop the thread."""
         if not self._closing:
             self._closing = True
+            self._hand_over()
             self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
+
+    def _hand_over(self) -> None:
+        if self._new:
+            self._queue.put(self._new)
+            self._new = []
 
     def _run(self) -> None:
         with closing(self._database):
@@ -251,20 +262,20 @@ class _Writer:
 
     def _take(self) -> list[_Job[object]] | None:
         """Return all that waits, at least one; None at the end."""
-        job = self._queue.get()
-        batch = []
-        while job is not None:
-            batch.append(job)
-            if len(batch) == _BATCH:
-                return batch
+        jobs = self._queue.get()
+        if jobs is None:
+            return None
+        batch = jobs
+        while len(batch) < _BATCH:
             try:
-                job = self._queue.get_nowait()
+                jobs = self._queue.get_nowait()
             except Empty:
                 return batch
-        if batch:
-            self._queue.put(None)
-            return batch
-        return None
+            if jobs is None:
+                self._queue.put(None)
+                return batch
+            batch += jobs
+        return batch
 
     def _commit(self, batch: list[_Job[object]]) -> None:
         """Run all in one transaction; if one fails, each in a transaction of its own."""
@@ -283,6 +294,7 @@ class _Writer:
             self._database.execute("BEGIN IMMEDIATE")
             for job in batch:
                 job.run(self._operations)
+            self._operations.finish()
             self._database.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - whoever awaits a job gets it
             self._operations.forget()

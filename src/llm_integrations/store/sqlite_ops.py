@@ -1,7 +1,8 @@
 """The SQL of the SQLite store, as plain functions of one connection inside one transaction.
 
 Called on the writer's thread only (or, for a database in memory, on the event loop's). Nothing
-here commits: the caller owns the transaction, and tells `forget` when one was rolled back.
+here commits: the caller owns the transaction, calls `finish` before it commits, and `forget` when
+it was rolled back.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
 
     from llm_integrations.store.records import AttemptState
 
-__all__ = ["Begun", "Operations"]
+__all__ = ["Begun", "Look", "Operations", "charge_of"]
 
 _ids_decoder: Final = msgspec.json.Decoder(list[int])
+_WINDOWS_KNOWN: Final = 4_096  # a budget may count by tag: as many windows as there are issues
 
 _INSERT_ENTRY: Final = """
 INSERT INTO ledger (call_id, attempt, owner, grp, state, model, hold_pusd, price_version,
@@ -60,13 +62,19 @@ SELECT name, ?, ?, ? FROM budget WHERE name = ?
 _FIND_WINDOW: Final = """
 SELECT id FROM budget_window WHERE budget = ? AND key = ? AND start_us = ? AND end_us = ?
 """
-_FIND_ENTRY: Final = """
-SELECT state, hold_pusd, charged_pusd, windows FROM ledger WHERE call_id = ? AND attempt = ?
+_LOOK: Final = """
+SELECT b.hard, b.limit_pusd, w.spent_pusd, w.held_pusd
+FROM budget_window AS w JOIN budget AS b ON b.name = w.budget WHERE w.id = ?
 """
+_FIND_ENTRY: Final = """
+SELECT state, charged_pusd FROM ledger WHERE call_id = ? AND attempt = ?
+"""
+# The third value is the charge; NULL where all of the hold counts.
 _SETTLE_ENTRY: Final = """
-UPDATE ledger SET state = ?, cost_pusd = ?, charged_pusd = ?, served = ?, request_id = ?,
-    counters = ?, raw = ?, settled_us = ?, latency_ms = ?, ttft_ms = ?
-WHERE call_id = ? AND attempt = ?
+UPDATE ledger SET state = ?, cost_pusd = ?, charged_pusd = coalesce(?, hold_pusd, 0), served = ?,
+    request_id = ?, counters = ?, raw = ?, settled_us = ?, latency_ms = ?, ttft_ms = ?
+WHERE call_id = ? AND attempt = ? AND state = ?
+RETURNING coalesce(hold_pusd, 0), charged_pusd, windows
 """
 _SETTLE_WINDOW: Final = """
 UPDATE budget_window SET held_pusd = held_pusd - ?, spent_pusd = spent_pusd + ? WHERE id = ?
@@ -90,12 +98,31 @@ _SUMS: Final = ", ".join(
     for states in ("'settled', 'partial'", "'unknown'")
     for part in ("/", "%")
 )
+_NTH_NEWEST: Final = """
+SELECT created_us, call_id, attempt FROM ledger
+ORDER BY created_us DESC, call_id DESC, attempt DESC LIMIT 1 OFFSET ?
+"""
+_OLD: Final = (
+    "FROM ledger WHERE (created_us, call_id, attempt) <= (?, ?, ?)"
+    " AND state NOT IN ('held', 'unknown')"
+)
+_DELETE_OLD: Final = f"DELETE {_OLD}"
+_SUM_OLD: Final = (
+    f"SELECT state, sum(charged_pusd / {_PART}), sum(charged_pusd % {_PART}) {_OLD} GROUP BY state"
+)
 _KEY_COLUMNS: Final = {
     "model": "coalesce(nullif(served, ''), model)",
     "group": "grp",
     "issue": "issue",
     "delivery": "delivery",
 }
+
+
+class Look(NamedTuple):
+    """A budget window as it stands, with the limit of its budget."""
+
+    is_hard: bool
+    left_pusd: int
 
 
 class Begun(NamedTuple):
@@ -108,15 +135,28 @@ class Begun(NamedTuple):
 class Operations:
     """What can be done in a transaction."""
 
-    __slots__ = ("_database", "_window_ids")
+    __slots__ = ("_database", "_moves", "_window_ids")
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
         self._window_ids: dict[WindowClaim, int] = {}
+        self._moves: dict[int, tuple[int, int]] = {}
 
     def forget(self) -> None:
-        """Drop what was learned from rows that may be gone."""
+        """Drop what was learned from rows that may be gone, and what was not finished."""
         self._window_ids.clear()
+        self._moves.clear()
+
+    def finish(self) -> None:
+        """Write what is due before a commit, or before somebody looks at the windows.
+
+        Settlements of one transaction mostly draw from the same windows: adding them up first
+        saves an update for each (8 us of the writer's time).
+        """
+        if self._moves:
+            moves, self._moves = self._moves, {}
+            for window, (held, spent) in moves.items():
+                self._database.execute(_SETTLE_WINDOW, (held, spent, window))
 
     def hold(self, hold: Hold) -> Refusal | None:
         """See `GovernanceStore.hold`."""
@@ -128,57 +168,70 @@ class Operations:
 
     def claim(self, hold: Hold) -> Begun | Refusal:
         """Claim the hold in all its windows, or in none and say which one refused."""
-        windows = self._find_windows(hold.windows)
+        self.finish()
+        windows = self.find_windows(hold.windows)
         amount = hold.hold_pusd or 0
         for taken, window in enumerate(windows):
             claim = (amount, window, hold.guard_pusd)
             if self._database.execute(_CLAIM, claim).rowcount == 0:
-                self._move(windows[:taken], amount, 0)
+                for one in windows[:taken]:
+                    self._move(one, amount, 0)
+                self.finish()
                 return self._refusal(hold, windows)
         return Begun(hold, windows)
 
     def settle(self, settlement: Settlement) -> bool:
         """See `GovernanceStore.settle`."""
-        row = self._database.execute(
-            _FIND_ENTRY, (settlement.call_id, settlement.attempt)
-        ).fetchone()
-        if row is None:
+        ended = self._end(settlement, "held")
+        charged_before = 0
+        if ended is None and settlement.state != "unknown":
+            place = (settlement.call_id, settlement.attempt)
+            row = self._database.execute(_FIND_ENTRY, place).fetchone()
+            if row is not None and row[0] == "unknown":
+                charged_before = row[1]
+                ended = self._end(settlement, "unknown")
+                ended = ended and (0, *ended[1:])
+        if ended is None:
             return False
-        state, hold_pusd, charged_before, windows = row
-        if state != "held" and (state != "unknown" or settlement.state == "unknown"):
-            return False
-        charged = _charge(settlement, hold_pusd)
-        self._database.execute(
-            _SETTLE_ENTRY,
-            (
-                settlement.state,
-                settlement.cost_pusd,
-                charged,
-                settlement.served,
-                settlement.request_id,
-                settlement.counters,
-                settlement.raw,
-                settlement.settled_us,
-                settlement.latency_ms,
-                settlement.ttft_ms,
-                settlement.call_id,
-                settlement.attempt,
-            ),
-        )
-        held = (hold_pusd or 0) if state == "held" else 0
-        self._move(_read_ids(windows), held, charged - charged_before)
+        held_pusd, charged_pusd, windows = ended
+        for window in _read_ids(windows):
+            self._move(window, held_pusd, charged_pusd - charged_before)
         self._keep(settlement)
         return True
 
     def book(self, running: Iterable[Begun], ended: Sequence[tuple[Begun, Settlement]]) -> None:
-        """Write rows of attempts whose money is claimed: some on their way, some ended."""
+        """Write rows of attempts that nothing is known of yet: some on their way, some ended."""
         for begun in running:
             self._begin(begun)
+            for window in begun.windows:
+                self._move(window, -(begun.hold.hold_pusd or 0), 0)
         self._database.executemany(_INSERT_ENDED, [_ended_row(*one) for one in ended])
         for begun, settlement in ended:
-            held_pusd = begun.hold.hold_pusd
-            self._move(begun.windows, held_pusd or 0, _charge(settlement, held_pusd))
+            for window in begun.windows:
+                self._move(window, 0, charge_of(settlement, begun.hold.hold_pusd))
             self._keep(settlement)
+
+    def has(self, call_id: str, attempt: int) -> bool:
+        """Return whether the ledger has this attempt."""
+        return self._database.execute(_FIND_ENTRY, (call_id, attempt)).fetchone() is not None
+
+    def drop_oldest(self, keep: int) -> dict[AttemptState, int]:
+        """Delete all but the newest rows, if they ended for good; return their charges by state."""
+        last = self._database.execute(_NTH_NEWEST, (keep,)).fetchone()
+        if last is None:
+            return {}
+        rows = self._database.execute(_SUM_OLD, last).fetchall()
+        self._database.execute(_DELETE_OLD, last)
+        return {state: high * _PART + low for state, high, low in rows}
+
+    def look(self, window: int) -> Look | None:
+        """Return a budget window as it stands; None when its budget was deleted."""
+        self.finish()
+        row = self._database.execute(_LOOK, (window,)).fetchone()
+        if row is None:
+            return None
+        hard, limit_pusd, spent_pusd, held_pusd = row
+        return Look(bool(hard), limit_pusd - spent_pusd - held_pusd)
 
     def sweep(self, now_us: int) -> int:
         """See `GovernanceStore.sweep`."""
@@ -209,7 +262,8 @@ class Operations:
 
     def delete_budget(self, name: str) -> bool:
         """See `GovernanceStore.delete_budget`."""
-        self.forget()
+        self.finish()
+        self._window_ids.clear()
         self._database.execute("DELETE FROM budget_window WHERE budget = ?", (name,))
         return self._database.execute("DELETE FROM budget WHERE name = ?", (name,)).rowcount > 0
 
@@ -323,10 +377,32 @@ class Operations:
                 f"attempt {hold.attempt} of call {hold.call_id} is in the ledger already"
             ) from error
 
-    def _move(self, windows: Sequence[int], held: int, spent: int) -> None:
-        """Take from what windows hold and add to what they have spent."""
-        for window in windows:
-            self._database.execute(_SETTLE_WINDOW, (held, spent, window))
+    def _end(self, settlement: Settlement, state: AttemptState) -> tuple[int, int, str] | None:
+        """Write the end of an attempt in this state; return its hold, charge and windows."""
+        rows = self._database.execute(
+            _SETTLE_ENTRY,
+            (
+                settlement.state,
+                settlement.cost_pusd,
+                0 if _is_free(settlement) else settlement.cost_pusd,
+                settlement.served,
+                settlement.request_id,
+                settlement.counters,
+                settlement.raw,
+                settlement.settled_us,
+                settlement.latency_ms,
+                settlement.ttft_ms,
+                settlement.call_id,
+                settlement.attempt,
+                state,
+            ),
+        ).fetchall()
+        return rows[0] if rows else None
+
+    def _move(self, window: int, held: int, spent: int) -> None:
+        """Take from what a window holds and add to what it has spent, when `finish` is called."""
+        held_before, spent_before = self._moves.get(window, (0, 0))
+        self._moves[window] = (held_before + held, spent_before + spent)
 
     def _refusal(self, hold: Hold, windows: Sequence[int]) -> Refusal:
         """Say which hard budget has the least left of those with too little."""
@@ -337,7 +413,7 @@ class Operations:
         budget, key, end_us, left_pusd = row
         return Refusal(budget=budget, key=key, end_us=end_us, left_pusd=max(0, left_pusd))
 
-    def _find_windows(self, claims: Sequence[WindowClaim]) -> list[int]:
+    def find_windows(self, claims: Sequence[WindowClaim]) -> list[int]:
         """Return the ids of these windows, made if need be; deleted budgets have none."""
         found = []
         for claim in claims:
@@ -348,6 +424,8 @@ class Operations:
                 row = self._database.execute(_FIND_WINDOW, (claim.budget, *place)).fetchone()
                 if row is None:
                     continue
+                if len(self._window_ids) >= _WINDOWS_KNOWN:
+                    self._window_ids.clear()
                 window = self._window_ids[claim] = int(row[0])
             found.append(window)
         return found
@@ -370,11 +448,16 @@ class Operations:
         ]
 
 
-def _charge(settlement: Settlement, hold_pusd: int | None) -> int:
+def charge_of(settlement: Settlement, hold_pusd: int | None) -> int:
     """Return what an ended attempt counts for: its cost, or the hold where none is known."""
     if settlement.cost_pusd is not None:
         return settlement.cost_pusd
-    return 0 if settlement.state in {"refused", "released"} else hold_pusd or 0
+    return 0 if _is_free(settlement) else hold_pusd or 0
+
+
+def _is_free(settlement: Settlement) -> bool:
+    """Whether nothing was billed although no cost is known."""
+    return settlement.cost_pusd is None and settlement.state in {"refused", "released"}
 
 
 def _ended_row(begun: Begun, settlement: Settlement) -> tuple[object, ...]:
@@ -391,7 +474,7 @@ def _ended_row(begun: Begun, settlement: Settlement) -> tuple[object, ...]:
         settlement.request_id,
         hold.hold_pusd,
         settlement.cost_pusd,
-        _charge(settlement, hold.hold_pusd),
+        charge_of(settlement, hold.hold_pusd),
         hold.price_version,
         settlement.counters,
         settlement.raw,
