@@ -1,18 +1,19 @@
 """Whatever JSON comes, the simulated API answers it or refuses it; it never breaks."""
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_integrations.simulators.anthropic.answers import make_answer
-from llm_integrations.simulators.anthropic.caching import InputCounts, PromptCache
-from llm_integrations.simulators.anthropic.checks import check_request
+from llm_integrations.simulators.anthropic import Behaviour
+from llm_integrations.simulators.anthropic.caching import InputCounts
 from llm_integrations.simulators.anthropic.errors import ApiError
 from llm_integrations.simulators.anthropic.events import Written
-from llm_integrations.simulators.anthropic.prompt import read_prompt
-from llm_integrations.simulators.anthropic.tokens import TokenRule, compact_json
+from llm_integrations.simulators.anthropic.message_routes import MessageRoutes
+from llm_integrations.simulators.anthropic.state import State
+from llm_integrations.simulators.anthropic.tokens import compact_json
 
 Json = Any  # whatever stands in a JSON body
 
@@ -25,7 +26,7 @@ KEYS = st.sampled_from([
     "type", "role", "content", "text", "source", "data", "id", "tool_use_id", "name", "schema",
     "input_schema", "properties", "items", "enum", "format", "effort", "$ref", "anyOf", "allOf",
     "cache_control", "ttl", "display", "budget_tokens", "required", "minItems", "strict",
-    "additionalProperties", "citations",
+    "additionalProperties", "citations", "enabled", "title",
 ])  # fmt: skip
 VALUES: st.SearchStrategy[Json] = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-5, 5_000), WORDS, st.text(max_size=5)),
@@ -50,14 +51,19 @@ SOUND: dict[str, Json] = {
 }
 
 
+STATE = State(
+    seed=0,
+    limits=None,
+    clock_offset_s=NOW.timestamp() - time.time(),
+    gullible=True,
+    behaviour=Behaviour(),
+)
+MESSAGES = MessageRoutes(STATE)
+HEADERS = {"anthropic-version": "2026-10-21"}
+
+
 def answered(body: Json) -> Written:
-    checked = check_request(body, version="2026-10-21", betas="", now=NOW)
-    prompt = read_prompt(checked.body, checked.model, TokenRule(0))
-    counts = PromptCache().count(prompt, scope="", minimum=0, now=0.0)
-    answer = make_answer(checked, prompt, gullible=True, identity="1")
-    return Written(
-        id="msg", model=checked.model.id, answer=answer, counts=counts, geo="global", speed=None
-    )
+    return MESSAGES.compose(body, HEADERS)[1]
 
 
 def refusal_of(body: Json) -> int | None:

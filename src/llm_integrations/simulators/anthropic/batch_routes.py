@@ -77,10 +77,10 @@ class BatchRoutes:
             return self._errored(error)
         self._state.charge(
             f"{batch.id}/{item.custom_id}",
-            written.model,
+            written.asked_model,
             written.usage(),
             at=batch.ends_at,
-            stop_reason=written.answer.stop_reason,
+            billed=not written.answer.is_free,
         )
         return {"type": "succeeded", "message": written.message()}
 

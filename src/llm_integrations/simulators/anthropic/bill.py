@@ -1,14 +1,14 @@
 """The simulator's own bill, in pico-USD, for the usage it reported.
 
 Unit prices are genai-prices' Decimals. The rules it lacks are here, from
-https://platform.claude.com/docs/en/about-claude/pricing:
-1. A refusal before any output is free; one in the middle is not.
-2. `inference_geo: us` makes tokens cost 1.1 times as much.
-3. The served speed (`usage.speed`) decides the price, not the one asked for.
-4. With `usage.iterations` the sum over its entries is charged, each at its own model, and the
+https://platform.claude.com/docs/en/about-claude/pricing (a refusal before any output is free, which
+is for the caller to know):
+1. `inference_geo: us` makes tokens cost 1.1 times as much.
+2. The served speed (`usage.speed`) decides the price, not the one asked for.
+3. With `usage.iterations` the sum over its entries is charged, each at its own model, and the
    token totals above it are ignored; an attempt that was declined without output is free.
-5. A batch (`service_tier`) halves every token price, not the price of searches.
-6. Mythos models cost what the Fable model of the same version costs.
+4. A batch (`service_tier`) halves every token price, not the price of searches.
+5. Mythos models cost what the Fable model of the same version costs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,13 +44,13 @@ class Charge:
     pusd: int
 
 
-def price_pusd(usage: Usage, model: str, *, at: datetime, stop_reason: str | None = None) -> int:
+def price_pusd(usage: Usage, model: str, *, at: datetime) -> int:
     """Return what a usage costs at that time."""
-    if stop_reason == "refusal" and not _count(usage, "output_tokens"):
-        return 0
     iterations = usage.get("iterations")
     if isinstance(iterations, Sequence) and not isinstance(iterations, str):
-        usd = sum((_iteration_usd(one, usage, model, at) for one in iterations), Decimal(0))
+        usd = sum(
+            (_iteration_usd(one, usage, model, at) for one in _billed(iterations)), Decimal(0)
+        )
     else:
         usd = _tokens_usd(usage, model, at, usage.get("speed"))
     if usage.get("inference_geo") == "us":
@@ -61,9 +61,17 @@ def price_pusd(usage: Usage, model: str, *, at: datetime, stop_reason: str | Non
     return int((usd * _PICO).to_integral_value())
 
 
-def _iteration_usd(entry: object, whole: Usage, model: str, at: datetime) -> Decimal:
-    if not isinstance(entry, Mapping) or not _count(entry, "output_tokens"):
-        return Decimal(0)
+def _billed(iterations: Sequence[Any]) -> list[Usage]:
+    """Leave out what was declined without output before another model took over."""
+    kinds = [entry.get("type") for entry in iterations]
+    return [
+        entry
+        for at, entry in enumerate(iterations)
+        if _count(entry, "output_tokens") or "fallback_message" not in kinds[at + 1 :]
+    ]
+
+
+def _iteration_usd(entry: Usage, whole: Usage, model: str, at: datetime) -> Decimal:
     served = str(entry.get("model") or model)
     return _tokens_usd(entry, served, at, entry.get("speed", whole.get("speed")))
 

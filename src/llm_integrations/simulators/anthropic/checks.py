@@ -29,10 +29,22 @@ _FIELDS: Final = frozenset({
     "tool_choice", "thinking", "output_config", "cache_control", "container", "metadata",
     "service_tier", "speed", "inference_geo", "diagnostics",
 })  # fmt: skip
-_BETA_FIELDS: Final = frozenset({
-    "context_management", "compaction", "fallbacks", "fallback_credit_token", "mcp_servers",
-    "thread", "billing_policy", "output_format",
-})  # fmt: skip
+# Beta fields, and how the names of the betas begin of which one must be in `anthropic-beta`.
+_BETA_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "context_management": ("context-management-", "compact-2026-01-12"),
+    "compaction": ("compact-2026-09-04",),
+    "fallbacks": ("server-side-fallback-",),
+    "fallback_credit_token": ("fallback-credit-",),
+    "mcp_servers": ("mcp-client-",),
+    "thread": ("message-threads-",),
+    "billing_policy": ("user-profiles-",),
+    "output_format": ("structured-outputs-",),
+}
+_TASK_BUDGET: Final = ("task-budgets-",)
+_SERVER_TOOLS: Final = (
+    "bash_", "text_editor_", "memory_", "code_execution_", "web_search_", "web_fetch_",
+    "tool_search_tool_", "computer_", "browser_toolset_", "advisor_", "mcp_toolset",
+)  # fmt: skip
 _NOT_IN_BATCH: Final = ("stream", "speed", "fallbacks", "thread")
 _NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _MAX_MESSAGES: Final = 100_000
@@ -70,7 +82,7 @@ def check_request(
     max_tokens = model.max_output if counting else _max_tokens(body, model)
     _check_sampling(body, version, model)
     _check_thinking(body, model, max_tokens)
-    _check_output(body, model)
+    _check_output(body, model, betas)
     _check_service(body, model)
     _check_tools(body, model)
     _check_turns(body, version, model)
@@ -104,8 +116,7 @@ def _check_fields(body: Json, version: str, betas: str, *, counting: bool) -> No
         if name not in body:
             raise _invalid(f"{name}: Field required")
     allowed = set(_FIELDS)
-    if betas:
-        allowed |= _BETA_FIELDS
+    allowed |= {name for name, needed in _BETA_FIELDS.items() if _has_beta(betas, needed)}
     if version != NEW_VERSION:
         allowed |= set(_SAMPLING)
     for name in body:
@@ -114,6 +125,10 @@ def _check_fields(body: Json, version: str, betas: str, *, counting: bool) -> No
     for name, kind, word in _TYPES:
         if body.get(name) is not None and not kind(body[name]):
             raise _invalid(f"{name}: Input should be a valid {word}")
+
+
+def _has_beta(betas: str, needed: tuple[str, ...]) -> bool:
+    return any(name.strip().startswith(needed) for name in betas.split(","))
 
 
 def _is_int(value: object) -> bool:
@@ -194,12 +209,15 @@ def _check_thinking(body: Json, model: Model, max_tokens: int) -> None:
         raise _invalid(f"thinking.type: 'disabled' is not supported at effort {effort!r}")
 
 
-def _check_output(body: Json, model: Model) -> None:
+def _check_output(body: Json, model: Model, betas: str) -> None:
     output = body.get("output_config")
     if not isinstance(output, dict):
         return
+    allowed = {"effort", "format"}
+    if _has_beta(betas, _TASK_BUDGET):
+        allowed.add("task_budget")
     for name in output:
-        if name not in ("effort", "format", "task_budget"):
+        if name not in allowed:
             raise _invalid(f"output_config.{name}: Extra inputs are not permitted")
     effort = output.get("effort")
     if effort is not None and effort not in model.efforts:
@@ -239,23 +257,32 @@ def _check_tools(body: Json, model: Model) -> None:
     tools = blocks_of(body.get("tools"))
     names: set[str] = set()
     for at, tool in enumerate(tools):
-        name = tool.get("name")
-        if not isinstance(name, str) or not is_name(name):
-            raise _invalid(f"tools.{at}.custom.name: String should match '^[a-zA-Z0-9_-]{{1,64}}$'")
+        kind = tool.get("type") or "custom"
+        if kind == "custom":
+            _check_own_tool(tool, f"tools.{at}.custom")
+        elif not str(kind).startswith(_SERVER_TOOLS):
+            raise _invalid(
+                f"tools.{at}: Input tag {kind!r} does not match any of the expected tags"
+            )
+        name = str(tool.get("name") or kind)
         if name in names:
             raise ApiError(
                 400, "tools: Tool names must be unique.", error_code="tool_name_conflict"
             )
         names.add(name)
-        if tool.get("type", "custom") == "custom":
-            schema = tool.get("input_schema")
-            if not isinstance(schema, dict):
-                raise _invalid(f"tools.{at}.custom.input_schema: Field required")
-            if tool.get("strict") is True:
-                check_schema(schema, f"tools.{at}.custom.input_schema")
     if sum(tool.get("strict") is True for tool in tools) > _MAX_STRICT_TOOLS:
         raise _invalid(f"tools: at most {_MAX_STRICT_TOOLS} strict tools are allowed")
     _check_tool_choice(body.get("tool_choice"), names, model)
+
+
+def _check_own_tool(tool: Json, where: str) -> None:
+    if not is_name(tool.get("name")):
+        raise _invalid(f"{where}.name: String should match '^[a-zA-Z0-9_-]{{1,64}}$'")
+    schema = tool.get("input_schema")
+    if not isinstance(schema, dict):
+        raise _invalid(f"{where}.input_schema: Field required")
+    if tool.get("strict") is True:
+        check_schema(schema, f"{where}.input_schema")
 
 
 def _check_tool_choice(choice: object, names: set[str], model: Model) -> None:
@@ -286,12 +313,18 @@ def _check_turns(body: Json, version: str, model: Model) -> None:
             _check_citations(turn, f"messages.{at}")
     if turns[0]["role"] == "system":
         raise _invalid("messages.0: a system message may not come first")
-    if turns[-1]["role"] == "assistant" and model.is_from_4_6:
+    if turns[-1]["role"] == "assistant" and model.is_from_4_6 and not _is_paused(turns[-1]):
         raise _invalid(
             "This model does not support assistant message prefill. "
             "The conversation must end with a user message."
         )
     _check_tool_results(turns)
+
+
+def _is_paused(turn: Json) -> bool:
+    """Whether a turn ends where a server tool was at work: it goes on when it is sent back."""
+    blocks = blocks_of(turn["content"])
+    return bool(blocks) and blocks[-1].get("type") == "server_tool_use"
 
 
 def _check_turn(turn: object, where: str, *, last: bool) -> None:

@@ -6,12 +6,12 @@ was sent, so that a stream that breaks off can be billed. No I/O.
 https://platform.claude.com/docs/en/build-with-claude/streaming
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
-from llm_integrations.simulators.anthropic.answers import Answer, Part
 from llm_integrations.simulators.anthropic.caching import InputCounts
+from llm_integrations.simulators.anthropic.parts import Answer, Part, Run
 from llm_integrations.simulators.anthropic.tokens import compact_json
 
 __all__ = ["PING", "Event", "Written", "error_event"]
@@ -47,6 +47,7 @@ class Written:
 
     id: str
     model: str
+    asked_model: str  # the one that ran first; another may have taken over
     answer: Answer
     counts: InputCounts
     geo: str
@@ -56,11 +57,13 @@ class Written:
     def usage(self, output_tokens: int | None = None) -> Usage:
         """Return the usage, of the whole answer or of what had been made by then."""
         made = self.answer.output_tokens if output_tokens is None else output_tokens
+        runs = self._runs(made)
+        split = _counted(runs)
         usage: Usage = {
-            **self._input_usage(),
+            **_input_usage(runs),
             "cache_creation": {
-                "ephemeral_5m_input_tokens": self.counts.written_5m,
-                "ephemeral_1h_input_tokens": self.counts.written_1h,
+                "ephemeral_5m_input_tokens": sum(counts.written_5m for counts in split),
+                "ephemeral_1h_input_tokens": sum(counts.written_1h for counts in split),
             },
             "output_tokens": made,
             "service_tier": self.tier,
@@ -68,7 +71,7 @@ class Written:
         }
         if self.speed is not None:
             usage["speed"] = self.speed
-        return usage | self._details(made)
+        return usage | self._details(made, runs)
 
     def message(self) -> dict[str, object]:
         """Return the whole message."""
@@ -78,24 +81,41 @@ class Written:
             usage=self.usage(),
         )
 
-    def events(self) -> Iterator[Event]:
+    def events(self, *, message_deltas: int = 1) -> Iterator[Event]:
         """Yield the stream of the message, `message_start` to `message_stop`."""
         total = self.answer.output_tokens
         first = min(1, total)
-        start = self._message(content=[], stop_reason=None, usage=self.usage(first))
+        usage = self.usage(first)
+        usage.pop("server_tool_use", None)
+        usage.pop("iterations", None)
+        start = self._message(content=[], stop_reason=None, usage=usage)
         yield Event({"type": "message_start", "message": start}, first)
         made = 0
         for index, part in enumerate(self.answer.parts):
-            yield from _block_events(index, part, made, total)
-            made += len(part.pieces)
-        yield Event(self._message_delta(), total)
+            yield from _block_events(index, part, made)
+            made += part.output_tokens
+        for _ in range(message_deltas):
+            yield Event(self._message_delta(), total)
         yield Event({"type": "message_stop"}, total)
+
+    def _runs(self, made: int) -> list[Run]:
+        """Return the runs that had begun when so much had been made, as far as they had come."""
+        found: list[Run] = []
+        for run in self.answer.runs(self.asked_model, self.counts):
+            reached = run.began_at < made if run.is_in_totals else run.began_at <= made
+            if found and not reached:
+                break
+            output = run.output_tokens
+            if run.is_in_totals:
+                output = max(0, min(output, made - run.began_at))
+            found.append(replace(run, output_tokens=output))
+        return found
 
     def _message(
         self, *, content: list[dict[str, object]], stop_reason: str | None, usage: Usage
     ) -> dict[str, object]:
         done = stop_reason is not None
-        return {
+        message: dict[str, object] = {
             "id": self.id,
             "type": "message",
             "role": "assistant",
@@ -104,9 +124,10 @@ class Written:
             "stop_reason": stop_reason,
             "stop_sequence": self.answer.stop_sequence if done else None,
             "stop_details": self.answer.stop_details if done else None,
-            "container": None,
+            "container": self.answer.container if done else None,
             "usage": usage,
         }
+        return message | dict(self.answer.context) if done else message
 
     def _message_delta(self) -> dict[str, object]:
         answer = self.answer
@@ -116,58 +137,96 @@ class Written:
         }
         if answer.stop_details is not None:
             delta["stop_details"] = answer.stop_details
-        usage: Usage = {**self._input_usage(), "output_tokens": answer.output_tokens}
-        usage |= self._details(answer.output_tokens)
-        return {"type": "message_delta", "delta": delta, "usage": usage}
+        if answer.container is not None:
+            delta["container"] = answer.container
+        made = answer.output_tokens
+        runs = self._runs(made)
+        usage: Usage = {**_input_usage(runs), "output_tokens": made, **self._details(made, runs)}
+        return {"type": "message_delta", "delta": delta, "usage": usage, **answer.context}
 
-    def _input_usage(self) -> Usage:
-        return {
-            "input_tokens": self.counts.plain,
-            "cache_creation_input_tokens": self.counts.written,
-            "cache_read_input_tokens": self.counts.read,
-        }
-
-    def _details(self, made: int) -> Usage:
+    def _details(self, made: int, runs: Sequence[Run]) -> Usage:
+        details: Usage = {}
         thinking = min(made, self.answer.thinking_tokens)
-        return {"output_tokens_details": {"thinking_tokens": thinking}} if thinking else {}
+        if thinking:
+            details["output_tokens_details"] = {"thinking_tokens": thinking}
+        if self.answer.server_tool_use is not None:
+            details["server_tool_use"] = self.answer.server_tool_use
+        if self.answer.iterates:
+            details["iterations"] = [_iteration(run, self.model) for run in runs]
+        return details
 
 
-def _block_events(index: int, part: Part, made: int, total: int) -> Iterator[Event]:
-    yield Event(_block_start(index, part), made)
+def _counted(runs: Sequence[Run]) -> list[InputCounts]:
+    """Return what the runs in the totals read, without one that another took over at once."""
+    taken_over = any(run.kind == "fallback_message" for run in runs)
+    return [
+        run.counts
+        for run in runs
+        if run.is_in_totals and (run.kind != "message" or run.output_tokens or not taken_over)
+    ]
+
+
+def _input_usage(runs: Sequence[Run]) -> Usage:
+    counts = _counted(runs)
+    return {
+        "input_tokens": sum(one.plain for one in counts),
+        "cache_creation_input_tokens": sum(one.written for one in counts),
+        "cache_read_input_tokens": sum(one.read for one in counts),
+    }
+
+
+def _iteration(run: Run, model: str) -> Usage:
+    entry: Usage = {
+        "type": run.kind,
+        "input_tokens": run.counts.plain,
+        "output_tokens": run.output_tokens,
+        "cache_creation_input_tokens": run.counts.written,
+        "cache_read_input_tokens": run.counts.read,
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": run.counts.written_5m,
+            "ephemeral_1h_input_tokens": run.counts.written_1h,
+        },
+    }
+    if run.model != model or run.kind == "fallback_message":
+        entry["model"] = run.model
+    return entry
+
+
+def _block_events(index: int, part: Part, made: int) -> Iterator[Event]:
+    start = {"type": "content_block_start", "index": index, "content_block": part.start()}
+    yield Event(start, made)
     if index == 0:
         yield Event(PING.data, made)
-    if part.kind == "tool_use":
-        yield _delta(index, "input_json_delta", "partial_json", "", made)
+    if part.goes_to == "content":
+        summary = {"content": part.text, "encrypted_content": part.signature}
+        yield _delta(index, {"type": "compaction_delta", **summary}, made)
+    elif part.goes_to:
+        yield from _piece_events(index, part, made)
+    made += part.output_tokens
+    for citation in part.citations:
+        yield _delta(index, {"type": "citations_delta", "citation": citation}, made)
+    if part.goes_to == "thinking":
+        yield _delta(index, {"type": "signature_delta", "signature": part.signature}, made)
+    yield Event({"type": "content_block_stop", "index": index}, made)
+
+
+def _piece_events(index: int, part: Part, made: int) -> Iterator[Event]:
+    kind, name = _DELTAS[part.goes_to]
+    if part.goes_to == "input":
+        yield _delta(index, {"type": kind, name: ""}, made)
     for at in range(0, len(part.pieces), _PIECES_A_DELTA):
         pieces = part.pieces[at : at + _PIECES_A_DELTA]
-        sent = min(total, made + at + len(pieces))
         if part.shown:
-            yield _delta(index, *_DELTAS[part.kind], "".join(pieces), sent)
-    made += len(part.pieces)
-    if part.kind == "thinking":
-        yield _delta(index, "signature_delta", "signature", part.signature, made)
-    yield Event({"type": "content_block_stop", "index": index}, made)
+            sent = made + at + len(pieces)
+            yield _delta(index, {"type": kind, name: "".join(pieces)}, sent)
 
 
 _DELTAS: Final = {
     "text": ("text_delta", "text"),
     "thinking": ("thinking_delta", "thinking"),
-    "tool_use": ("input_json_delta", "partial_json"),
+    "input": ("input_json_delta", "partial_json"),
 }
 
 
-def _delta(index: int, kind: str, field: str, value: str, made: int) -> Event:
-    delta: dict[str, object] = {"type": kind, field: value}
+def _delta(index: int, delta: dict[str, object], made: int) -> Event:
     return Event({"type": "content_block_delta", "index": index, "delta": delta}, made)
-
-
-def _block_start(index: int, part: Part) -> dict[str, object]:
-    block: dict[str, object]
-    match part.kind:
-        case "thinking":
-            block = {"type": "thinking", "thinking": "", "signature": ""}
-        case "tool_use":
-            block = {"type": "tool_use", "id": part.id, "name": part.name, "input": {}}
-        case _:
-            block = {"type": "text", "text": ""}
-    return {"type": "content_block_start", "index": index, "content_block": block}

@@ -101,23 +101,28 @@ class FileStore:
         self.get(file_id)
         del self._files[file_id]
 
-    def inlined(self, value: object, now: datetime) -> object:
+    def inlined(self, request: Json, now: datetime) -> Json:
         """Return a request in which every file that a block names stands as if sent with it.
 
         Raises:
             ApiError: a file is missing or expired, or of a kind that its block does not take.
         """
+        return {**request, "messages": self._inlined(request.get("messages"), now)}
+
+    def _inlined(self, value: object, now: datetime) -> object:
+        """Walk turns, their blocks, and the blocks in these."""
         if isinstance(value, list):
-            return [self.inlined(item, now) for item in value]
+            return [self._inlined(item, now) for item in value]
         if not isinstance(value, dict):
             return value
-        kind, source = value.get("type"), value.get("source")
+        kind, source = str(value.get("type")), value.get("source")
         if kind == "container_upload":
             self.read(str(value.get("file_id")), now)
-            return value
-        if kind in _PLACES and isinstance(source, dict) and source.get("type") == "file":
-            return {**value, "source": self._source(str(kind), source, now)}
-        return {name: self.inlined(item, now) for name, item in value.items()}
+        elif kind in _PLACES and isinstance(source, dict) and source.get("type") == "file":
+            return {**value, "source": self._source(kind, source, now)}
+        elif isinstance(value.get("content"), list):
+            return {**value, "content": self._inlined(value["content"], now)}
+        return value
 
     def _source(self, kind: str, source: Json, now: datetime) -> dict[str, object]:
         file = self.read(str(source.get("file_id")), now)

@@ -4,14 +4,18 @@
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from llm_integrations.simulators.anthropic.answers import make_answer
+from llm_integrations.simulators.anthropic.betas import fall_back, manage_context
 from llm_integrations.simulators.anthropic.checks import Checked, check_request
 from llm_integrations.simulators.anthropic.errors import ApiError
 from llm_integrations.simulators.anthropic.events import Written
+from llm_integrations.simulators.anthropic.parts import Answer
 from llm_integrations.simulators.anthropic.prompt import Prompt, read_prompt
 from llm_integrations.simulators.anthropic.routing import Route
+from llm_integrations.simulators.anthropic.server_tools import Loop
 from llm_integrations.simulators.anthropic.state import State
 from llm_integrations.simulators.anthropic.tokens import compact_json
 from llm_integrations.simulators.anthropic.wire import (
@@ -62,11 +66,22 @@ class MessageRoutes:
         )
         if admit:
             state.limits.admit(checked.model.group, counts.uncached, now)
-        message_id = state.new_id("msg_01")
-        answer = make_answer(checked, prompt, gullible=state.gullible, identity=message_id)
+        loop = Loop(
+            rule=state.tokens,
+            identity=state.new_id("msg_01"),
+            now=state.now(),
+            make_file=state.make_file,
+        )
+        answer = make_answer(checked, prompt, loop, gullible=state.gullible)
+        refused_at_once = answer.is_free
+        answer = fall_back(answer, checked, prompt)
+        answer, counts = manage_context(answer, checked, prompt, counts, loop)
+        answer = replace(answer, iterates=answer.iterates or _must_iterate(checked, answer))
+        takes_over = [part.next_model for part in answer.parts if part.next_model]
         written = Written(
-            id=message_id,
-            model=checked.model.id,
+            id=loop.identity,
+            model=takes_over[0] if takes_over and refused_at_once else checked.model.id,
+            asked_model=checked.model.id,
             answer=answer,
             counts=counts,
             geo=_served_geo(checked),
@@ -85,10 +100,10 @@ class MessageRoutes:
             state.limits.produced(group, output_tokens, state.seconds())
             record.billed_pusd = state.charge(
                 record.request_id,
-                written.model,
+                written.asked_model,
                 written.usage(output_tokens),
                 at=record.at,
-                stop_reason=written.answer.stop_reason if completed else None,
+                billed=not (completed and written.answer.is_free),
             )
 
         if checked.stream:
@@ -116,15 +131,21 @@ class MessageRoutes:
             counting=counting,
         )
         inlined = state.files.inlined(checked.body, state.now())
-        prompt = read_prompt(
-            inlined if isinstance(inlined, dict) else checked.body, checked.model, state.tokens
-        )
+        prompt = read_prompt(inlined, checked.model, state.tokens)
         if prompt.tokens > checked.model.context:
             raise ApiError(
                 400,
                 f"prompt is too long: {prompt.tokens} tokens > {checked.model.context} maximum",
             )
         return checked, prompt
+
+
+def _must_iterate(checked: Checked, answer: Answer) -> bool:
+    """Whether the usage tells of every run: another model ran too, or a budget was given."""
+    output = checked.body.get("output_config")
+    return any(part.advice is not None for part in answer.parts) or (
+        isinstance(output, dict) and output.get("task_budget") is not None
+    )
 
 
 def _cache_scope(checked: Checked) -> str:

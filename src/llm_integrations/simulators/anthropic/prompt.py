@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from llm_integrations.simulators.anthropic.catalogue import Model
+from llm_integrations.simulators.anthropic.citing import find_citations
 from llm_integrations.simulators.anthropic.tokens import (
     MESSAGE_OVERHEAD,
     REQUEST_OVERHEAD,
@@ -41,6 +42,7 @@ class Prompt:
     segments: tuple[Segment, ...]
     last_user_text: str
     answers_tool: bool  # the last turn brings tool results
+    citations: tuple[Mapping[str, object], ...] = ()  # what the answer can cite
 
     @property
     def tokens(self) -> int:
@@ -89,6 +91,7 @@ def read_prompt(request: Mapping[str, object], model: Model, rule: TokenRule) ->
         segments=tuple(segments),
         last_user_text=text_of(last.get("content")),
         answers_tool="tool_result" in kinds,
+        citations=find_citations(request),
     )
 
 

@@ -13,7 +13,7 @@ from llm_integrations.simulators.anthropic.behaviour import Behaviour
 from llm_integrations.simulators.anthropic.bill import Charge, price_pusd
 from llm_integrations.simulators.anthropic.buckets import Limits, RateLimits
 from llm_integrations.simulators.anthropic.caching import PromptCache
-from llm_integrations.simulators.anthropic.files import FileStore
+from llm_integrations.simulators.anthropic.files import FileStore, StoredFile
 from llm_integrations.simulators.anthropic.tokens import TokenRule
 
 __all__ = ["State"]
@@ -73,6 +73,23 @@ class State:
             letters += _BASE58[at]
         return prefix + letters
 
+    def make_file(self, name: str, content: bytes) -> str:
+        """Keep a file that a tool has made; return its id."""
+        file = StoredFile(
+            id=self.new_id("file_011"),
+            name=name,
+            mime_type="text/plain",
+            content=content,
+            created_at=self.now(),
+            downloadable=True,
+        )
+        self.files.add(
+            file,
+            max_bytes=self.behaviour.max_file_bytes,
+            max_storage_bytes=self.behaviour.max_storage_bytes,
+        )
+        return file.id
+
     def charge(
         self,
         request_id: str,
@@ -80,9 +97,9 @@ class State:
         usage: Mapping[str, Any],
         *,
         at: datetime,
-        stop_reason: str | None,
+        billed: bool,
     ) -> int:
-        """Write a line of the bill; return what it costs in pico-USD."""
-        pusd = price_pusd(usage, model, at=at, stop_reason=stop_reason)
+        """Write a line of the bill; return what it costs in pico-USD, 0 where it is not billed."""
+        pusd = price_pusd(usage, model, at=at) if billed else 0
         self.charges.append(Charge(request_id=request_id, model=model, usage=usage, pusd=pusd))
         return pusd

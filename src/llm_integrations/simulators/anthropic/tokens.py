@@ -27,6 +27,7 @@ __all__ = [
     "TokenRule",
     "compact_json",
     "fraction",
+    "opaque",
     "split_output",
 ]
 
@@ -39,6 +40,7 @@ _FACTORS: Final = (0.8, 1.0, 1.15, 1.3, 1.6, 1.9)
 _PATCH: Final = 28
 _OUTPUT_PIECE: Final = re.compile(r"\s*\S{1,5}|\s+")
 _PDF_PAGE: Final = re.compile(rb"/Type\s*/Page(?!s)")
+_NO_SIGNS: Final = str.maketrans("-_", "Aa")
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _PNG_SIZE_AT: Final = 16
 _PNG_HEADER_BYTES: Final = 24
@@ -53,6 +55,12 @@ def fraction(*parts: object) -> float:
     """Return a number in [0, 1) that looks random and depends on the parts alone."""
     digest = hashlib.blake2b(repr(parts).encode("utf-8", "replace"), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
+
+
+def opaque(identity: str, letters: int) -> str:
+    """Return so many letters that mean nothing to a caller and depend on the identity alone."""
+    digest = hashlib.shake_256(identity.encode()).digest(letters)
+    return base64.urlsafe_b64encode(digest).decode()[:letters].translate(_NO_SIGNS)
 
 
 def split_output(text: str) -> list[str]:
