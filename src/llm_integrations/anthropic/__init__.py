@@ -97,6 +97,7 @@ if TYPE_CHECKING:
         UnreadableResult,
     )
     from llm_integrations.anthropic.batches import Batches
+    from llm_integrations.anthropic.files import FileInfo, Files
 
 __all__ = [
     "AiohttpTransport",
@@ -122,6 +123,8 @@ __all__ = [
     "ErrorEvent",
     "ErroredResult",
     "ExpiredResult",
+    "FileInfo",
+    "Files",
     "Httpx2Transport",
     "ImageBlock",
     "ImageSource",
@@ -193,6 +196,8 @@ _LAZY: Final = {
     "CanceledResult": "batch_models",
     "ErroredResult": "batch_models",
     "ExpiredResult": "batch_models",
+    "FileInfo": "files",
+    "Files": "files",
     "RequestCounts": "batch_models",
     "SucceededResult": "batch_models",
     "Tool": "tools",

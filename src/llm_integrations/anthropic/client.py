@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from llm_integrations.anthropic.batches import Batches
+    from llm_integrations.anthropic.files import Files
     from llm_integrations.anthropic.tool_loop import AnyTool, OnTurn, ToolRun
 
 __all__ = ["AnthropicClient"]
@@ -358,6 +359,13 @@ class AnthropicClient:
         from llm_integrations.anthropic.batches import Batches  # noqa: PLC0415 - few need it
 
         return Batches(self._calls, self._caller, self._admission, self._clock)
+
+    @cached_property
+    def files(self) -> Files:
+        """Files at the API, to be named in requests."""
+        from llm_integrations.anthropic.files import Files  # noqa: PLC0415 - the same
+
+        return Files(self._calls, self._caller)
 
     def get_cost_stats(self) -> CostStats:
         """Return what this client has spent since it was made or reset."""
