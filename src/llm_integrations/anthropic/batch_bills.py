@@ -7,7 +7,6 @@ nobody will know.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from datetime import date
 
@@ -55,7 +54,6 @@ class Bill:
             price_version=table_version(),
             model=plan.model,
             tags=tags or {},
-            call_id=secrets.token_hex(16),
         )
         return cls(admission, await admission.admit(ask), plan)
 

@@ -8,7 +8,6 @@ and how to read the answer. Nothing is sent here. Rules live elsewhere: what may
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, TypeAlias, TypeVar
@@ -17,7 +16,7 @@ import msgspec
 
 from llm_integrations._core.admission import Actual, Ask, Keep, Observation
 from llm_integrations._core.call import Call, Response, Vendor
-from llm_integrations._core.clock import Clock
+from llm_integrations._core.clock import Clock, id_by_time
 from llm_integrations._core.codec import Decoder, Undecodable, decode
 from llm_integrations._core.http import Body, Request
 from llm_integrations.anthropic.catalogue import (
@@ -138,7 +137,7 @@ class Calls:
             model=shape.model,
             tags=tags or {},
             keep=keep,
-            call_id=secrets.token_hex(16),  # unique in a ledger that lasts for years
+            call_id=id_by_time(now),
         )
         wire = Request(
             method="POST",

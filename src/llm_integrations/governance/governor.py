@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from llm_integrations._core.clock import SystemClock
+from llm_integrations._core.clock import SystemClock, id_by_time
 from llm_integrations.errors import BudgetExceeded, InvalidRequest, StoreError, StoreUnavailable
 from llm_integrations.governance.budgets import Budgets, us_of
 from llm_integrations.governance.ledger import Ledger
@@ -231,11 +231,12 @@ class Governor:
 
     def _hold(self, ask: Ask) -> Hold:
         """Turn an ask into the ledger row to be."""
-        now_us = us_of(self._clock.now())
+        now = self._clock.now()
+        now_us = us_of(now)
         tags = self._tags.get()
         tags = {**tags, **ask.tags} if tags else ask.tags
         return Hold(
-            call_id=ask.call_id or f"{now_us:014x}{secrets.token_hex(9)}",
+            call_id=ask.call_id or id_by_time(now),
             attempt=ask.attempt,
             owner=self._owner,
             group=ask.group,
@@ -352,6 +353,8 @@ def _plausible(cost_pusd: int | None) -> int | None:
 
 def _storable(text: str) -> str:
     """Drop what is no text to a database: NUL, and bytes of a header that are not UTF-8."""
+    if text.isascii() and text.isprintable():
+        return text
     return text.encode(errors="ignore").decode().replace("\0", "")
 
 
