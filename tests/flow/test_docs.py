@@ -1,0 +1,79 @@
+"""The examples of docs/*.md, run as they stand there against the simulator.
+
+A page is run like a notebook: its `python` blocks in order, in one namespace, with `await` at the
+top level. What a reader need not see stands in comments of the page (`<!-- python ... -->`) and
+runs in its place: what goes wrong next, and what must hold afterwards. A block with `asyncio.run`
+is a whole program and gets a thread of its own.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import re
+import struct
+import sys
+import types
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llm_integrations.simulators import ClaudeSimulator
+
+DOCS = Path(__file__).parents[2] / "docs"
+STEP = re.compile(r"^(?:```python\n(.*?)^```|<!-- python\n(.*?)^-->)", re.DOTALL | re.MULTILINE)
+PAGES = sorted(path.name for path in DOCS.glob("*.md") if STEP.search(path.read_text("utf-8")))
+
+
+def steps(page: Path) -> Iterator[types.CodeType]:
+    """Yield the code of a page, each piece with the line numbers of the page."""
+    text = page.read_text(encoding="utf-8")
+    for found in STEP.finditer(text):
+        group = 1 if found[1] is not None else 2
+        tree = ast.parse(found[group], page.name)
+        ast.increment_lineno(tree, text.count("\n", 0, found.start(group)))
+        flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        yield compile(tree, str(page), "exec", flags=flags, dont_inherit=True)
+
+
+def png(width: int, height: int) -> bytes:
+    """Return a black image."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        checked = kind + data
+        return struct.pack(">I", len(data)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    rows = zlib.compress(b"".join(b"\0" + bytes(width) for _ in range(height)))
+    signature = b"\x89PNG\r\n\x1a\n"
+    return signature + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a folder with the files that the pages name the current one."""
+    (tmp_path / "screenshot.png").write_bytes(png(64, 48))
+    (tmp_path / "report.pdf").write_bytes(b"%PDF-1.4\n1 0 obj <</Type /Page>> endobj\n%%EOF\n")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("name", PAGES)
+async def test_every_example_of_a_page_runs(
+    name: str, files: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = types.ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", page)
+    async with ClaudeSimulator(latency_ms=(0, 0)) as simulator:
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "key")
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", simulator.base_url)
+        page.__dict__["simulator"] = simulator
+        for code in steps(DOCS / name):
+            if "run" in code.co_names and "asyncio" in code.co_names:
+                await asyncio.to_thread(exec, code, page.__dict__)
+            elif code.co_flags & inspect.CO_COROUTINE:
+                await eval(code, page.__dict__)  # noqa: S307 - our own documents
+            else:
+                exec(code, page.__dict__)  # noqa: S102 - the same
