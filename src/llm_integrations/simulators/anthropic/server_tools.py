@@ -31,6 +31,7 @@ __all__ = ["Loop", "ServerTools", "dangling_use", "is_server_tool"]
 _PREFIXES: Final = ("web_search_", "web_fetch_", "code_execution_", "tool_search_tool_", "advisor_")
 _USES: Final = re.compile(r"\[\[searches:(\d{1,2})\]\]")
 _MAX_USES_A_TURN: Final = 10
+_LETTERS_A_TOKEN: Final = 4
 _CONTAINER_LIFE: Final = timedelta(minutes=30)
 _OLD_CODE_EXECUTION: Final = "code_execution_20250522"
 
@@ -163,7 +164,8 @@ class ServerTools:
         }
         if kind.startswith("web_"):
             frame["caller"] = {"type": "direct"}
-        return complete(frame, read_tokens=self._loop.rule.text(compact_json(content)))
+        # By size alone: its ids differ each time, and the same use should cost the same.
+        return complete(frame, read_tokens=1 + len(compact_json(content)) // _LETTERS_A_TOKEN)
 
     def _failure(self, name: str, at: int) -> str | None:
         most = self._tools.get(name, {}).get("max_uses")
