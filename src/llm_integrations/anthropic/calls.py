@@ -8,7 +8,7 @@ and how to read the answer. Nothing is sent here. Rules live elsewhere: what may
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -20,8 +20,12 @@ from llm_integrations._core.clock import Clock, id_by_time
 from llm_integrations._core.codec import Decoder, Undecodable, decode
 from llm_integrations._core.http import Body, Request
 from llm_integrations.anthropic.catalogue import (
+    CatalogueEntry,
+    ModelInfo,
     RequestShape,
     check_request,
+    entry_of,
+    find_model,
     limit_group,
     shape_of,
 )
@@ -103,15 +107,26 @@ class Calls:
         max_tokens = request.get("max_tokens")
         return isinstance(max_tokens, int) and max_tokens > PLAIN_MAX_TOKENS
 
-    def check(self, body: bytes) -> RequestShape:
-        """Return the shape of a request that the API may take.
+    def validate(self, body: bytes, models: Iterable[ModelInfo]) -> None:
+        """Refuse what the API is known to refuse, by reading every block of a body.
+
+        Args:
+            body: the JSON of the request.
+            models: what the API says of models now; the snapshot speaks for the others.
 
         Raises:
             InvalidRequest: names the field and the reason; for a retired model its successor.
         """
+        from llm_integrations.anthropic.validation import (  # noqa: PLC0415 - no call needs it
+            validate_body,
+        )
+
         shape = shape_of(body)
-        self._check(shape, self._clock.now())
-        return shape
+        entry = find_model(shape.model)
+        names = {shape.model, shape.model if entry is None else entry.id}
+        told = next((entry_of(info) for info in models if info.id in names), None)
+        self._check(shape, self._clock.now(), told)
+        validate_body(body, entry=told or entry, api_version=self._config.api_version)
 
     def message(
         self,
@@ -226,13 +241,16 @@ class Calls:
             on_message=self._learn,
         )
 
-    def _check(self, shape: RequestShape, now: datetime) -> None:
+    def _check(
+        self, shape: RequestShape, now: datetime, entry: CatalogueEntry | None = None
+    ) -> None:
         config = self._config
         check_request(
             shape,
             api_version=config.api_version,
             today=now.date(),
             betas=config.betas,
+            entry=entry,
         )
 
     def _patience_s(self, max_tokens: int, *, stream: bool) -> float:

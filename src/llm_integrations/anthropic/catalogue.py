@@ -3,8 +3,10 @@
 In: a model id, or the JSON body of a request as a `RequestShape`. Out: an entry of the bundled
 snapshot (`data/catalogue.json`), or `InvalidRequest` that names the field and the reason.
 
-A model that is not in the snapshot passes: it may be newer than this library. No I/O but the one
-read of the snapshot; today's date comes in as an argument.
+A model that is not in the snapshot passes: it may be newer than this library. `check_request` is on
+the way of every call and looks at what `RequestShape` holds; what needs the whole body is in
+`validation` and looked at when `validate_request` is asked. No I/O but the one read of the
+snapshot; today's date comes in as an argument.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Any, ClassVar, Final, TypeAlias
 import msgspec
 
 from llm_integrations._core.codec import Raw, Undecodable, decode
+from llm_integrations.anthropic.media import MAX_REQUEST_BYTES
 from llm_integrations.errors import InvalidRequest
 
 __all__ = [
@@ -27,6 +30,7 @@ __all__ = [
     "ModelInfo",
     "RequestShape",
     "check_request",
+    "entry_of",
     "find_model",
     "limit_group",
     "shape_of",
@@ -38,6 +42,8 @@ NO_SAMPLING_SINCE: Final = "2026-10-21"
 LONG_OUTPUT_BETA: Final = "output-300k-"
 MIN_THINKING_BUDGET: Final = 1024
 MAX_MESSAGES: Final = 100_000
+THINKING_TYPES: Final = ("adaptive", "between_tools", "disabled", "enabled")
+EFFORT_LEVELS: Final = ("low", "medium", "high", "xhigh", "max")
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +59,15 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     max_input_tokens: int | None = None
     max_tokens: int | None = None
     capabilities: dict[str, Json] | None = None
+    allowed_fallback_models: list[str] | None = None
+
+    def supports(self, *path: str) -> bool | None:
+        """Whether the model has a capability, such as ("effort", "xhigh"); None when not told."""
+        node: Json = self.capabilities
+        for step in path:
+            node = node.get(step) if isinstance(node, dict) else None
+        told = node.get("supported") if isinstance(node, dict) else None
+        return told if isinstance(told, bool) else None
 
 
 class CatalogueEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +82,8 @@ class CatalogueEntry(msgspec.Struct, frozen=True, kw_only=True):
         forced_tools: whether `tool_choice` may be "any" or "tool".
         prefill: whether the last message may be the assistant's.
         sampling: whether older API versions accept sampling fields for it.
+        system_turns: whether messages may have turns of the system; None when not known.
+        disabled_effort: the levels at which thinking may be disabled; None for all.
         tool_prompt_tokens: what tools add to the prompt, with "auto" and with a forced choice.
         retires_at: the last day, where it is announced or past.
     """
@@ -86,6 +103,8 @@ class CatalogueEntry(msgspec.Struct, frozen=True, kw_only=True):
     prefill: bool
     sampling: bool
     structured_outputs: bool
+    system_turns: bool | None = None
+    disabled_effort: tuple[str, ...] | None = None
     default_effort: str | None = None
     min_cacheable_tokens: int | None = None
     tool_prompt_tokens: tuple[int, int] | None = None
@@ -213,10 +232,76 @@ def limit_group(model: str) -> str:
     return model if entry is None else entry.group
 
 
+def entry_of(info: ModelInfo) -> CatalogueEntry | None:
+    """Return what is known of a model, where what the API says now wins over the snapshot.
+
+    None for a model of which neither says enough; what nobody says is taken as accepted.
+    """
+    base = find_model(info.id)
+    if base is None:
+        if info.max_tokens is None or info.max_input_tokens is None or info.capabilities is None:
+            return None
+        base = _unknown_entry(info)
+    changes: dict[str, Json] = {
+        "thinking": _supported(info, base.thinking, ("thinking", "types"), THINKING_TYPES),
+        "effort": _supported(info, base.effort, ("effort",), EFFORT_LEVELS),
+        "max_tokens": info.max_tokens or base.max_tokens,
+        "max_input_tokens": info.max_input_tokens or base.max_input_tokens,
+    }
+    if (told := info.supports("structured_outputs")) is not None:
+        changes["structured_outputs"] = told
+    if info.lifecycle is not None:
+        changes["lifecycle"] = info.lifecycle
+    if info.retires_at is not None:
+        changes["retires_at"] = date.fromisoformat(info.retires_at[:10])
+    return msgspec.structs.replace(base, **changes)
+
+
+def _supported(
+    info: ModelInfo, base: tuple[str, ...], path: tuple[str, ...], names: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return which of `names` the model takes; `base` says so for those that it does not tell."""
+    told = {name: info.supports(*path, name) for name in names}
+    return tuple(name for name in names if (name in base if told[name] is None else told[name]))
+
+
+def _unknown_entry(info: ModelInfo) -> CatalogueEntry:
+    """Return an entry that accepts everything, for a model that the snapshot does not have."""
+    return CatalogueEntry(
+        id=info.id,
+        aliases=(),
+        display_name=info.display_name,
+        line=info.line or "",
+        max_input_tokens=info.max_input_tokens or 0,
+        max_tokens=info.max_tokens or 0,
+        group=info.id,
+        tokenizer="2026",
+        image_tokens=4_784,
+        thinking=THINKING_TYPES,
+        effort=EFFORT_LEVELS,
+        forced_tools=True,
+        prefill=True,
+        sampling=True,
+        structured_outputs=True,
+    )
+
+
 def check_request(
-    shape: RequestShape, *, api_version: str, today: date, betas: tuple[str, ...] = ()
+    shape: RequestShape,
+    *,
+    api_version: str,
+    today: date,
+    betas: tuple[str, ...] = (),
+    entry: CatalogueEntry | None = None,
 ) -> None:
-    """Refuse what the API is known to refuse.
+    """Refuse what the API is known to refuse, as far as the shape of a request shows it.
+
+    Args:
+        shape: of the request.
+        api_version: the `anthropic-version` that it is sent with.
+        today: for models that are retired.
+        betas: the `anthropic-beta` names that it is sent with.
+        entry: what is known of the model; None looks it up in the snapshot.
 
     Raises:
         InvalidRequest: names the field and the reason.
@@ -229,7 +314,11 @@ def check_request(
         raise InvalidRequest(f"messages: at most {MAX_MESSAGES} are accepted")
     if shape.max_tokens < 0:
         raise InvalidRequest("max_tokens: is negative")
-    entry = find_model(shape.model)
+    if shape.size_bytes > MAX_REQUEST_BYTES:
+        msg = f"the request: {shape.size_bytes} bytes, {MAX_REQUEST_BYTES} are the most"
+        raise InvalidRequest(msg)
+    if entry is None:
+        entry = find_model(shape.model)
     _check_sampling(shape, entry, api_version)
     _check_thinking_budget(shape)
     if entry is not None:
@@ -289,6 +378,11 @@ def _check_against(entry: CatalogueEntry, shape: RequestShape, betas: tuple[str,
     if effort is not None and effort not in entry.effort:
         accepted = ", ".join(entry.effort) or "none"
         raise InvalidRequest(f"output_config.effort: {entry.id} accepts {accepted}, not {effort}")
+    if thinking == "disabled" and entry.disabled_effort is not None:
+        effort = effort or entry.default_effort
+        if effort not in entry.disabled_effort:
+            msg = f"thinking.type: {entry.id} cannot disable thinking at effort {effort}"
+            raise InvalidRequest(msg)
     if not entry.prefill and _is_prefill(shape.messages[-1]):
         msg = f"messages: {entry.id} takes no prefill; the last message must be the user's"
         raise InvalidRequest(msg)

@@ -7,7 +7,7 @@ are in `_core/call` and the admission.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
@@ -345,13 +345,21 @@ class AnthropicClient:
             self._calls.free("GET", MODELS, "models", decoder=_model_page_decoder, query="limit=1")
         )
 
-    def validate_request(self, request: AnyRequest) -> None:
-        """Refuse what the API is known to refuse; every call does this by itself.
+    def validate_request(self, request: AnyRequest, *, models: Iterable[ModelInfo] = ()) -> None:
+        """Refuse what the API is known to refuse; nothing is sent.
+
+        Every call checks the model and the fields by itself; this reads every block too: tool
+        names and schemas, the order of turns and tool results, cache breakpoints, images.
+
+        Args:
+            request: to be sent later.
+            models: from `list_models`; what the API says of a model now wins over the snapshot
+                that this library brings.
 
         Raises:
             InvalidRequest: names the field and the reason; for a retired model its successor.
         """
-        self._calls.check(encode_request(request))
+        self._calls.validate(encode_request(request), models)
 
     @cached_property
     def batches(self) -> Batches:
