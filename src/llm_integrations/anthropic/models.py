@@ -18,6 +18,7 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -500,10 +501,16 @@ def parse_usage(usage: object) -> Usage:
     return Usage(**known)
 
 
+@cache
+def _fields_of(kind: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    """Return the fields of a Struct; msgspec evaluates its annotations anew at each call."""
+    return msgspec.structs.fields(kind)
+
+
 def read_leniently(kind: type[msgspec.Struct], fields: Mapping[str, Json]) -> dict[str, Json]:
     """Return the fields of `kind` that are there in a shape it can hold; nulls count as absent."""
     found: dict[str, Json] = {}
-    for field in msgspec.structs.fields(kind):
+    for field in _fields_of(kind):
         value = fields.get(field.encode_name)
         if value is not None:
             try:
