@@ -9,10 +9,12 @@ message they spell. The protocol (https://platform.claude.com/docs/en/build-with
 Rules:
 1. A message is complete at `message_stop`, and not before.
 2. Usage in `message_delta` is cumulative: what is there replaces, what is null or absent stays.
+   So do the fields of `delta`: of several message deltas, a later null takes nothing back.
 3. Text, tool input and the like are collected as pieces and joined once, at the end of the block;
-   tool input is parsed once.
+   tool input is parsed once, there. What it says before is read on demand only (`partial_input`).
 4. What is not known is kept: an event, delta or field of a new kind is an event with its `raw`
-   payload, and the message carries it in `unmerged_events`.
+   payload, and the message carries it in `unmerged_events`. What a block began with stays byte for
+   byte, but for the fields that its deltas make.
 5. A `message_start` begins anew, also where a proxy repeats it.
 """
 
@@ -20,7 +22,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Final, TypeAlias, assert_never
+from typing import Any, ClassVar, Final, NamedTuple, TypeAlias, assert_never
 
 import msgspec
 
@@ -34,6 +36,7 @@ from llm_integrations.anthropic.models import (
     parse_usage,
     read_leniently,
 )
+from llm_integrations.anthropic.partial_json import read_partial_object
 from llm_integrations.errors import AnswerMalformed, StreamInterrupted
 
 __all__ = [
@@ -67,7 +70,12 @@ Json: TypeAlias = Any  # the JSON border
 
 
 class _Tagged(
-    msgspec.Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_fields=True
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    tag_field="type",
+    forbid_unknown_fields=True,
+    omit_defaults=True,
 ):
     """On the fast path a new field is an error, so that the slow path can keep it."""
 
@@ -353,6 +361,22 @@ def last_events(splitter: Splitter) -> list[StreamEvent]:
     return found
 
 
+class _Block(NamedTuple):
+    """One block that is complete, or as far as it came.
+
+    Attributes:
+        raw: its JSON.
+        id: its id, where it has one.
+        unparsed: what was written as its input, where that is no JSON object.
+        size_bytes: how much of it came in pieces.
+    """
+
+    raw: Raw
+    id: str = ""
+    unparsed: str | None = None
+    size_bytes: int = 0
+
+
 class _OpenBlock:
     """One block while it grows."""
 
@@ -385,23 +409,43 @@ class _OpenBlock:
             case _:
                 assert_never(delta)
 
-    def render(self) -> tuple[Raw, str | None, str]:
-        """Return the block's JSON, the tool input that is no JSON object, and the block's id."""
+    @property
+    def size_bytes(self) -> int:
+        """How much came in pieces, in UTF-8."""
+        return sum(len(piece.encode()) for pieces in self.pieces.values() for piece in pieces)
+
+    def join(self) -> _Block:
+        """Return the block that the pieces make so far.
+
+        Raises:
+            AnswerMalformed: what the block began with is no JSON object.
+        """
         if not self.pieces and not self.citations:
-            return Raw(self.start), None, ""
-        fields = decode(_fields_decoder, self.start)
+            return _Block(Raw(self.start))
+        try:
+            return self._join()
+        except Undecodable as error:
+            msg = "a block of the stream is no content block"
+            raise AnswerMalformed(msg, vendor="anthropic", status=200) from error
+
+    def _join(self) -> _Block:
+        fields: dict[str, Json] = dict(decode(_raw_fields_decoder, self.start))
         unparsed = None
         for name, pieces in self.pieces.items():
             joined = "".join(pieces)
             if name != "input":
-                fields[name] = (fields.get(name) or "") + joined
-            elif joined and _is_object(joined.encode()):
-                fields[name] = Raw(joined.encode())
+                fields[name] = _text_of(fields.get(name)) + joined
             elif joined:
-                unparsed = joined
+                try:
+                    decode(_fields_decoder, joined.encode())
+                except Undecodable:
+                    unparsed = joined
+                else:
+                    fields[name] = Raw(joined.encode())
         if self.citations:
-            fields["citations"] = [*(fields.get("citations") or []), *self.citations]
-        return Raw(encode(fields)), unparsed, str(fields.get("id", ""))
+            begun = decode(_any_decoder, bytes(fields.get("citations", b"[]")))
+            fields["citations"] = [*(begun if isinstance(begun, list) else []), *self.citations]
+        return _Block(Raw(encode(fields)), _text_of(fields.get("id")), unparsed, self.size_bytes)
 
 
 class StreamCollector:
@@ -412,7 +456,7 @@ class StreamCollector:
         error: the error event that ended the stream, if one did.
     """
 
-    __slots__ = ("_blocks", "_fields", "_unmerged", "_usage", "error", "is_complete")
+    __slots__ = ("_fields", "_open", "_unmerged", "_usage", "_whole", "error", "is_complete")
 
     def __init__(self) -> None:
         self.error: ErrorEvent | None = None
@@ -420,7 +464,8 @@ class StreamCollector:
 
     def _begin(self, fields: dict[str, Json] | None) -> None:
         self._fields = fields
-        self._blocks: dict[int, _OpenBlock] = {}
+        self._open: dict[int, _OpenBlock] = {}
+        self._whole: dict[int, _Block] = {}
         self._usage: dict[str, Json] = {}
         self._unmerged: list[Raw] = []
         self.is_complete = False
@@ -432,7 +477,7 @@ class StreamCollector:
             AnswerMalformed: a message or a block is no JSON object.
         """
         if type(event) is ContentBlockDelta:
-            block = self._blocks.get(event.index)
+            block = self._open.get(event.index)
             if block is not None:
                 block.add(event.delta)
             if event.raw or block is None:
@@ -442,7 +487,12 @@ class StreamCollector:
             case MessageStart():
                 self._start(event)
             case ContentBlockStart():
-                self._blocks[event.index] = _OpenBlock(bytes(event.block_raw))
+                self._whole.pop(event.index, None)
+                self._open[event.index] = _OpenBlock(bytes(event.block_raw))
+            case ContentBlockStop():
+                block = self._open.pop(event.index, None)
+                if block is not None:
+                    self._whole[event.index] = block.join()
             case MessageDelta():
                 self._change(event)
             case MessageStop():
@@ -451,7 +501,7 @@ class StreamCollector:
                 self.error = event
             case _:
                 pass
-        if event.raw and not isinstance(event, MessageStart | ErrorEvent):
+        if event.raw and not isinstance(event, ErrorEvent):
             self._unmerged.append(Raw(event.raw))
 
     def _start(self, event: MessageStart) -> None:
@@ -464,17 +514,16 @@ class StreamCollector:
             raise AnswerMalformed(msg, vendor="anthropic", status=200) from error
         self._begin(dict(fields))
         self._usage = dict(usage) if isinstance(usage, dict) else {}
-        self._blocks = {index: _OpenBlock(bytes(raw)) for index, raw in enumerate(content)}
+        self._open = {index: _OpenBlock(bytes(raw)) for index, raw in enumerate(content)}
 
     def _change(self, event: MessageDelta) -> None:
         if self._fields is None:
             return
-        self._fields |= event.delta
+        _replace(self._fields, event.delta)
         for name in ("context_management", "input_transformations"):
             if (value := getattr(event, name)) is not None:
                 self._fields[name] = value
-        if event.usage is not None:
-            self._usage |= {k: v for k, v in event.usage.items() if v is not None}
+        _replace(self._usage, event.usage or {})
 
     @property
     def usage(self) -> Usage | None:
@@ -484,24 +533,36 @@ class StreamCollector:
     @property
     def received_bytes(self) -> int:
         """How much of text, reasoning and tool input came so far, in UTF-8."""
-        return sum(
-            len(piece.encode())
-            for block in self._blocks.values()
-            for pieces in block.pieces.values()
-            for piece in pieces
-        )
+        whole = sum(block.size_bytes for block in self._whole.values())
+        return whole + sum(block.size_bytes for block in self._open.values())
+
+    def partial_input(self, index: int) -> dict[str, Json]:
+        """Return what the input of the tool call at `index` says so far.
+
+        A text counts as far as it came, a number once something follows it; a block of another
+        kind has no input. Reads the whole text that came, each time it is called; nothing else
+        does before the block is complete.
+        """
+        block = self._open.get(index)
+        if block is not None:
+            return read_partial_object("".join(block.pieces.get("input", ())))
+        whole = self._whole.get(index)
+        found = {} if whole is None else _read_object(bytes(whole.raw)).get("input")
+        return found if isinstance(found, dict) else {}
 
     def partial(self) -> MessageResponse | None:
-        """Return the message as far as it came; None before it began."""
+        """Return the message as far as it came; None before it began.
+
+        Raises:
+            AnswerMalformed: a block is no JSON object.
+        """
         if self._fields is None:
             return None
-        content, unparsed = [], {}
-        for _, block in sorted(self._blocks.items()):
-            raw, leftover, block_id = block.render()
-            content.append(raw)
-            if leftover is not None:
-                unparsed[block_id] = leftover
+        blocks = self._whole | {index: block.join() for index, block in self._open.items()}
+        in_order = [blocks[index] for index in sorted(blocks)]
+        content = [block.raw for block in in_order]
         fields = {**self._fields, "content": content, "usage": self._usage}
+        unparsed = {block.id: block.unparsed for block in in_order if block.unparsed is not None}
         if unparsed:
             fields["unparsed_tool_inputs"] = unparsed
         if self._unmerged:
@@ -513,6 +574,7 @@ class StreamCollector:
 
         Raises:
             StreamInterrupted: the stream has not come to its end; carries what came.
+            AnswerMalformed: a block is no JSON object.
         """
         message = self.partial()
         if message is None or not self.is_complete:
@@ -549,9 +611,22 @@ class StreamHandler:
         """The message is complete."""
 
 
-def _is_object(data: bytes) -> bool:
+def _read_object(data: bytes) -> dict[str, Json]:
+    """Return a JSON object; bytes that are none are read as an empty one."""
     try:
-        decode(_fields_decoder, data)
+        return decode(_fields_decoder, data)
     except Undecodable:
-        return False
-    return True
+        return {}
+
+
+def _replace(fields: dict[str, Json], changes: Mapping[str, Json]) -> None:
+    """Put changes over fields; a null takes nothing back."""
+    for name, value in changes.items():
+        if value is not None or name not in fields:
+            fields[name] = value
+
+
+def _text_of(raw: Raw | None) -> str:
+    """Return a member that should be a string; anything else counts as none."""
+    value = decode(_any_decoder, bytes(raw or b"null"))
+    return value if isinstance(value, str) else ""
