@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from llm_integrations.simulators.anthropic.chunks import Chunks, Style
+
 __all__ = ["Behaviour"]
 
 _MB: Final = 1024 * 1024
@@ -18,6 +20,14 @@ class Behaviour:
     """The switches of a simulator. The defaults are those of a fast, well-behaved service.
 
     Attributes:
+        stream_pause_ms: the pause after each chunk of a stream.
+        stream_chunks: where streams are cut for the network (`chunks.chunked`).
+        stream_style: how events are written down (`chunks.styled`).
+        message_deltas: how many `message_delta` a stream has. Only the last is the truth: those
+            before it count half of the output and give no reason to stop.
+        sparse_usage: whether the last `message_delta` leaves out, or sends as null, the counters
+            that are as they were in `message_start`.
+        tomorrow: whether everything says something that nobody knows yet (`tomorrow`).
         batch_s: how long a batch takes from its creation to its end. Its requests are done one
             after the other, evenly; what is not done after 24 hours expires.
         batch_poll_after_s: the `retry-after` on a batch that has not ended; None sends none.
@@ -27,6 +37,12 @@ class Behaviour:
         max_storage_bytes: what all files together may take.
     """
 
+    stream_pause_ms: float = 0.0
+    stream_chunks: Chunks = "event"
+    stream_style: Style = "plain"
+    message_deltas: int = 1
+    sparse_usage: bool = False
+    tomorrow: bool = False
     batch_s: float = 0.2
     batch_poll_after_s: int | None = None
     batch_results: Mapping[str, str] = field(default_factory=dict)

@@ -7,13 +7,15 @@ checks, turned into an answer by the server; also the scripted failures a test c
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from llm_integrations.simulators.faults import Fault, StatusError, html_error
 
 __all__ = [
     "ApiError",
     "PingsOnly",
+    "Silence",
+    "StreamCut",
     "StreamError",
     "billing_failed",
     "contract_spend_limit",
@@ -87,6 +89,31 @@ class StreamError(Fault):
     after_events: int = 3
     error_type: str = "overloaded_error"
     message: str = "Overloaded"
+    error_code: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamCut(Fault):
+    """A stream that ends without `message_stop`, after so many events or to the byte.
+
+    `ending`: the connection closes in the middle of the body, the body ends as if it were whole,
+    or the connection is reset.
+    """
+
+    after_events: int | None = None
+    after_bytes: int | None = None
+    ending: Literal["close", "clean", "reset"] = "close"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Silence(Fault):
+    """A stream that says nothing at all after some events, until its caller leaves.
+
+    At the latest after `for_s` seconds the connection closes.
+    """
+
+    after_events: int = 3
+    for_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,9 +35,10 @@ class Event:
 PING: Final = Event({"type": "ping"})
 
 
-def error_event(kind: str, message: str, request_id: str) -> Event:
+def error_event(kind: str, message: str, code: str | None, request_id: str) -> Event:
     """Return the event that ends a stream with an error."""
-    error: dict[str, object] = {"type": kind, "message": message, "details": None}
+    details = None if code is None else {"error_code": code}
+    error: dict[str, object] = {"type": kind, "message": message, "details": details}
     return Event({"type": "error", "error": error, "request_id": request_id})
 
 
@@ -81,8 +82,11 @@ class Written:
             usage=self.usage(),
         )
 
-    def events(self, *, message_deltas: int = 1) -> Iterator[Event]:
-        """Yield the stream of the message, `message_start` to `message_stop`."""
+    def events(self, *, message_deltas: int = 1, sparse: bool = False) -> Iterator[Event]:
+        """Yield the stream of the message, `message_start` to `message_stop`.
+
+        Only the last `message_delta` is final; a sparse one does not repeat what was said.
+        """
         total = self.answer.output_tokens
         first = min(1, total)
         usage = self.usage(first)
@@ -94,8 +98,9 @@ class Written:
         for index, part in enumerate(self.answer.parts):
             yield from _block_events(index, part, made)
             made += part.output_tokens
-        for _ in range(message_deltas):
-            yield Event(self._message_delta(), total)
+        for _ in range(1, message_deltas):
+            yield Event(self._preliminary_delta(), total)
+        yield Event(self._message_delta(usage if sparse else {}), total)
         yield Event({"type": "message_stop"}, total)
 
     def _runs(self, made: int) -> list[Run]:
@@ -129,7 +134,12 @@ class Written:
         }
         return message | dict(self.answer.context) if done else message
 
-    def _message_delta(self) -> dict[str, object]:
+    def _preliminary_delta(self) -> dict[str, object]:
+        delta = {"stop_reason": None, "stop_sequence": None}
+        usage = {"output_tokens": self.answer.output_tokens // 2}
+        return {"type": "message_delta", "delta": delta, "usage": usage}
+
+    def _message_delta(self, said: Usage) -> dict[str, object]:
         answer = self.answer
         delta: dict[str, object] = {
             "stop_reason": answer.stop_reason,
@@ -141,7 +151,13 @@ class Written:
             delta["container"] = answer.container
         made = answer.output_tokens
         runs = self._runs(made)
-        usage: Usage = {**_input_usage(runs), "output_tokens": made, **self._details(made, runs)}
+        usage: Usage = {**_input_usage(runs), **self._details(made, runs)}
+        for name in [name for name in usage if name in said and usage[name] == said[name]]:
+            if name == "input_tokens":
+                del usage[name]
+            else:
+                usage[name] = None
+        usage["output_tokens"] = made
         return {"type": "message_delta", "delta": delta, "usage": usage, **answer.context}
 
     def _details(self, made: int, runs: Sequence[Run]) -> Usage:

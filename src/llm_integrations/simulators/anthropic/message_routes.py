@@ -107,7 +107,10 @@ class MessageRoutes:
             )
 
         if checked.stream:
-            return StreamReply(events=written.events(), headers=headers, done=done)
+            events = written.events(
+                message_deltas=state.behaviour.message_deltas, sparse=state.behaviour.sparse_usage
+            )
+            return StreamReply(events=events, headers=headers, done=done)
         made = written.answer.output_tokens
         return Reply(
             body=compact_json(written.message()).encode(),

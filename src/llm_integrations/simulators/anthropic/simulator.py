@@ -20,6 +20,8 @@ from llm_integrations.simulators.anthropic.catalogue import find_model
 from llm_integrations.simulators.anthropic.errors import (
     ApiError,
     PingsOnly,
+    Silence,
+    StreamCut,
     StreamError,
     too_large,
 )
@@ -29,9 +31,9 @@ from llm_integrations.simulators.anthropic.model_routes import ModelRoutes
 from llm_integrations.simulators.anthropic.routing import Router, parsed
 from llm_integrations.simulators.anthropic.state import State
 from llm_integrations.simulators.anthropic.tokens import fraction
+from llm_integrations.simulators.anthropic.tomorrow import of_tomorrow
 from llm_integrations.simulators.anthropic.wire import (
     Exchange,
-    Pace,
     RecordedRequest,
     Reply,
     StreamReply,
@@ -43,7 +45,7 @@ from llm_integrations.simulators.loopback import LoopbackServer, Receive, Scope,
 __all__ = ["ClaudeSimulator"]
 
 _ORGANIZATION: Final = "00000000-0000-4000-8000-000000000001"
-_STREAM_ONLY: Final = (StreamError, PingsOnly)
+_STREAM_ONLY: Final = (StreamError, PingsOnly, Silence, StreamCut)
 
 
 class ClaudeSimulator:
@@ -81,22 +83,26 @@ class ClaudeSimulator:
             limits: what is enforced, for every model group or by group; None enforces nothing.
             clock_offset_s: see the attribute.
             port: the port to listen on; 0 takes any free one.
-            stream_pause_ms: the pause between two events of a stream.
-            stream_chunk_bytes: cuts streams into chunks of this size, anywhere in the text.
+            stream_pause_ms: sets the behaviour's.
+            stream_chunk_bytes: sets the behaviour's `stream_chunks`.
             gullible: see the attribute.
             behaviour: see the attribute.
         """
         self.requests: list[RecordedRequest] = []
+        behaviour = behaviour or Behaviour()
+        if stream_pause_ms:
+            behaviour = replace(behaviour, stream_pause_ms=stream_pause_ms)
+        if stream_chunk_bytes is not None:
+            behaviour = replace(behaviour, stream_chunks=stream_chunk_bytes)
         self._state = State(
             seed=seed,
             limits=limits,
             clock_offset_s=clock_offset_s,
             gullible=gullible,
-            behaviour=behaviour or Behaviour(),
+            behaviour=behaviour,
         )
         self._credentials = {credentials} if isinstance(credentials, str) else credentials
         self._latency_ms = latency_ms
-        self._pace = Pace(pause_s=stream_pause_ms / 1_000, chunk_bytes=stream_chunk_bytes)
         self._faults: FaultPlan[RecordedRequest] = FaultPlan()
         messages = MessageRoutes(self._state)
         self._batches = BatchRoutes(self._state, messages)
@@ -216,8 +222,10 @@ class ClaudeSimulator:
             reply = self._reply(record)
         reply = replace(reply, headers={**self._headers(record), **reply.headers})
         await asyncio.sleep(self._latency_s(record, fault))
+        if self.behaviour.tomorrow:
+            reply = of_tomorrow(reply)
         if isinstance(reply, StreamReply):
-            await exchange.stream(record, reply, fault, self._pace)
+            await exchange.stream(record, reply, fault, self.behaviour)
         else:
             await exchange.send(record, reply, fault)
 

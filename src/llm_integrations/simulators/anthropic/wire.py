@@ -6,14 +6,23 @@ whoever reads the bill after an answer finds it there.
 """
 
 import asyncio
+import itertools
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 from urllib.parse import parse_qs
 
-from llm_integrations.simulators.anthropic.errors import ApiError, PingsOnly, StreamError
+from llm_integrations.simulators.anthropic.behaviour import Behaviour
+from llm_integrations.simulators.anthropic.chunks import Style, chunked, styled
+from llm_integrations.simulators.anthropic.errors import (
+    ApiError,
+    PingsOnly,
+    Silence,
+    StreamCut,
+    StreamError,
+)
 from llm_integrations.simulators.anthropic.events import PING, Event, error_event
 from llm_integrations.simulators.anthropic.tokens import compact_json
 from llm_integrations.simulators.faults import Cut, Fault, Reset
@@ -22,7 +31,6 @@ from llm_integrations.simulators.loopback import Connection, Receive, Scope, Sen
 __all__ = [
     "MAX_BODY_BYTES",
     "Exchange",
-    "Pace",
     "RecordedRequest",
     "Reply",
     "StreamReply",
@@ -31,6 +39,7 @@ __all__ = [
 ]
 
 MAX_BODY_BYTES: Final = 32 * 1024 * 1024
+_SILENT_S: Final = 0.05  # how often a silent stream looks whether its caller has gone
 _GZIP_OR_ZLIB: Final = 47  # zlib.decompressobj: window of 32 KB, header detected
 
 
@@ -73,14 +82,6 @@ class StreamReply:
     events: Iterable[Event]
     headers: Mapping[str, str] = field(default_factory=dict)
     done: Callable[[int, bool], None]  # output tokens, whether the message was completed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """How a stream's bytes leave: the pause between events, the size of chunks (None: events)."""
-
-    pause_s: float = 0.0
-    chunk_bytes: int | None = None
 
 
 class Exchange:
@@ -148,7 +149,7 @@ class Exchange:
         await self._body(reply.body, more=False)
 
     async def stream(
-        self, record: RecordedRequest, reply: StreamReply, fault: Fault | None, pace: Pace
+        self, record: RecordedRequest, reply: StreamReply, fault: Fault | None, switches: Behaviour
     ) -> None:
         """Send a stream until its end, its fault, or until the caller has gone."""
         meter = _Meter(reply.done)
@@ -165,57 +166,47 @@ class Exchange:
                 **reply.headers,
             }
             await self._start(record, 200, headers)
-            await self._events(record, reply.events, meter, fault, pace)
+            frames = _frames(reply.events, meter, _last_event(fault), switches.stream_style)
+            most = fault.after_bytes if isinstance(fault, StreamCut) else None
+            for chunk in chunked(_up_to(frames, most), switches.stream_chunks):
+                await self._body(chunk, more=True)
+                await asyncio.sleep(switches.stream_pause_ms / 1_000)
+                if not self._connection.is_open:
+                    return
+            meter.settle(completed=False)
+            await self._end(record, fault, switches.stream_style)
         finally:
             meter.settle(completed=False)
 
-    async def _events(
-        self,
-        record: RecordedRequest,
-        events: Iterable[Event],
-        meter: "_Meter",
-        fault: Fault | None,
-        pace: Pace,
-    ) -> None:
-        last = fault.after_events if isinstance(fault, (Cut, StreamError, PingsOnly)) else None
-        for sent, event in enumerate(events):
-            if sent == last and fault is not None:
-                meter.settle(completed=False)
-                await self._break_off(record, fault)
-                return
-            if not self._connection.is_open:
-                return
-            meter.count(event)
-            if event.data["type"] == "message_stop":
-                meter.settle(completed=True)
-            await self._frame(event.frame(), pace)
-        if last is not None and fault is not None:
-            await self._break_off(record, fault)
-            return
-        await self._body(b"", more=False)
-
-    async def _break_off(self, record: RecordedRequest, fault: Fault) -> None:
+    async def _end(self, record: RecordedRequest, fault: Fault | None, style: Style) -> None:
         match fault:
             case StreamError():
-                event = error_event(fault.error_type, fault.message, record.request_id)
-                await self._body(event.frame(), more=True)
+                event = error_event(
+                    fault.error_type, fault.message, fault.error_code, record.request_id
+                )
+                await self._body(styled(event.frame(), style), more=True)
                 await self._body(b"", more=False)
-                return
             case PingsOnly():
-                loop = asyncio.get_running_loop()
-                until = loop.time() + fault.for_s
-                while self._connection.is_open and loop.time() < until:
-                    await self._body(PING.frame(), more=True)
-                    await asyncio.sleep(fault.every_s)
+                await self._hold(fault.for_s, fault.every_s, styled(PING.frame(), style))
+                await self._connection.close(self._receive)
+            case Silence():
+                await self._hold(fault.for_s, _SILENT_S, b"")
+                await self._connection.close(self._receive)
+            case Cut() | StreamCut(ending="close"):
+                await self._connection.close(self._receive)
+            case StreamCut(ending="reset"):
+                await self.reset()
             case _:
-                pass
-        await self._connection.close(self._receive)
+                await self._body(b"", more=False)
 
-    async def _frame(self, frame: bytes, pace: Pace) -> None:
-        size = pace.chunk_bytes or len(frame)
-        for at in range(0, len(frame), size):
-            await self._body(frame[at : at + size], more=True)
-            await asyncio.sleep(pace.pause_s)  # also lets a caller's departure be noticed
+    async def _hold(self, for_s: float, every_s: float, frame: bytes) -> None:
+        """Send nothing but a frame from time to time, until the caller leaves or time is up."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + for_s
+        while self._connection.is_open and loop.time() < until:
+            if frame:
+                await self._body(frame, more=True)
+            await asyncio.sleep(every_s)
 
     async def _start(
         self, record: RecordedRequest, status: int, headers: Mapping[str, str]
@@ -244,6 +235,36 @@ class _Meter:
         done, self._done = self._done, None
         if done is not None:
             done(self._output_tokens, completed)
+
+
+def _last_event(fault: Fault | None) -> int | None:
+    """Return after how many events a fault breaks in; None where it counts no events."""
+    if isinstance(fault, (Cut, StreamCut, StreamError, PingsOnly, Silence)):
+        return fault.after_events
+    return None
+
+
+def _frames(
+    events: Iterable[Event], meter: _Meter, most: int | None, style: Style
+) -> Iterator[bytes]:
+    """Yield events as bytes; what they cost is told before they leave."""
+    for event in itertools.islice(events, most):
+        meter.count(event)
+        if event.data["type"] == "message_stop":
+            meter.settle(completed=True)
+        yield styled(event.frame(), style)
+
+
+def _up_to(frames: Iterable[bytes], most: int | None) -> Iterator[bytes]:
+    """Yield so many bytes of the frames at most."""
+    for frame in frames:
+        if most is None:
+            yield frame
+        elif most > 0:
+            yield frame[:most]
+            most -= len(frame)
+        else:
+            return
 
 
 def json_reply(
