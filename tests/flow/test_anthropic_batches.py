@@ -326,6 +326,7 @@ async def test_the_gaps_between_looks_grow_to_a_minute_and_obey_the_server(
 
 
 async def test_an_api_that_is_away_is_waited_for_but_not_for_ever(sim: ClaudeSimulator) -> None:
+    sim.behaviour = Behaviour(batch_s=0)
     clock = Waits()
     config = to(sim.base_url, max_retries=0)
     async with AnthropicClient(config, clock=clock) as client:

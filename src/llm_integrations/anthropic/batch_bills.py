@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date
+from typing import Final
 
 from llm_integrations._core.admission import Actual, Admission, Ask
 from llm_integrations._core.codec import encode
@@ -23,7 +24,7 @@ from llm_integrations.anthropic.pricing import price_message_details, table_vers
 
 __all__ = ["GROUP", "Bill", "Tally"]
 
-GROUP = "batch"
+GROUP: Final = "batch"
 
 
 class Bill:

@@ -128,6 +128,16 @@ class Calls:
         self._check(shape, self._clock.now(), told)
         validate_body(body, entry=told or entry, api_version=self._config.api_version)
 
+    def check(self, body: bytes) -> RequestShape:
+        """Return the shape of a request that the API may take.
+
+        Raises:
+            InvalidRequest: names the field and the reason; for a retired model its successor.
+        """
+        shape = shape_of(body)
+        self._check(shape, self._clock.now())
+        return shape
+
     def message(
         self,
         request: AnyRequest,
@@ -138,9 +148,8 @@ class Calls:
     ) -> Call[MessageResponse]:
         """Check, bound and wrap a request of messages."""
         body = encode_request(request, stream=stream)
-        shape = shape_of(body)
+        shape = self.check(body)
         now = self._clock.now()
-        self._check(shape, now)
         hold = hold_for(shape, body, at=now)
         ask = Ask(
             group=limit_group(shape.model),

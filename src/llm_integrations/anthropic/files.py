@@ -18,7 +18,7 @@ from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
 from mimetypes import guess_type
 from pathlib import Path
-from typing import BinaryIO, Final, TypeAlias, overload
+from typing import Final, TypeAlias, overload
 from urllib.parse import urlencode
 
 import msgspec
@@ -27,6 +27,7 @@ from msgspec.structs import replace
 from llm_integrations._core.admission import Actual, Ask
 from llm_integrations._core.call import Call, Caller, OpenStream, Response
 from llm_integrations.anthropic.calls import Calls, free_of_charge, read_answer
+from llm_integrations.anthropic.disk import write_pieces
 from llm_integrations.anthropic.multipart import Form, check_filename, check_media_type
 from llm_integrations.anthropic.pages import KeptDecoder, Page, PageDecoder, in_path, walk
 from llm_integrations.errors import (
@@ -46,7 +47,6 @@ ONE: Final = FILES + "/{file_id}"
 CONTENT: Final = ONE + "/content"
 MAX_FILE_BYTES: Final = 500 * 1024 * 1024
 MAX_IDS: Final = 100
-WRITTEN_AT_ONCE: Final = 1024 * 1024
 EXPIRES_IN_S: Final = (3_600, 7_776_000)
 UNKNOWN_TYPE: Final = "application/octet-stream"
 
@@ -219,7 +219,7 @@ class Files:
         part = target.with_name(f".{secrets.token_hex(8)}.part")
 
         async def save(stream: OpenStream) -> None:
-            await _write(part, _received(stream, info, max_bytes))
+            await write_pieces(part, _received(stream, info, max_bytes))
 
         try:
             await self._caller.open(call, save)
@@ -254,7 +254,7 @@ class Files:
         wire = self._calls.wire("GET", path, route=CONTENT, headers=headers)
         return Call(
             # more than needed, so that the check in `_received` is the one that finds it too large
-            request=replace(wire, answer_cap_bytes=max_bytes + WRITTEN_AT_ONCE),
+            request=replace(wire, answer_cap_bytes=2 * max_bytes + 1),
             ask=Ask(group=GROUP),
             read=lambda response: (None, free_of_charge(response)),
         )
@@ -282,13 +282,11 @@ async def _at_hand(file: FileSource) -> AsyncIterator[tuple[bytes | Path, int]]:
             raise InvalidRequest(f"file: {path} is no regular file")
         yield path, _checked_size(found.st_size)
     else:
-        handle, name = await asyncio.to_thread(tempfile.mkstemp, prefix="llm-integrations-")
-        os.close(handle)
-        path = Path(name)
+        path = Path(tempfile.gettempdir(), f"llm-integrations-{secrets.token_hex(16)}")
         try:
-            yield path, await _write(path, _limited(file))
+            yield path, await write_pieces(path, _limited(file), private=True)
         finally:
-            await asyncio.to_thread(path.unlink)
+            await asyncio.to_thread(path.unlink, missing_ok=True)
 
 
 def _checked_size(size_bytes: int) -> int:
@@ -342,23 +340,3 @@ def _interrupted(info: FileInfo, received: int, request_id: str) -> StreamInterr
         f"file {info.id} ended after {received} of {info.size_bytes} bytes (request {request_id})",
         request_id=request_id,
     )
-
-
-async def _write(path: Path, pieces: AsyncGenerator[bytes, None]) -> int:
-    """Write a file anew, in a thread so that the loop goes on; return its size."""
-    file: BinaryIO = await asyncio.to_thread(path.open, "wb")
-    size_bytes = written_bytes = 0
-    waiting: list[bytes] = []
-    try:
-        async with aclosing(pieces):
-            async for piece in pieces:
-                waiting.append(piece)
-                size_bytes += len(piece)
-                if size_bytes - written_bytes >= WRITTEN_AT_ONCE:
-                    await asyncio.to_thread(file.writelines, waiting)
-                    waiting.clear()
-                    written_bytes = size_bytes
-        await asyncio.to_thread(file.writelines, waiting)
-    finally:
-        await asyncio.to_thread(file.close)
-    return size_bytes

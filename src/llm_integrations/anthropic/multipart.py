@@ -7,18 +7,18 @@ a header, or that the API refuses, are refused here.
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
+from llm_integrations.anthropic.disk import READ_AT_ONCE, read_pieces
 from llm_integrations.errors import InvalidRequest
 
 __all__ = ["Form", "check_filename", "check_media_type"]
 
-PIECE_BYTES: Final = 256 * 1024
 # https://platform.claude.com/docs/en/build-with-claude/files#error-handling
 _FORBIDDEN: Final = re.compile(r'[<>:"|?*\\/\x00-\x1f\x7f\ud800-\udfff]')
 _MEDIA_TYPE: Final = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+(; ?[\w-]+=[\w.+-]+)*", re.ASCII)
@@ -90,33 +90,27 @@ class Form:
         """Yield the body from its start; what goes wrong with the file is kept in `failure`."""
         yield self._head
         if isinstance(self._file, bytes):
-            for start in range(0, len(self._file), PIECE_BYTES):
-                yield self._file[start : start + PIECE_BYTES]
+            for start in range(0, len(self._file), READ_AT_ONCE):
+                yield self._file[start : start + READ_AT_ONCE]
         else:
             try:
-                async for piece in _read(self._file, self._size_bytes):
-                    yield piece
+                async with aclosing(_read(self._file, self._size_bytes)) as pieces:
+                    async for piece in pieces:
+                        yield piece
             except (InvalidRequest, OSError) as error:
                 self.failure = error
                 raise
         yield self._end
 
 
-async def _read(path: Path, size_bytes: int) -> AsyncIterator[bytes]:
-    """Yield a file, in a thread so that the loop goes on; as many bytes as it had before."""
-    file = await asyncio.to_thread(_open, path)
+async def _read(path: Path, size_bytes: int) -> AsyncGenerator[bytes, None]:
+    """Yield a file; as many bytes as it had before."""
     left = size_bytes
-    try:
-        while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
+    async with aclosing(read_pieces(path)) as pieces:
+        async for piece in pieces:
             left -= len(piece)
             if left < 0:
                 break
             yield piece
-    finally:
-        await asyncio.to_thread(file.close)
     if left != 0:
         raise InvalidRequest(f"{path.name} changed its size while it was sent")
-
-
-def _open(path: Path) -> BinaryIO:
-    return path.open("rb")
