@@ -8,10 +8,10 @@ import asyncio
 import gzip
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Protocol
 
 import httpx2
@@ -31,29 +31,7 @@ from llm_integrations.errors import (
     StreamInterrupted,
     TimedOut,
 )
-
-Handler = Callable[[int, asyncio.StreamWriter], Awaitable[None]]
-
-
-class HandClock:
-    """Time stands still but for sleeps, which pass at once."""
-
-    def __init__(self) -> None:
-        self.slept: list[float] = []
-        self._passed = 0.0
-
-    def now(self) -> datetime:
-        return datetime(2026, 11, 22, tzinfo=UTC)
-
-    def monotonic(self) -> float:
-        return self._passed
-
-    def random(self) -> float:
-        return 0.5
-
-    async def sleep(self, delay_s: float) -> None:
-        self.slept.append(delay_s)
-        self._passed += delay_s
+from tests.wire import HandClock, Handler, answer, replies, serving
 
 
 @dataclass
@@ -80,48 +58,6 @@ class Book:
 
     def observe(self, ask: Ask, seen: Observation, sent_at: float) -> None:
         self.observed.append(seen)
-
-
-@asynccontextmanager
-async def serving(handler: Handler) -> AsyncIterator[str]:
-    """Serve raw HTTP: `handler` gets the number of the request and writes the whole answer."""
-    count = 0
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal count
-        try:
-            while True:
-                await reader.readuntil(b"\r\n\r\n")
-                count += 1
-                await handler(count, writer)
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        port = server.sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
-
-
-def answer(status: int, body: bytes, *headers: str) -> bytes:
-    lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body)}", *headers]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
-
-
-def replies(*answers: bytes) -> Handler:
-    """Give these answers in turn; the last one for ever; an empty one breaks the connection."""
-
-    async def handle(number: int, writer: asyncio.StreamWriter) -> None:
-        found = answers[min(number, len(answers)) - 1]
-        if found:
-            writer.write(found)
-        else:
-            writer.transport.abort()
-
-    return handle
 
 
 def _refuse(response: Response, now: datetime) -> APIError:
