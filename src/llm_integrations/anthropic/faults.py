@@ -7,7 +7,7 @@ Out: one line that names the field and the reason. Runs only when something is w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -25,7 +25,7 @@ def find_fault(request: object, encode: Callable[[object], bytes]) -> str | None
         request: Structs, mappings and sequences.
         encode: tries a value that is none of them.
     """
-    waiting = [(request, "", 0)]
+    waiting: list[tuple[object, str, int]] = [(request, "", 0)]
     while waiting:
         value, path, depth = waiting.pop()
         if depth > MAX_DEPTH:
@@ -38,19 +38,21 @@ def find_fault(request: object, encode: Callable[[object], bytes]) -> str | None
     return None
 
 
-def _parts(value: object) -> Iterator[tuple[str, object]]:
+def _parts(
+    value: Mapping[object, object] | Sequence[object] | msgspec.Struct,
+) -> Iterator[tuple[str, object]]:
     """Yield what a value is made of, each with its step in a path."""
     if isinstance(value, Mapping):
         for name, part in value.items():
             yield f".{name}", part
-    elif isinstance(value, (list, tuple)):
-        for at, part in enumerate(value):
-            yield f"[{at}]", part
     elif isinstance(value, msgspec.Struct):
         for name in value.__struct_fields__:
             part = getattr(value, name)
             if part is not msgspec.UNSET:
                 yield f".{name}", part
+    else:
+        for at, part in enumerate(value):
+            yield f"[{at}]", part
 
 
 def _leaf_fault(value: object, encode: Callable[[object], bytes]) -> str | None:

@@ -285,7 +285,10 @@ def _plain(value: object) -> Json:
 def _as_it_came(found: re.Match[bytes]) -> bytes:
     """Return the JSON that an `UnknownBlock` carries."""
     raw = base64.b64decode(found[1])
-    decode(_raw_dict_decoder, raw)  # an object it is, and nothing that could escape from its place
+    try:
+        decode(_raw_dict_decoder, raw)  # so that nothing escapes from its place in the request
+    except Undecodable:
+        raise InvalidRequest("an UnknownBlock: its `raw` is no JSON object") from None
     return raw
 
 
@@ -403,6 +406,10 @@ class MessageResponse(  # noqa: PLW1641 - it holds lists, so it never had a hash
             return NotImplemented
         names = [name for name in self.__struct_fields__ if name != "request_id"]
         return all(getattr(self, name) == getattr(other, name) for name in names)
+
+    def __ne__(self, other: object) -> bool:
+        """Say the opposite of `==`, which a Struct does not do by itself."""
+        return not self == other
 
     @property
     def type(self) -> Literal["message"]:
