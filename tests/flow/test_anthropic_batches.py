@@ -44,7 +44,7 @@ from llm_integrations.errors import (
     StreamInterrupted,
     TimedOut,
 )
-from llm_integrations.governance import Budget, Governor
+from llm_integrations.governance import Budget, Governor, Limit
 from llm_integrations.simulators import ClaudeSimulator
 from llm_integrations.simulators.anthropic.behaviour import Behaviour
 from llm_integrations.simulators.anthropic.errors import (
@@ -462,6 +462,18 @@ async def test_the_ledger_of_a_governor_equals_the_invoice_and_a_budget_refuses_
         assert [result async for result in client.batches.iter_results(batch.id)]
         assert await governor.ledger.total_pusd() == sim.invoice_pusd()
     assert len([request for request in sim.requests if request.method == "POST"]) == 1
+
+
+async def test_open_batches_take_no_place_of_other_calls(sim: ClaudeSimulator) -> None:
+    async with (
+        Governor.open("memory:", limits=[Limit("*", concurrency=1)]) as governor,
+        AnthropicClient(to(sim.base_url), governor=governor) as client,
+    ):
+        batches = [await client.batches.create(asks(1)) for _ in range(3)]
+        for batch in batches:
+            await ended(client, batch)
+            assert len(await client.batches.results(batch.id)) == 1
+        assert await governor.ledger.total_pusd() == sim.invoice_pusd()
 
 
 async def test_without_a_bound_a_budget_refuses(sim: ClaudeSimulator) -> None:

@@ -26,6 +26,8 @@ __all__ = ["LONGEST_PAUSE_S", "Limiter"]
 LONGEST_PAUSE_S: Final = 60.0
 """A pause longer than this is not waited for: the caller is told, and can wait durably."""
 
+NOTHING: Final[Want] = (0, 0, 0)
+
 
 class Limiter:
     """Limits without budgets: an `Admission` of its own, and the part of a `Governor` that waits.
@@ -64,13 +66,15 @@ class Limiter:
         self._check_pause(line)
 
     async def reserve(self, ask: Ask) -> Reservation:
-        """Wait for room and take it.
+        """Wait for room and take it; an ask for money alone needs none, however long it is open.
 
         Raises:
             RateLimited: the server asked for a pause that is too long, perhaps meanwhile.
         """
         line = self._line(ask.group)
         want = _want(ask)
+        if want == NOTHING:
+            return Reservation(line.pool, want, self._clock.monotonic())
         if not line.waiting:
             taken = line.pool.take(want, self._clock.monotonic())
             if isinstance(taken, Reservation):
