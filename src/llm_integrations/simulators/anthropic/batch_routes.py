@@ -5,6 +5,7 @@ which every request to these endpoints and the bill call first.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -37,7 +38,7 @@ class BatchRoutes:
 
     def routes(self) -> tuple[Route, ...]:
         """Return the endpoints."""
-        return (
+        routes = (
             Route(
                 method="POST",
                 path=_PATH,
@@ -51,6 +52,7 @@ class BatchRoutes:
             Route(method="POST", path=f"{_PATH}/*/cancel", handler=self._cancel),
             Route(method="GET", path=f"{_PATH}/*/results", handler=self._results),
         )
+        return tuple(replace(route, bucket="batches") for route in routes)
 
     def settle(self) -> None:
         """End every batch whose time has come: ask the model, charge what succeeded."""
@@ -104,10 +106,16 @@ class BatchRoutes:
 
     def _create(self, record: RecordedRequest, _: str) -> Reply:
         self.settle()
+        self._state.check_spending()
         behaviour = self._state.behaviour
+        items = check_items(record.json)
+        waiting = sum(len(batch.items) for batch in self._open)
+        most = self._state.limits.max_enqueued()
+        if waiting + len(items) > most:
+            raise ApiError(429, f"More than {most:,} batch requests would be in the queue.")
         batch = Batch(
             id=self._state.new_id("msgbatch_01"),
-            items=check_items(record.json),
+            items=items,
             headers=record.headers,
             created_at=self._state.now(),
             takes=timedelta(seconds=behaviour.batch_s),

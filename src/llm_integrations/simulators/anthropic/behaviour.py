@@ -33,6 +33,9 @@ class Behaviour:
         batch_poll_after_s: the `retry-after` on a batch that has not ended; None sends none.
         batch_results: how requests of a batch end that would have succeeded, by `custom_id`:
             `errored`, `canceled` or `expired`.
+        token_life_s: how long a token of the federation endpoint is good for.
+        tier_cap_pusd: the bill at which the tier's spend limit is reached (429, no retry-after).
+        own_cap_pusd: the bill at which the limit the organization set itself is reached (400).
         max_file_bytes: the largest file taken.
         max_storage_bytes: what all files together may take.
     """
@@ -46,5 +49,8 @@ class Behaviour:
     batch_s: float = 0.2
     batch_poll_after_s: int | None = None
     batch_results: Mapping[str, str] = field(default_factory=dict)
+    token_life_s: int = 600
+    tier_cap_pusd: int | None = None
+    own_cap_pusd: int | None = None
     max_file_bytes: int = 500 * _MB
     max_storage_bytes: int = 1024 * 1024 * _MB

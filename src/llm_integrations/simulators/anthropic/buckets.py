@@ -1,8 +1,9 @@
-"""The rate limits: three token buckets for each model group, and the headers that tell of them.
+"""The rate limits: token buckets for each model group and for some endpoints, and their headers.
 
 https://platform.claude.com/docs/en/api/rate-limits: a bucket refills continuously to its limit a
 minute; input counts when a request starts, tokens read from the cache do not count; output counts
-as it is made and `max_tokens` not at all. Pure: time comes in as seconds.
+as it is made and `max_tokens` not at all. Fast mode has buckets of its own (group `NAME-fast`),
+and so have the endpoints `count_tokens`, `batches` and `files`. Pure: time comes in as seconds.
 """
 
 import math
@@ -21,11 +22,15 @@ _THOUSAND: Final = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one group of models may use a minute."""
+    """What one group of models, or one endpoint, may use a minute.
+
+    An endpoint has only requests; `enqueued_batch_requests` is for `batches`.
+    """
 
     requests_per_minute: int = 4_000_000
     input_tokens_per_minute: int = 4_000_000_000
     output_tokens_per_minute: int = 800_000_000
+    enqueued_batch_requests: int = 100_000_000
 
 
 UNLIMITED: Final = Limits()
@@ -88,25 +93,39 @@ class RateLimits:
             (buckets.output, 1, "output-tokens", "output tokens"),
         ):
             if bucket.level < amount:
-                wait_s = max(1, math.ceil(bucket.wait_s(amount)))
-                headers = {"retry-after": str(wait_s), **self.headers(group, now)}
-                headers[f"anthropic-ratelimit-{name}-remaining"] = str(
-                    bucket.remaining if bucket is buckets.input else 0
-                )
-                message = (
-                    "This request would exceed your organization's rate limit of "
-                    f"{bucket.limit:,} {unit} per minute."
-                )
-                raise ApiError(429, message, headers=headers)
+                headers = self.headers(group, now)
+                left = str(bucket.remaining if bucket is buckets.input else 0)
+                headers[f"{_prefix(group, name)}-{name}-remaining"] = left
+                raise _exceeded(bucket, amount, unit, headers)
         buckets.requests.level -= 1
         buckets.input.level -= input_tokens
+
+    def admit_endpoint(self, name: str, now: float) -> dict[str, str]:
+        """Take a request out of an endpoint's bucket and return its headers, or raise the 429."""
+        if not isinstance(self._limits, Mapping) or name not in self._limits:
+            return {}
+        bucket = self._group(name, now).requests
+        if bucket.level < 1:
+            raise _exceeded(bucket, 1, "requests", self.endpoint_headers(name, now))
+        bucket.level -= 1
+        return self.endpoint_headers(name, now)
+
+    def endpoint_headers(self, name: str, now: float) -> dict[str, str]:
+        """Return the headers of an endpoint's bucket."""
+        bucket = self._group(name, now).requests
+        prefix = "anthropic-ratelimit-requests"
+        return _headers(prefix, bucket.limit, bucket.remaining, bucket.full_at(now))
+
+    def max_enqueued(self) -> int:
+        """Return how many requests may wait in batches at a time."""
+        return self._limits_of("batches").enqueued_batch_requests
 
     def produced(self, group: str, output_tokens: int, now: float) -> None:
         """Count output that was made."""
         self._group(group, now).output.level -= output_tokens
 
     def headers(self, group: str, now: float) -> dict[str, str]:
-        """Return the `anthropic-ratelimit-*` headers."""
+        """Return the `anthropic-ratelimit-*` headers, or those of fast mode."""
         buckets = self._group(group, now)
         found: dict[str, str] = {}
         for name, bucket in (
@@ -114,11 +133,13 @@ class RateLimits:
             ("input-tokens", buckets.input),
             ("output-tokens", buckets.output),
         ):
-            found |= _headers(name, bucket.limit, bucket.remaining, bucket.full_at(now))
+            prefix = f"{_prefix(group, name)}-{name}"
+            found |= _headers(prefix, bucket.limit, bucket.remaining, bucket.full_at(now))
         both = buckets.input.remaining + buckets.output.remaining
         reset = max(buckets.input.full_at(now), buckets.output.full_at(now))
         limit = buckets.input.limit + buckets.output.limit
-        return found | _headers("tokens", limit, round(both / _THOUSAND) * _THOUSAND, reset)
+        rounded = round(both / _THOUSAND) * _THOUSAND
+        return found | _headers("anthropic-ratelimit-tokens", limit, rounded, reset)
 
     def _group(self, name: str, now: float) -> _Group:
         group = self._groups.get(name)
@@ -133,8 +154,21 @@ class RateLimits:
         return self._limits or UNLIMITED
 
 
-def _headers(name: str, limit: int, remaining: int, reset: str) -> dict[str, str]:
-    prefix = f"anthropic-ratelimit-{name}"
+def _prefix(group: str, name: str) -> str:
+    fast = group.endswith("-fast") and name != "requests"
+    return "anthropic-fast" if fast else "anthropic-ratelimit"
+
+
+def _exceeded(bucket: _Bucket, amount: float, unit: str, headers: dict[str, str]) -> ApiError:
+    wait_s = max(1, math.ceil(bucket.wait_s(amount)))
+    message = (
+        "This request would exceed your organization's rate limit of "
+        f"{bucket.limit:,} {unit} per minute."
+    )
+    return ApiError(429, message, headers={"retry-after": str(wait_s), **headers})
+
+
+def _headers(prefix: str, limit: int, remaining: int, reset: str) -> dict[str, str]:
     return {
         f"{prefix}-limit": str(limit),
         f"{prefix}-remaining": str(remaining),

@@ -1,5 +1,6 @@
 """`/v1/files`: upload, list, describe, download, delete."""
 
+from dataclasses import replace
 from typing import Final
 
 from llm_integrations.simulators.anthropic.errors import ApiError
@@ -30,7 +31,7 @@ class FileRoutes:
 
     def routes(self) -> tuple[Route, ...]:
         """Return the endpoints."""
-        return (
+        routes = (
             Route(
                 method="POST",
                 path="/v1/files",
@@ -42,6 +43,7 @@ class FileRoutes:
             Route(method="DELETE", path="/v1/files/*", handler=self._delete),
             Route(method="GET", path="/v1/files/*/content", handler=self._content),
         )
+        return tuple(replace(route, bucket="files") for route in routes)
 
     def _upload(self, record: RecordedRequest, _: str) -> Reply:
         state = self._state

@@ -46,6 +46,7 @@ class MessageRoutes:
                 path="/v1/messages/count_tokens",
                 handler=self._count_tokens,
                 takes="json",
+                bucket="count_tokens",
             ),
         )
 
@@ -65,7 +66,8 @@ class MessageRoutes:
             prompt, scope=_cache_scope(checked), minimum=checked.model.min_cacheable, now=now
         )
         if admit:
-            state.limits.admit(checked.model.group, counts.uncached, now)
+            state.check_spending()
+            state.limits.admit(_group(checked), counts.uncached, now)
         loop = Loop(
             rule=state.tokens,
             identity=state.new_id("msg_01"),
@@ -93,7 +95,7 @@ class MessageRoutes:
     def _create(self, record: RecordedRequest, _: str) -> Reply | StreamReply:
         state = self._state
         checked, written = self.compose(record.json, record.headers)
-        group = checked.model.group
+        group = _group(checked)
         headers = state.limits.headers(group, state.seconds())
 
         def done(output_tokens: int, completed: bool) -> None:  # noqa: FBT001 - called by `wire`
@@ -153,6 +155,11 @@ def _must_iterate(checked: Checked, answer: Answer) -> bool:
 
 def _cache_scope(checked: Checked) -> str:
     return compact_json([checked.model.id, *(checked.body.get(name) for name in _CACHE_SCOPE)])
+
+
+def _group(checked: Checked) -> str:
+    group = checked.model.group
+    return f"{group}-fast" if _served_speed(checked) == "fast" else group
 
 
 def _served_geo(checked: Checked) -> str:

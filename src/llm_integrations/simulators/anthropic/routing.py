@@ -28,8 +28,10 @@ class Route:
     method: str
     path: str
     handler: Handler
-    takes: str = ""  # `json` or `form`: what its body must be
+    takes: str = ""  # `json` where its body must be that
     max_bytes: int = MAX_BODY_BYTES
+    bucket: str = ""  # the rate limit of its own that it has
+    is_open: bool = False  # needs neither credential nor version
 
     def match(self, path: str) -> str | None:
         """Return the segment at `*`, an empty text where there is none, or None: no match."""
@@ -74,13 +76,20 @@ class Router:
             raise ApiError(405, "Method Not Allowed")
         raise ApiError(404, "Not Found")
 
-    def answer(self, record: RecordedRequest) -> Reply | StreamReply:
-        """Return what the endpoint of a request answers; raises what it refuses."""
-        route, segment = self.find(record)
-        _check_version(record)
+    def is_open(self, record: RecordedRequest) -> bool:
+        """Whether a request goes where no credential is needed."""
+        return any(
+            route.is_open and route.method == record.method and route.match(record.path) is not None
+            for route in self._routes
+        )
+
+    @staticmethod
+    def check(route: Route, record: RecordedRequest) -> None:
+        """Raise the refusal of a request whose version or body the route does not take."""
+        if not route.is_open:
+            _check_version(record)
         if route.takes == "json":
             _check_json(record)
-        return route.handler(record, segment)
 
 
 def parsed(record: RecordedRequest) -> object:

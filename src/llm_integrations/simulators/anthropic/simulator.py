@@ -17,6 +17,7 @@ from llm_integrations.simulators.anthropic.behaviour import Behaviour
 from llm_integrations.simulators.anthropic.bill import Charge
 from llm_integrations.simulators.anthropic.buckets import Limits
 from llm_integrations.simulators.anthropic.catalogue import find_model
+from llm_integrations.simulators.anthropic.credentials import Credentials
 from llm_integrations.simulators.anthropic.errors import (
     ApiError,
     PingsOnly,
@@ -45,6 +46,7 @@ from llm_integrations.simulators.loopback import LoopbackServer, Receive, Scope,
 __all__ = ["ClaudeSimulator"]
 
 _ORGANIZATION: Final = "00000000-0000-4000-8000-000000000001"
+_WORKSPACE: Final = "wrkspc_01SimulatedWorkspace"
 _STREAM_ONLY: Final = (StreamError, PingsOnly, Silence, StreamCut)
 
 
@@ -101,7 +103,7 @@ class ClaudeSimulator:
             gullible=gullible,
             behaviour=behaviour,
         )
-        self._credentials = {credentials} if isinstance(credentials, str) else credentials
+        self._credentials = Credentials(credentials, self._state)
         self._latency_ms = latency_ms
         self._faults: FaultPlan[RecordedRequest] = FaultPlan()
         messages = MessageRoutes(self._state)
@@ -112,6 +114,7 @@ class ClaudeSimulator:
                 *self._batches.routes(),
                 *FileRoutes(self._state).routes(),
                 *ModelRoutes(self._state).routes(),
+                *self._credentials.routes(),
             ]
         )
         self._server = LoopbackServer(self._app, port=port)
@@ -174,7 +177,8 @@ class ClaudeSimulator:
 
     def invoice_pusd(self) -> int:
         """Return the sum of all charges in pico-USD."""
-        return sum(charge.pusd for charge in self.charges)
+        self._batches.settle()
+        return self._state.billed_pusd
 
     def fail_next(
         self,
@@ -230,11 +234,18 @@ class ClaudeSimulator:
             await exchange.send(record, reply, fault)
 
     def _reply(self, record: RecordedRequest) -> Reply | StreamReply:
+        headers: dict[str, str] = {}
         try:
-            self._check_credential(record)
-            return self._router.answer(record)
+            if not self._router.is_open(record):
+                self._credentials.check(record)
+                headers["anthropic-workspace-id"] = _WORKSPACE
+            route, segment = self._router.find(record)
+            self._router.check(route, record)
+            headers |= self._state.limits.admit_endpoint(route.bucket, self._state.seconds())
+            reply = route.handler(record, segment)
+            return replace(reply, headers=headers | dict(reply.headers))
         except ApiError as error:
-            headers = {"x-should-retry": error.should_retry, **error.headers}
+            headers |= {"x-should-retry": error.should_retry, **error.headers}
             return self._refusal(record, error.status, error.body, headers)
 
     def _failed(self, fault: StatusError, record: RecordedRequest) -> Reply:
@@ -266,15 +277,6 @@ class ClaudeSimulator:
         if model is None:
             return {}
         return self._state.limits.headers(model.group, self._state.seconds())
-
-    def _check_credential(self, record: RecordedRequest) -> None:
-        scheme, _, bearer = record.headers.get("authorization", "").partition(" ")
-        key = record.headers.get("x-api-key", "").strip()
-        token = bearer.strip() if scheme.lower() == "bearer" else ""
-        if not (key or token):
-            raise ApiError(401, "x-api-key header is required")
-        if self._credentials is not None and not {key, token} & set(self._credentials) - {""}:
-            raise ApiError(401, "invalid x-api-key" if key else "Invalid bearer token")
 
     def _headers(self, record: RecordedRequest) -> dict[str, str]:
         return {

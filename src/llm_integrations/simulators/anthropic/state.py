@@ -13,6 +13,7 @@ from llm_integrations.simulators.anthropic.behaviour import Behaviour
 from llm_integrations.simulators.anthropic.bill import Charge, price_pusd
 from llm_integrations.simulators.anthropic.buckets import Limits, RateLimits
 from llm_integrations.simulators.anthropic.caching import PromptCache
+from llm_integrations.simulators.anthropic.errors import ApiError
 from llm_integrations.simulators.anthropic.files import FileStore, StoredFile
 from llm_integrations.simulators.anthropic.tokens import TokenRule
 
@@ -31,6 +32,7 @@ class State:
         clock_offset_s: added to the real time.
         behaviour: the switches in force.
         charges: every line of the bill, oldest first.
+        billed_pusd: their sum.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class State:
         self.clock_offset_s = clock_offset_s
         self.behaviour = behaviour
         self.charges: list[Charge] = []
+        self.billed_pusd = 0
         self.limits = RateLimits(limits)
         self.tokens = TokenRule(seed)
         self.cache = PromptCache()
@@ -72,6 +75,19 @@ class State:
             number, at = divmod(number, len(_BASE58))
             letters += _BASE58[at]
         return prefix + letters
+
+    def check_spending(self) -> None:
+        """Raise the refusal of an organization that has spent what it may."""
+        tier, own = self.behaviour.tier_cap_pusd, self.behaviour.own_cap_pusd
+        if own is not None and self.billed_pusd >= own:
+            raise ApiError(400, "You have reached your specified API usage limits.")
+        if tier is not None and self.billed_pusd >= tier:
+            raise ApiError(
+                429,
+                "Your organization has reached its monthly spend limit.",
+                error_code="enforced_spend_limit_reached",
+                headers={"x-should-retry": "false"},
+            )
 
     def make_file(self, name: str, content: bytes) -> str:
         """Keep a file that a tool has made; return its id."""
@@ -101,5 +117,6 @@ class State:
     ) -> int:
         """Write a line of the bill; return what it costs in pico-USD, 0 where it is not billed."""
         pusd = price_pusd(usage, model, at=at) if billed else 0
+        self.billed_pusd += pusd
         self.charges.append(Charge(request_id=request_id, model=model, usage=usage, pusd=pusd))
         return pusd
