@@ -1,0 +1,286 @@
+"""Break one module in every small way, one at a time, and see whether its tests notice.
+
+    .venv/bin/python -m scripts.mutants anthropic/pricing [more modules] [--tests FILE ...]
+
+In: modules of the package, by path. Out: a line for each mutant that no test killed, and the sums.
+A mutant lives in the memory of a forked process only; no file is written. Heavy libraries are
+imported once, before the forks, so that a mutant costs about a second. Properties run on fewer
+examples and are not shrunk. By default a module is held against the tests whose name holds its own
+(`tests/rules/test_*NAME*.py`). docs/mutants.md keeps the figures and the survivors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import importlib
+import importlib.machinery
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from importlib.abc import MetaPathFinder
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import hypothesis
+import pytest
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+PACKAGE: Final = "llm_integrations"
+TIMEOUT_S: Final = 120
+EXAMPLES: Final = 30
+HEAVY: Final = ("aiohttp", "genai_prices", "hypothesis.strategies", "msgspec")
+
+SWAPS: Final[dict[type[ast.AST], type[ast.AST]]] = {
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+    ast.And: ast.Or,
+    ast.Or: ast.And,
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.FloorDiv,
+    ast.FloorDiv: ast.Mult,
+    ast.Div: ast.Mult,
+    ast.Mod: ast.Add,
+    ast.BitOr: ast.BitAnd,
+    ast.BitAnd: ast.BitOr,
+}
+
+
+class Mutant(NamedTuple):
+    """One way to break a module: at a node (by its place in the walk), put another one."""
+
+    place: int
+    line: int
+    before: str
+    after: str
+    node: ast.AST
+
+
+def main() -> int:
+    """Run every mutant of every module that was named."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("modules", nargs="+", help="like anthropic/pricing")
+    parser.add_argument("--tests", nargs="+", default=[], help="files to hold it against")
+    wanted = parser.parse_args()
+    sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
+    os.chdir(ROOT)
+    for name in HEAVY:
+        importlib.import_module(name)
+    for module in wanted.modules:
+        tests = wanted.tests or [
+            str(path) for path in sorted(ROOT.glob(f"tests/rules/test_*{Path(module).name}*.py"))
+        ]
+        if not _try_all(module, tests):
+            return 1
+    return 0
+
+
+def _try_all(module: str, tests: list[str]) -> bool:
+    """Print the survivors and the sums of one module; False when its tests fail by themselves."""
+    path = ROOT / "src" / PACKAGE / f"{module}.py"
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    print(f"{module}: against {', '.join(Path(test).name for test in tests)}", flush=True)
+    if _is_killed(module, path, tree, tests):
+        print("the tests fail without any mutant", file=sys.stderr)
+        return False
+    mutants = list(find_mutants(tree))
+    survivors = 0
+    for mutant in mutants:
+        if not _is_killed(module, path, _apply(tree, mutant), tests):
+            survivors += 1
+            print(f"  line {mutant.line}: {mutant.before}  ->  {mutant.after}", flush=True)
+    killed = len(mutants) - survivors
+    print(f"{module}: {len(mutants)} mutants, {killed} killed, {survivors} survived", flush=True)
+    return True
+
+
+def find_mutants(tree: ast.Module) -> Iterator[Mutant]:
+    """Yield every mutant of a module, in the order of a walk."""
+    skipped = set(_without_meaning(tree))
+    for place, node in enumerate(ast.walk(tree)):
+        if node not in skipped:
+            for other in _others(node):
+                line = getattr(node, "lineno", 0)
+                yield Mutant(place, line, _show(node), _show(other), other)
+
+
+def _without_meaning(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield the nodes that running code does not see: docstrings, annotations, `__all__`."""
+    for node in ast.walk(tree):
+        parts: list[ast.AST | None] = []
+        match node:
+            case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                parts.append(node.body[0] if ast.get_docstring(node) is not None else None)
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    parts += [node.returns]
+            case ast.arg() | ast.AnnAssign():
+                parts.append(node.annotation)
+            case ast.Assign(targets=[ast.Name(id="__all__" | "__slots__")]):
+                parts.append(node)
+            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                parts.append(node)
+            case _:
+                pass
+        for part in parts:
+            if part is not None:
+                yield from ast.walk(part)
+
+
+def _others(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield what may stand in a node's place."""
+    if isinstance(node, ast.Constant):
+        if (value := _other_value(node.value)) is not None:
+            yield ast.Constant(value)
+    elif isinstance(node, ast.stmt):
+        yield from _other_statements(node)
+    match node:
+        case ast.Compare(ops=ops):
+            for at, op in enumerate(ops):
+                if type(op) in SWAPS:
+                    yield _with(node, ops=[*ops[:at], SWAPS[type(op)](), *ops[at + 1 :]])
+        case ast.BoolOp(op=op) | ast.BinOp(op=op) | ast.AugAssign(op=op) if type(op) in SWAPS:
+            yield _with(node, op=SWAPS[type(op)]())
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            yield operand
+        case ast.If() | ast.While() | ast.IfExp():
+            yield _with(node, test=ast.UnaryOp(ast.Not(), node.test))
+        case ast.comprehension(ifs=[_, *_]):
+            yield _with(node, ifs=[])
+        case _:
+            pass
+
+
+def _other_value(value: object) -> bool | int | str | bytes | None:
+    """Return another constant of the same kind."""
+    match value:
+        case bool():
+            return not value
+        case int():
+            return value + 1
+        case str():
+            return "" if value else "x"
+        case bytes():
+            return b"" if value else b"x"
+        case _:
+            return None
+
+
+def _other_statements(node: ast.stmt) -> Iterator[ast.stmt]:
+    """Yield what may be done instead: nothing, or the opposite."""
+    match node:
+        case ast.Return(value=ast.expr() as value) if not _is_none(value):
+            yield ast.Return(ast.Constant(None))
+        case ast.Assign(targets=targets, value=value) if not _is_none(value):
+            yield ast.Assign(targets, ast.Constant(None))
+        case ast.Break():
+            yield ast.Continue()
+        case ast.Continue():
+            yield ast.Break()
+        case ast.Expr(value=ast.Call()):
+            yield ast.Pass()
+        case _:
+            pass
+
+
+def _is_none(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is None
+
+
+def _with(node: ast.AST, **changes: object) -> ast.AST:
+    """Return a copy of a node with some of its fields changed."""
+    changed = copy.copy(node)
+    for name, value in changes.items():
+        setattr(changed, name, value)
+    return changed
+
+
+def _show(node: ast.AST) -> str:
+    """Return a node as one line of code."""
+    if isinstance(node, ast.comprehension):
+        return f"for {ast.unparse(node.target)} in ... " + " ".join(
+            f"if {ast.unparse(test)}" for test in node.ifs
+        )
+    text = ast.unparse(ast.fix_missing_locations(copy.deepcopy(node)))
+    return text.splitlines()[0][:90]
+
+
+def _apply(tree: ast.Module, mutant: Mutant) -> ast.Module:
+    """Return a copy of the tree with the mutant in it."""
+    changed = copy.deepcopy(tree)
+    target = next(node for place, node in enumerate(ast.walk(changed)) if place == mutant.place)
+    for parent in ast.walk(changed):
+        for name, value in ast.iter_fields(parent):
+            if value is target:
+                setattr(parent, name, mutant.node)
+            elif isinstance(value, list) and any(item is target for item in value):
+                value[:] = [mutant.node if item is target else item for item in value]
+    return ast.fix_missing_locations(changed)
+
+
+class _Swapped(MetaPathFinder):
+    """Imports one module from a tree instead of its file."""
+
+    def __init__(self, module: str, path: Path, tree: ast.Module) -> None:
+        self.name = f"{PACKAGE}.{module.replace('/', '.')}"
+        self._path = str(path)
+        self._code = compile(tree, self._path, "exec")
+
+    def find_spec(
+        self, fullname: str, path: object = None, target: object = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Return where the module comes from, if it is the one."""
+        if fullname != self.name:
+            return None
+        loader = _Loader(fullname, self._path)
+        loader.code = self._code
+        return importlib.machinery.ModuleSpec(fullname, loader, origin=self._path)
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    """Has the code already."""
+
+    code: object
+
+    def get_code(self, fullname: str) -> object:  # type: ignore[override]
+        """Return the code, whatever the file says."""
+        return self.code
+
+
+def _is_killed(module: str, path: Path, tree: ast.Module, tests: list[str]) -> bool:
+    """Run the tests on a module's tree in a process of their own; whether they failed."""
+    child = os.fork()
+    if child == 0:
+        os._exit(_run(_Swapped(module, path, tree), tests))
+    _, status = os.waitpid(child, 0)
+    return status != 0
+
+
+def _run(swapped: _Swapped, tests: list[str]) -> int:
+    """Run the tests in silence, stop at the first that fails."""
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
+    signal.alarm(TIMEOUT_S)
+    phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+    hypothesis.settings.register_profile(
+        "mutants", max_examples=EXAMPLES, deadline=None, database=None, phases=phases
+    )
+    sys.meta_path.insert(0, swapped)
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:xdist"]
+    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    return int(pytest.main([*options, "--hypothesis-profile=mutants", *tests]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
