@@ -147,6 +147,17 @@ def move_to_backlog(desk: Desk, request: Request) -> Answer:
     return Answer(204)
 
 
+def rank_issues(desk: Desk, request: Request) -> Answer:
+    """PUT /issue/rank: checked, and without effect, since searches here order by key."""
+    sent = request.object
+    beside = [sent[name] for name in ("rankBeforeIssue", "rankAfterIssue") if name in sent]
+    if len(beside) != 1:
+        raise Refused(400, "Either rankBeforeIssue or rankAfterIssue is required.")
+    desk.site.issue(str(beside[0]))
+    _named_issues(desk, request)
+    return Answer(204)
+
+
 def _issues_by_position(scope: _Scope) -> Callable[[Desk, Request], Answer]:
     """Return the agile form of an issue list: startAt and total."""
 
@@ -306,6 +317,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     route("DELETE", f"{_AGILE}/sprint/{{sprint}}", delete_sprint),
     route("POST", f"{_AGILE}/sprint/{{sprint}}/issue", move_to_sprint),
     route("POST", f"{_AGILE}/backlog/issue", move_to_backlog),
+    route("PUT", f"{_AGILE}/issue/rank", rank_issues),
     *(route("GET", _AGILE + path, _issues_by_position(scope)) for path, scope in _LISTS),
     *(
         route("GET", _SOFTWARE + path, _issues_by_token(scope), only="Cloud")

@@ -35,6 +35,10 @@ def events_of(change: Change, renderer: Renderer) -> list[Event]:
     """Return the events of a change, in the order Jira raises them."""
     if change.kind.startswith("comment_"):
         return _comment_events(change, renderer)
+    if change.worklog is not None:
+        # No issue and no user in these: only the worklog's own `issueId` says where it belongs.
+        body: Json = {"timestamp": change.at_ms, "webhookEvent": change.kind}
+        return [_event(change.kind, change, body | {"worklog": renderer.worklog(change.worklog)})]
     return [_event(f"jira:{change.kind}", change, _issue_body(change, renderer))]
 
 

@@ -129,6 +129,11 @@ class OAuthServer:
             raise Refused(401, "Unauthorized")
         return True
 
+    def client_of(self, authorization: str) -> str:
+        """Return the application whose grant a header carries, or nothing."""
+        known = self._access.get(authorization.removeprefix("Bearer "))
+        return known.grant.client_id if known else ""
+
     def answer(self, request: RecordedRequest, base_url: str) -> Answer | None:
         """Answer what belongs to the authorization server; None for everything else."""
         prefix = "" if self.is_cloud else _SERVER

@@ -101,6 +101,16 @@ class Option:
 
 
 @dataclass(slots=True, frozen=True)
+class LinkType:
+    """A kind of link between issues, and how it reads from both ends."""
+
+    id: str
+    name: str
+    inward: str
+    outward: str
+
+
+@dataclass(slots=True, frozen=True)
 class Component:
     """A part of a project that issues can be filed under."""
 

@@ -21,6 +21,7 @@ from .records import (
     Issue,
     IssueType,
     Json,
+    LinkType,
     Option,
     Priority,
     Project,
@@ -34,6 +35,7 @@ from .records import (
     Version,
 )
 from .state import Site
+from .ties import IssueLink, Worklog, spent
 
 _NOT_NAVIGABLE: Final = frozenset({"comment", "attachment", "worklog", "issuelinks"})
 
@@ -204,6 +206,53 @@ class Renderer:
             ]
         return shown
 
+    def worklog(self, worklog: Worklog) -> Json:
+        """Return a worklog."""
+        author = self.user(worklog.author)
+        shown: Json = {
+            "self": self.link(f"issue/{worklog.issue_id}/worklog/{worklog.id}"),
+            "author": author,
+            "updateAuthor": author,
+            "created": jira_time(worklog.created_ms),
+            "updated": jira_time(worklog.updated_ms),
+            "started": worklog.started,
+            "timeSpent": spent(worklog.seconds),
+            "timeSpentSeconds": worklog.seconds,
+            "id": worklog.id,
+            "issueId": worklog.issue_id,
+        }
+        return shown | ({"comment": self.rich(worklog.comment)} if worklog.comment else {})
+
+    def link_type(self, kind: LinkType) -> Json:
+        """Return a kind of link between issues."""
+        return {
+            "id": kind.id,
+            "name": kind.name,
+            "inward": kind.inward,
+            "outward": kind.outward,
+            "self": self.link(f"issueLinkType/{kind.id}"),
+        }
+
+    def issue_link(self, link: IssueLink, issue: Issue) -> Json:
+        """Return a link as one of its two issues shows it: with the other end only."""
+        is_inward = link.outward is issue
+        other = link.inward if is_inward else link.outward
+        return {
+            "id": link.id,
+            "self": self.link(f"issueLink/{link.id}"),
+            "type": self.link_type(link.type),
+            "inwardIssue" if is_inward else "outwardIssue": {
+                "id": other.id,
+                "key": other.key,
+                "self": self.link(f"issue/{other.id}"),
+                "fields": {
+                    "summary": other.summary,
+                    "status": self.status(other.status),
+                    "issuetype": self.issue_type(other.fields["issuetype"]),
+                },
+            },
+        }
+
     def changelog(self, entry: Changelog) -> Json:
         """Return a changelog entry as REST shows it."""
         return {
@@ -254,6 +303,8 @@ class Renderer:
         own = {name: self.value(FIELDS[name], issue.fields[name]) for name in issue.fields}
         comments = [self.comment(comment) for comment in issue.comments]
         number = len(comments)
+        ties = self.site.ties
+        worklogs = [self.worklog(worklog) for worklog in ties.worklogs[issue.id]]
         return own | {
             "project": self.project(issue.project),
             "status": self.status(issue.status),
@@ -263,7 +314,7 @@ class Renderer:
             "updated": jira_time(issue.updated_ms),
             "resolutiondate": jira_time(issue.resolved_ms) if issue.resolved_ms else None,
             "subtasks": [],
-            "issuelinks": [],
+            "issuelinks": [self.issue_link(link, issue) for link in ties.links_of(issue)],
             "attachment": [],
             "security": None,
             "timetracking": {},
@@ -279,7 +330,7 @@ class Renderer:
             "aggregateprogress": {"progress": 0, "total": 0},
             "watches": {
                 "self": self.link(f"issue/{issue.key}/watchers"),
-                "watchCount": 0,
+                "watchCount": len(ties.watchers[issue.id]),
                 "isWatching": False,
             },
             "votes": {
@@ -287,7 +338,12 @@ class Renderer:
                 "votes": 0,
                 "hasVoted": False,
             },
-            "worklog": {"startAt": 0, "maxResults": 20, "total": 0, "worklogs": []},
+            "worklog": {
+                "startAt": 0,
+                "maxResults": 20,
+                "total": len(worklogs),
+                "worklogs": worklogs[:20],
+            },
             "comment": {
                 "comments": comments,
                 "self": self.link(f"issue/{issue.id}/comment"),

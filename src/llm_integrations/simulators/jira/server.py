@@ -21,10 +21,12 @@ from llm_integrations.simulators.loopback import Connection, Receive, Scope, Sen
 
 from . import (
     agile_routes,
+    bulk_routes,
     comment_routes,
     issue_routes,
     search_routes,
     site_routes,
+    tie_routes,
     webhook_routes,
 )
 from .limits import Limits
@@ -39,8 +41,10 @@ Credentials = tuple[str, str] | str
 
 _ROUTES: Final[tuple[Route, ...]] = (
     *search_routes.ROUTES,
+    *bulk_routes.ROUTES,
     *issue_routes.ROUTES,
     *comment_routes.ROUTES,
+    *tie_routes.ROUTES,
     *agile_routes.ROUTES,
     *site_routes.ROUTES,
     *webhook_routes.ROUTES,
@@ -218,6 +222,7 @@ class Face:
             user=user,
             arguments=arguments,
             render=renderer,
+            client_id=self.oauth.client_of(request.headers.get("authorization", "")),
         )
 
 

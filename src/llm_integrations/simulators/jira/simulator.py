@@ -103,6 +103,7 @@ class JiraSimulator:
         desk = Desk(self._site, self._postman, Dice(seed, "requests"), "", index_lag_s, short_pages)
         enforced = (Limits() if limits else None) if isinstance(limits, bool) else limits
         oauth = OAuthServer(clock, Dice(seed, "oauth"), is_cloud)
+        desk.client_secrets = oauth.clients
         self._face = Face(desk, credentials, latency_ms, enforced, oauth)
         self._server = LoopbackServer(self._face, port=port)
         self._bots: list[_Bot] = []

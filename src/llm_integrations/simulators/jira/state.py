@@ -36,6 +36,7 @@ from .records import (
     Write,
 )
 from .refusal import Refused, bad_field, no_issue
+from .ties import Ties, Worklog
 
 ChangeKind = Literal[
     "issue_created",
@@ -44,6 +45,9 @@ ChangeKind = Literal[
     "comment_created",
     "comment_updated",
     "comment_deleted",
+    "worklog_created",
+    "worklog_updated",
+    "worklog_deleted",
 ]
 
 _COMMENT_LIMIT: Final = 5_000
@@ -59,6 +63,7 @@ class Change:
     issue: Issue
     changelog: Changelog | None = None
     comment: Comment | None = None
+    worklog: Worklog | None = None
     cascade: bool = False
 
 
@@ -98,6 +103,7 @@ class Site:
         self.boards = {board.id: board for board in catalogue.boards}
         self.sprints = {sprint.id: sprint for sprint in catalogue.sprints}
         self.issues: dict[str, Issue] = {}
+        self.ties = Ties()
         self.writes: list[Write] = []
         self.listeners: list[Callable[[Change], None]] = []
         self._by_id: dict[str, Issue] = {}
@@ -217,6 +223,7 @@ class Site:
             self.delete_issue(actor, child, with_subtasks=True)
         self._log(actor, issue, "delete_issue", None)
         del self.issues[issue.key], self._by_id[issue.id]
+        self.ties.forget(issue)
         self._announce("issue_deleted", actor, issue)
         for comment in issue.comments:
             del self._comments[comment.id]
@@ -323,6 +330,30 @@ class Site:
         issue.updated_ms = self.clock.now_ms()
         self._log(actor, issue, "delete_comment", None)
         self._announce("comment_deleted", actor, issue, comment=comment)
+
+    # Worklogs
+
+    def add_worklog(self, actor: User, issue: Issue, payload: Json, *, documents: bool) -> Worklog:
+        """Log time from a REST body."""
+        now = self.clock.now_ms()
+        worklog = self.ties.add_worklog(actor, issue, payload, now, documents=documents)
+        self._log(actor, issue, "add_worklog", payload)
+        self._announce("worklog_created", actor, issue, worklog=worklog)
+        return worklog
+
+    def edit_worklog(
+        self, actor: User, issue: Issue, worklog: Worklog, payload: Json, *, documents: bool
+    ) -> None:
+        """Change a worklog."""
+        self.ties.edit_worklog(worklog, payload, self.clock.now_ms(), documents=documents)
+        self._log(actor, issue, "edit_worklog", payload)
+        self._announce("worklog_updated", actor, issue, worklog=worklog)
+
+    def delete_worklog(self, actor: User, issue: Issue, worklog: Worklog) -> None:
+        """Remove a worklog."""
+        self.ties.worklogs[issue.id].remove(worklog)
+        self._log(actor, issue, "delete_worklog", None)
+        self._announce("worklog_deleted", actor, issue, worklog=worklog)
 
     def set_property(self, actor: User, issue: Issue, owner: Issue | Comment, item: Json) -> bool:
         """Store one entity property; True when it is new."""
@@ -467,9 +498,10 @@ class Site:
         *,
         changelog: Changelog | None = None,
         comment: Comment | None = None,
+        worklog: Worklog | None = None,
         cascade: bool = False,
     ) -> None:
         at_ms = self.clock.now_ms()
-        change = Change(kind, at_ms, actor, issue, changelog, comment, cascade)
+        change = Change(kind, at_ms, actor, issue, changelog, comment, worklog, cascade)
         for listener in list(self.listeners):
             listener(change)

@@ -1,8 +1,9 @@
-"""REST of admin webhooks: `/rest/webhooks/1.0/webhook`, list, read, write, delete.
+"""REST of webhooks: admin ones at `/rest/webhooks/1.0/webhook`, dynamic ones at `/webhook`.
 
 The secret can be set and never read: only `isSigned` tells that there is one
 (https://developer.atlassian.com/cloud/jira/platform/webhooks/). Data Center 10 has the same under
-`/rest/jira-webhook/1.0/webhooks`.
+`/rest/jira-webhook/1.0/webhooks`. Dynamic webhooks belong to an OAuth application and end after 30
+days (https://developer.atlassian.com/cloud/jira/platform/rest/v3/api-group-webhooks/).
 """
 
 from __future__ import annotations
@@ -14,15 +15,19 @@ from .jql import parse
 from .records import Json
 from .refusal import Refused
 from .webhooks import Webhook
-from .wire import Answer, Desk, Request, Route, route
+from .wire import Answer, Desk, Request, Route, page, route
 
 _FILTER: Final = "issue-related-events-section"
 _MAX_WEBHOOKS: Final = 100
+_MAX_DYNAMIC: Final = 5
+_DYNAMIC_LIFE_S: Final = 30 * 86_400.0
+_DYNAMIC: Final = "/rest/api/{version}/webhook"
 
 
 def list_webhooks(desk: Desk, _request: Request) -> Answer:
     """GET the registrations."""
-    return Answer(body=[_shown(desk, webhook) for webhook in desk.postman.webhooks.values()])
+    hooks = desk.postman.webhooks.values()
+    return Answer(body=[_shown(desk, webhook) for webhook in hooks if not webhook.client_id])
 
 
 def create_webhook(desk: Desk, request: Request) -> Answer:
@@ -50,6 +55,93 @@ def delete_webhook(desk: Desk, request: Request) -> Answer:
     """DELETE a registration."""
     del desk.postman.webhooks[_webhook(desk, request).id]
     return Answer(204)
+
+
+def list_dynamic(desk: Desk, request: Request) -> Answer:
+    """GET the application's own webhooks."""
+    shown = [
+        {
+            "id": webhook.id,
+            "url": webhook.url,
+            "events": sorted(webhook.events or ()),
+            "jqlFilter": webhook.jql,
+            "fieldIdsFilter": sorted(webhook.fields),
+            "expirationDate": int((webhook.expires_s or 0) * 1000),
+        }
+        for webhook in _own(desk, request)
+    ]
+    return Answer(body=page(request, shown, default=100, cap=100))
+
+
+def register_dynamic(desk: Desk, request: Request) -> Answer:
+    """POST webhooks: 200, whatever became of each."""
+    own, sent = _own(desk, request), request.object
+    url, hooks = sent.get("url"), sent.get("webhooks")
+    if not isinstance(url, str) or not isinstance(hooks, list) or not hooks:
+        raise Refused(400, "The url and at least one webhook are required.")
+    results: list[Json] = []
+    for hook in hooks:
+        try:
+            if len(own) + len(results) >= _MAX_DYNAMIC:
+                raise Refused(400, f"An app has at most {_MAX_DYNAMIC} webhooks for a user.")
+            results.append({"createdWebhookId": _register_one(desk, request, url, hook)})
+        except Refused as refused:
+            results.append({"errors": refused.envelope()["errorMessages"]})
+    return Answer(body={"webhookRegistrationResult": results})
+
+
+def refresh_dynamic(desk: Desk, request: Request) -> Answer:
+    """PUT /webhook/refresh: thirty more days."""
+    expires_s = desk.site.clock.now_s() + _DYNAMIC_LIFE_S
+    for webhook in _named(desk, request):
+        webhook.expires_s = expires_s
+    return Answer(body={"expirationDate": int(expires_s * 1000)})
+
+
+def delete_dynamic(desk: Desk, request: Request) -> Answer:
+    """DELETE the webhooks a body names: 202."""
+    for webhook in _named(desk, request):
+        del desk.postman.webhooks[webhook.id]
+    return Answer(202)
+
+
+def _own(desk: Desk, request: Request) -> list[Webhook]:
+    if not request.client_id:
+        raise Refused(403, "Only Connect and OAuth 2.0 apps can use this operation.")
+    hooks = desk.postman.webhooks.values()
+    return [webhook for webhook in hooks if webhook.client_id == request.client_id]
+
+
+def _named(desk: Desk, request: Request) -> list[Webhook]:
+    ids = request.object.get("webhookIds")
+    if not isinstance(ids, list):
+        raise Refused(400, "The webhookIds are required.")
+    return [webhook for webhook in _own(desk, request) if webhook.id in ids]
+
+
+def _register_one(desk: Desk, request: Request, url: str, hook: Json) -> int:
+    """Register one dynamic webhook; its JQL knows few fields and operators."""
+    jql, events = hook.get("jqlFilter"), hook.get("events")
+    if not isinstance(jql, str) or not jql.strip():
+        raise Refused(400, "The jqlFilter is required.")
+    if not isinstance(events, list) or not events:
+        raise Refused(400, "At least one event is required.")
+    if "~" in jql or "ORDER BY" in jql.upper():
+        raise Refused(400, "The clause or operator is not supported in a webhook's JQL.")
+    parse(jql)
+    webhook = Webhook(
+        desk.postman.new_id(),
+        request.client_id,
+        url,
+        frozenset(map(str, events)),
+        jql=jql,
+        client_id=request.client_id,
+        client_secret=desk.client_secrets.get(request.client_id, ""),
+        fields=frozenset(map(str, hook.get("fieldIdsFilter") or ())),
+        expires_s=desk.site.clock.now_s() + _DYNAMIC_LIFE_S,
+    )
+    desk.postman.register(webhook)
+    return webhook.id
 
 
 def _webhook(desk: Desk, request: Request) -> Webhook:
@@ -113,4 +205,8 @@ def _routes(base: str, only: str | None) -> tuple[Route, ...]:
 ROUTES: Final[tuple[Route, ...]] = (
     *_routes("/rest/webhooks/1.0/webhook", None),
     *_routes("/rest/jira-webhook/1.0/webhooks", "Server"),
+    route("GET", _DYNAMIC, list_dynamic, only="Cloud"),
+    route("POST", _DYNAMIC, register_dynamic, only="Cloud"),
+    route("PUT", f"{_DYNAMIC}/refresh", refresh_dynamic, only="Cloud"),
+    route("DELETE", _DYNAMIC, delete_dynamic, only="Cloud"),
 )

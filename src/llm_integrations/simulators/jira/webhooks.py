@@ -16,6 +16,7 @@ The POST is written by hand on a bare connection: the package's HTTP client is w
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import hmac
 import json
@@ -36,6 +37,7 @@ _ANSWER_S: Final = 20.0
 _PER_TARGET: Final = 20
 _RETRIED: Final = frozenset({408, 409, 425, 429})
 _HELD_BACK_S: Final = (0.05, 0.2)
+_TOKEN_S: Final = 180
 _AGENT: Final = "Atlassian Webhook HTTP Client"
 
 
@@ -62,6 +64,10 @@ class Webhook:
     exclude_body: bool = False
     enabled: bool = True
     updated_ms: int = 0
+    client_id: str = ""
+    client_secret: str = ""
+    fields: frozenset[str] = frozenset()
+    expires_s: float | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -98,6 +104,19 @@ def sign(secret: str, body: bytes) -> str:
     return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
+def token(webhook: Webhook, now_s: float) -> str:
+    """Return the JWT (HS256) that a dynamic webhook's delivery carries."""
+    claims = {"iss": webhook.client_id, "iat": int(now_s), "exp": int(now_s) + _TOKEN_S}
+    parts = [_base64url(encode(part)) for part in ({"alg": "HS256", "typ": "JWT"}, claims)]
+    signed = ".".join(parts)
+    key = webhook.client_secret.encode()
+    return f"{signed}.{_base64url(hmac.new(key, signed.encode(), hashlib.sha256).digest())}"
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
 @dataclass(slots=True)
 class Postman:
     """Delivers events to the registered targets in tasks of its own."""
@@ -126,6 +145,10 @@ class Postman:
         """Queue an event for every registration that wants it."""
         for webhook in list(self.webhooks.values()):
             subscribed = webhook.events is None or event.name in webhook.events
+            if webhook.expires_s is not None and webhook.expires_s < self.clock.now_s():
+                continue
+            if webhook.fields and not webhook.fields & _changed(event):
+                continue
             if webhook.enabled and subscribed and self.wants(webhook, event):
                 body = b"" if webhook.exclude_body else encode(event.body)
                 self._queue(webhook, event, body)
@@ -181,6 +204,8 @@ class Postman:
                 "X-Atlassian-Webhook-Identifier": identifier,
                 "X-Atlassian-Webhook-Flow": flow,
             }
+        if webhook.client_id:
+            headers["Authorization"] = f"Bearer {token(webhook, self.clock.now_s())}"
         if webhook.secret:
             headers["X-Hub-Signature"] = sign(webhook.secret, body)
         return _Parcel(
@@ -239,6 +264,12 @@ class Postman:
 def encode(body: Json) -> bytes:
     """Return the bytes of a body, as Jira writes them: compact, UTF-8, no escapes."""
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _changed(event: Event) -> set[str]:
+    """Return the ids of the fields that an event says were changed."""
+    items = (event.body.get("changelog") or {}).get("items") or []
+    return {str(item.get("fieldId")) for item in items}
 
 
 def _is_retried(status: int | None) -> bool:

@@ -51,12 +51,16 @@ class Desk:
     base_url: str
     index_lag_s: float
     short_pages: bool
+    client_secrets: Mapping[str, str] = field(default_factory=dict)
     cursors: dict[str, Cursor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Request:
-    """One authenticated request. `arguments` are the parts of the path."""
+    """One authenticated request.
+
+    `arguments` are the parts of the path; `client_id` names the OAuth application that asks.
+    """
 
     method: str
     path: str
@@ -65,6 +69,7 @@ class Request:
     user: User
     arguments: Mapping[str, str]
     render: Renderer
+    client_id: str = ""
 
     @property
     def documents(self) -> bool:
