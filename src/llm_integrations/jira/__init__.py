@@ -6,9 +6,12 @@ Only these names are public; errors are in `llm_integrations.errors`.
 
 from llm_integrations._core.http import AiohttpTransport, Httpx2Transport, Transport
 from llm_integrations.jira import adf, jql
+from llm_integrations.jira.agile import BoardColumn, BoardConfiguration
 from llm_integrations.jira.auth import AuthManager, BasicAuth, JiraAuth, PersonalAccessToken
+from llm_integrations.jira.bulk import BulkCreated, NotCreated
 from llm_integrations.jira.client import JiraClient
 from llm_integrations.jira.config import JiraConfig
+from llm_integrations.jira.dynamic import DynamicWebhook
 from llm_integrations.jira.events import (
     Changelog,
     ChangelogItem,
@@ -17,7 +20,9 @@ from llm_integrations.jira.events import (
     parse_event,
 )
 from llm_integrations.jira.grants import FileGrants
+from llm_integrations.jira.history import HistoryEntry
 from llm_integrations.jira.issue import Issue, IssueFields, JqlSearchResponse, parse_issue
+from llm_integrations.jira.issues import EditField
 from llm_integrations.jira.models import (
     Board,
     Comment,
@@ -25,25 +30,33 @@ from llm_integrations.jira.models import (
     CreateIssueRequest,
     ErrorResponse,
     FieldInfo,
+    IssueLink,
+    IssueLinkType,
     IssueType,
     JqlSearchRequest,
     Priority,
     Project,
+    RemoteLink,
     ServerInfo,
     Sprint,
     Status,
     Transition,
     UpdateIssueRequest,
     User,
+    Version,
     WebhookRegistration,
+    Worklog,
 )
 from llm_integrations.jira.oauth import Grant, GrantStore, OAuth2, authorize_url
+from llm_integrations.jira.projects import CreateField
+from llm_integrations.jira.sprints import Move
 from llm_integrations.jira.webhooks import (
     LoggingWebhookHandler,
     WebhookHandler,
     WebhookProcessor,
     delivery_identity,
     verify,
+    verify_token,
 )
 
 __all__ = [
@@ -51,19 +64,28 @@ __all__ = [
     "AuthManager",
     "BasicAuth",
     "Board",
+    "BoardColumn",
+    "BoardConfiguration",
+    "BulkCreated",
     "Changelog",
     "ChangelogItem",
     "Comment",
     "Component",
+    "CreateField",
     "CreateIssueRequest",
+    "DynamicWebhook",
+    "EditField",
     "ErrorResponse",
     "FieldInfo",
     "FileGrants",
     "Grant",
     "GrantStore",
+    "HistoryEntry",
     "Httpx2Transport",
     "Issue",
     "IssueFields",
+    "IssueLink",
+    "IssueLinkType",
     "IssueType",
     "JiraAuth",
     "JiraClient",
@@ -71,10 +93,13 @@ __all__ = [
     "JqlSearchRequest",
     "JqlSearchResponse",
     "LoggingWebhookHandler",
+    "Move",
+    "NotCreated",
     "OAuth2",
     "PersonalAccessToken",
     "Priority",
     "Project",
+    "RemoteLink",
     "ServerInfo",
     "Sprint",
     "Status",
@@ -82,11 +107,13 @@ __all__ = [
     "Transport",
     "UpdateIssueRequest",
     "User",
+    "Version",
     "WebhookComment",
     "WebhookEvent",
     "WebhookHandler",
     "WebhookProcessor",
     "WebhookRegistration",
+    "Worklog",
     "adf",
     "authorize_url",
     "delivery_identity",
@@ -94,4 +121,5 @@ __all__ = [
     "parse_event",
     "parse_issue",
     "verify",
+    "verify_token",
 ]

@@ -16,12 +16,12 @@ from llm_integrations.errors import InvalidRequest, NotFound
 from llm_integrations.jira.connection import Connection
 from llm_integrations.jira.issue import Issue
 from llm_integrations.jira.jql import project_key
-from llm_integrations.jira.models import Board, Sprint
+from llm_integrations.jira.models import Board, Sprint, Status
 from llm_integrations.jira.paging import Cursor, Page, items, next_offset
 from llm_integrations.jira.requests import Operation
 from llm_integrations.jira.search import issue_page
 
-__all__ = ["AgileCalls"]
+__all__ = ["AgileCalls", "BoardColumn", "BoardConfiguration"]
 
 _AGILE: Final = "/rest/agile/1.0"
 _SOFTWARE: Final = "/rest/software/1.0"
@@ -43,6 +43,53 @@ class _Sprints(msgspec.Struct, frozen=True, rename="camel"):
     is_last: bool | None = None
 
 
+class BoardColumn(msgspec.Struct, frozen=True, kw_only=True):
+    """A column of a board: the statuses it shows, and how many issues it should hold."""
+
+    name: str = ""
+    statuses: tuple[Status, ...] = ()
+    min: int | None = None
+    max: int | None = None
+
+
+class _Columns(msgspec.Struct, frozen=True):
+    columns: tuple[BoardColumn, ...] = ()
+
+
+class _EstimationField(msgspec.Struct, frozen=True, rename="camel"):
+    field_id: str = ""
+
+
+class _Estimation(msgspec.Struct, frozen=True):
+    field: _EstimationField = _EstimationField()
+
+
+class _Ranking(msgspec.Struct, frozen=True, rename="camel"):
+    rank_custom_field_id: int | None = None
+
+
+class BoardConfiguration(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """How a board is set up."""
+
+    id: int = 0
+    name: str = ""
+    column_config: _Columns = _Columns()
+    estimation: _Estimation = _Estimation()
+    ranking: _Ranking = _Ranking()
+
+    @property
+    def columns(self) -> tuple[BoardColumn, ...]:
+        """The columns, from left to right."""
+        return self.column_config.columns
+
+    @property
+    def estimation_field(self) -> str | None:
+        """The id of the field that holds estimates; None where there is none."""
+        return self.estimation.field.field_id or None
+
+
+_board: Final = msgspec.json.Decoder(Board)
+_configuration: Final = msgspec.json.Decoder(BoardConfiguration)
 _boards: Final = msgspec.json.Decoder(_Boards)
 _sprints: Final = msgspec.json.Decoder(_Sprints)
 
@@ -127,6 +174,31 @@ class AgileCalls:
     ) -> AsyncIterator[Issue]:
         """Yield the issues of a sprint, narrowed by `jql`."""
         return self._iter("/sprint/{id}/issue", sprint_id, jql, fields, limit=limit)
+
+    def iter_backlog_issues(
+        self,
+        board_id: int,
+        *,
+        jql: str | None = None,
+        fields: Sequence[str] | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[Issue]:
+        """Yield the issues in a board's backlog, narrowed by `jql`."""
+        return self._iter("/board/{id}/backlog", board_id, jql, fields, limit=limit)
+
+    async def get_board(self, board_id: int) -> Board:
+        """Return a board."""
+        operation = Operation(
+            method="GET", route=f"{_AGILE}/board/{{board}}", path={"board": board_id}
+        )
+        return await self._connection.run(operation, _board)
+
+    async def get_board_configuration(self, board_id: int) -> BoardConfiguration:
+        """Return a board's columns, and what it estimates and ranks by."""
+        operation = Operation(
+            method="GET", route=f"{_AGILE}/board/{{board}}/configuration", path={"board": board_id}
+        )
+        return await self._connection.run(operation, _configuration)
 
     async def _iter(
         self,

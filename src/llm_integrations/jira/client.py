@@ -1,8 +1,8 @@
 """The Jira client: one object, every call.
 
 In: calls with keys, JQL, Markdown. Out: typed values or typed errors. The calls live by subject in
-`issues`, `comments`, `search`, `projects`, `agile` and `admin`; this file only puts them on one
-connection.
+`issues`, `bulk`, `comments`, `history`, `links`, `people`, `search`, `projects`, `agile`,
+`sprints`, `admin` and `dynamic`; this file only puts them on one connection.
 """
 
 from __future__ import annotations
@@ -14,17 +14,36 @@ from llm_integrations._core.clock import Clock
 from llm_integrations._core.http import Transport
 from llm_integrations.jira.admin import AdminCalls
 from llm_integrations.jira.agile import AgileCalls
+from llm_integrations.jira.bulk import BulkCalls
 from llm_integrations.jira.comments import CommentCalls
 from llm_integrations.jira.config import JiraConfig
 from llm_integrations.jira.connection import Connection
+from llm_integrations.jira.dynamic import DynamicWebhookCalls
+from llm_integrations.jira.history import HistoryCalls
 from llm_integrations.jira.issues import IssueCalls
+from llm_integrations.jira.links import LinkCalls
+from llm_integrations.jira.people import PeopleCalls
 from llm_integrations.jira.projects import ProjectCalls
 from llm_integrations.jira.search import SearchCalls
+from llm_integrations.jira.sprints import SprintCalls
 
 __all__ = ["JiraClient"]
 
 
-class JiraClient(IssueCalls, CommentCalls, SearchCalls, ProjectCalls, AgileCalls, AdminCalls):
+class JiraClient(
+    IssueCalls,
+    BulkCalls,
+    CommentCalls,
+    HistoryCalls,
+    LinkCalls,
+    PeopleCalls,
+    SearchCalls,
+    ProjectCalls,
+    AgileCalls,
+    SprintCalls,
+    AdminCalls,
+    DynamicWebhookCalls,
+):
     """A typed async client for one Jira site, Cloud or Data Center.
 
     Args:

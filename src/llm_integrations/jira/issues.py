@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from llm_integrations._core.codec import Raw
 from llm_integrations.errors import InvalidRequest, NotFound
 from llm_integrations.jira.connection import Connection
 from llm_integrations.jira.issue import Issue, IssueDecoder
@@ -18,7 +19,7 @@ from llm_integrations.jira.models import (
 )
 from llm_integrations.jira.requests import Operation, create_body, labels, update_body
 
-__all__ = ["IssueCalls"]
+__all__ = ["EditField", "IssueCalls"]
 
 _ISSUE: Final = "/rest/api/{api}/issue/{key}"
 
@@ -27,12 +28,28 @@ class _Transitions(msgspec.Struct, frozen=True):
     transitions: tuple[Transition, ...] = ()
 
 
+class EditField(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A field one can change; `operations` are the verbs that `update` takes for it."""
+
+    name: str = ""
+    key: str = ""
+    required: bool = False
+    operations: tuple[str, ...] = ()
+    schema: Raw = Raw(b"null")
+    allowed_values: Raw = Raw(b"null")
+
+
+class _EditMeta(msgspec.Struct, frozen=True):
+    fields: dict[str, EditField] = {}
+
+
 class _Property(msgspec.Struct, frozen=True):
     value: object = None
 
 
 _one: Final = IssueDecoder()
 _transitions: Final = msgspec.json.Decoder(_Transitions)
+_edit_meta: Final = msgspec.json.Decoder(_EditMeta)
 _property: Final = msgspec.json.Decoder(_Property)
 
 
@@ -88,6 +105,13 @@ class IssueCalls:
         await self._connection.run(
             _write("PUT", _ISSUE, key_or_id, query=query, body=body, repeatable=repeatable)
         )
+
+    async def get_edit_fields(self, key_or_id: str) -> dict[str, EditField]:
+        """Return the fields one can change on an issue now, by id."""
+        operation = Operation(
+            method="GET", route=f"{_ISSUE}/editmeta", path={"key": issue_key(key_or_id)}
+        )
+        return (await self._connection.run(operation, _edit_meta)).fields
 
     async def delete_issue(self, key_or_id: str, *, delete_subtasks: bool = False) -> None:
         """Delete an issue; with subtasks Jira refuses unless told to delete them too."""

@@ -32,6 +32,8 @@ __all__ = [
     "LinkedIssue",
     "Priority",
     "Project",
+    "RemoteLink",
+    "RemoteObject",
     "Resolution",
     "ServerInfo",
     "Sprint",
@@ -43,6 +45,7 @@ __all__ = [
     "Version",
     "WebhookRegistration",
     "Wire",
+    "Worklog",
     "decoded",
     "rich_markdown",
 ]
@@ -258,6 +261,43 @@ class Comment(Wire, frozen=True, kw_only=True):
     def body_markdown(self) -> str:
         """The body as Markdown."""
         return rich_markdown(self.body)
+
+
+class Worklog(Wire, frozen=True, kw_only=True):
+    """Time spent on an issue; `comment` is ADF on Cloud, wiki markup on Data Center."""
+
+    id: str = ""
+    issue_id: str = ""
+    author: User | None = None
+    update_author: User | None = None
+    created: datetime | None = None
+    updated: datetime | None = None
+    started: datetime | None = None
+    time_spent: str = ""
+    time_spent_seconds: int = 0
+    comment_raw: Raw = msgspec.field(name="comment", default=Raw(b"null"))
+
+    @property
+    def comment_markdown(self) -> str:
+        """The comment as Markdown."""
+        return rich_markdown(decoded(self.comment_raw))
+
+
+class RemoteObject(Wire, frozen=True, kw_only=True):
+    """The page at the other end of a remote link."""
+
+    url: str = ""
+    title: str = ""
+    summary: str | None = None
+
+
+class RemoteLink(Wire, frozen=True, kw_only=True):
+    """A link from an issue to a page elsewhere; `global_id` names it for changes."""
+
+    id: int = 0
+    global_id: str | None = None
+    relationship: str | None = None
+    object: RemoteObject = RemoteObject()
 
 
 class JqlSearchRequest(msgspec.Struct, frozen=True, kw_only=True):

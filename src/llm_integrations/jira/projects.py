@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
-from llm_integrations._core.codec import Raw
+from llm_integrations._core.codec import Decoder, Raw
 from llm_integrations.errors import AuthFailed
 from llm_integrations.jira.connection import Connection
 from llm_integrations.jira.jql import project_key
 from llm_integrations.jira.models import (
+    Component,
     FieldInfo,
     IssueType,
     Priority,
     Project,
     ServerInfo,
+    Status,
     User,
+    Version,
 )
 from llm_integrations.jira.paging import Cursor, Page, items, next_offset
 from llm_integrations.jira.requests import Operation
 
 __all__ = ["ProjectCalls"]
 
+T = TypeVar("T")
 _META: Final = "/rest/api/{api}/issue/createmeta/{project}/issuetypes"
 
 
@@ -63,6 +67,16 @@ class _CreateFields(msgspec.Struct, frozen=True, rename="camel"):
     is_last: bool | None = None
 
 
+class _TypeStatuses(msgspec.Struct, frozen=True):
+    name: str = ""
+    statuses: tuple[Status, ...] = ()
+
+
+_statuses: Final[msgspec.json.Decoder[list[_TypeStatuses]]] = msgspec.json.Decoder(
+    list[_TypeStatuses]
+)
+_versions: Final[msgspec.json.Decoder[list[Version]]] = msgspec.json.Decoder(list[Version])
+_components: Final[msgspec.json.Decoder[list[Component]]] = msgspec.json.Decoder(list[Component])
 _project: Final = msgspec.json.Decoder(Project)
 _project_page: Final = msgspec.json.Decoder(_Projects)
 _project_list: Final[msgspec.json.Decoder[list[Project]]] = msgspec.json.Decoder(list[Project])
@@ -106,6 +120,27 @@ class ProjectCalls:
         )
         return await self._connection.run(operation, _project)
 
+    async def get_project_statuses(self, key_or_id: str) -> dict[str, tuple[Status, ...]]:
+        """Return the statuses that issues of a project can have, by issue type."""
+        kinds = await self._of_project(key_or_id, "statuses", _statuses)
+        return {kind.name: kind.statuses for kind in kinds}
+
+    async def get_project_versions(self, key_or_id: str) -> list[Version]:
+        """Return the versions of a project."""
+        return await self._of_project(key_or_id, "versions", _versions)
+
+    async def get_project_components(self, key_or_id: str) -> list[Component]:
+        """Return the components of a project."""
+        return await self._of_project(key_or_id, "components", _components)
+
+    async def _of_project(self, key_or_id: str, part: str, decoder: Decoder[T]) -> T:
+        operation = Operation(
+            method="GET",
+            route=f"/rest/api/{{api}}/project/{{project}}/{part}",
+            path={"project": project_key(key_or_id)},
+        )
+        return await self._connection.run(operation, decoder)
+
     async def get_create_types(self, project: str) -> list[IssueType]:
         """Return the issue types this account may create in a project."""
 
@@ -136,6 +171,15 @@ class ProjectCalls:
         """Return the instance's priorities, highest first."""
         operation = Operation(method="GET", route="/rest/api/{api}/priority")
         return await self._connection.run(operation, _priorities)
+
+    async def get_field_ids(self, name: str) -> list[str]:
+        """Return the ids of the fields that people call `name`, whatever its case.
+
+        Names are not unique: a team-managed project has fields of its own. Nothing is remembered
+        here; ask once and keep what you need.
+        """
+        wanted = name.casefold()
+        return [field.id for field in await self.get_fields() if field.name.casefold() == wanted]
 
     async def get_fields(self) -> list[FieldInfo]:
         """Return all fields of the instance, custom ones included."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 from urllib.parse import quote, urlencode
 
@@ -18,7 +19,16 @@ from llm_integrations.jira import adf, wiki
 from llm_integrations.jira.jql import issue_key, project_key
 from llm_integrations.jira.models import CreateIssueRequest, UpdateIssueRequest
 
-__all__ = ["CLOUD", "SERVER", "Dialect", "Operation", "create_body", "labels", "update_body"]
+__all__ = [
+    "CLOUD",
+    "SERVER",
+    "Dialect",
+    "Operation",
+    "create_body",
+    "jira_time",
+    "labels",
+    "update_body",
+]
 
 Parameter = str | int | Sequence[str]  # a bool is an int here, and becomes true or false
 Query = Mapping[str, Parameter | None]
@@ -159,6 +169,17 @@ def labels(values: Sequence[str]) -> list[str]:
 def properties(values: Mapping[str, object]) -> list[dict[str, object]]:
     """Return entity properties as requests carry them."""
     return [{"key": key, "value": value} for key, value in values.items()]
+
+
+def jira_time(moment: datetime) -> str:
+    """Return a moment as Jira takes it: milliseconds, and an offset without a colon.
+
+    Raises:
+        InvalidRequest: it has no time zone.
+    """
+    if moment.tzinfo is None:
+        raise InvalidRequest("a moment needs a time zone")
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}{moment:%z}"
 
 
 def _rich_fields(fields: Mapping[str, object], dialect: Dialect) -> dict[str, object]:

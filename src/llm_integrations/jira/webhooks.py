@@ -16,12 +16,16 @@ Rules of trust (reference: Jira's webhook page; WebSub section 8):
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Generic, TypeVar
+
+import msgspec
 
 from llm_integrations.errors import (
     BadDelivery,
@@ -43,6 +47,7 @@ __all__ = [
     "parse_event",
     "validate_event",
     "verify",
+    "verify_token",
 ]
 
 H = TypeVar("H")
@@ -52,6 +57,17 @@ Headers = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
 SIGNATURE_HEADER: Final = b"x-hub-signature"
 IDENTIFIER_HEADER: Final = b"x-atlassian-webhook-identifier"
 _IDENTIFIER_CAP: Final = 200
+TOKEN_LEEWAY_S: Final = 60.0
+
+
+class _TokenPart(msgspec.Struct, frozen=True):
+    """What matters in a token's header and claims."""
+
+    alg: str = ""
+    exp: float | None = None
+
+
+_token_part: Final = msgspec.json.Decoder(_TokenPart)
 
 
 def verify(body: bytes, headers: Headers, secrets: Iterable[Secret] | Secret) -> None:
@@ -75,6 +91,33 @@ def verify(body: bytes, headers: Headers, secrets: Iterable[Secret] | Secret) ->
         raise
     except (TypeError, ValueError, AttributeError):
         raise SignatureWrong("the signature cannot be read") from None
+
+
+def verify_token(headers: Headers, secrets: Iterable[Secret] | Secret, *, now: datetime) -> None:
+    """Return if a dynamic webhook's delivery carries a live token of the application.
+
+    Dynamic webhooks are not signed: `Authorization: Bearer` holds a JWT (HS256) made with the
+    application's client secret. It proves who sends and until when, and nothing about the body, so
+    read what the event is about from Jira itself.
+
+    Args:
+        headers: a mapping, or pairs as ASGI gives them; names in any case.
+        secrets: the client secret, or two during a rotation.
+        now: an aware time; a token may be a minute over.
+
+    Raises:
+        SignatureMissing: there is no bearer token.
+        SignatureWrong: the token is doubled, unreadable, of another method, of another secret, or
+            has ended; or no secret is set.
+    """
+    try:
+        given = _header_values(headers, b"authorization")
+        keys = [key for key in map(_bytes, _each(secrets)) if key]
+        _check_token(given, keys, now.timestamp())
+    except BadDelivery:
+        raise
+    except (TypeError, ValueError, AttributeError, RecursionError):
+        raise SignatureWrong("the token cannot be read") from None
 
 
 def delivery_identity(headers: Headers, body: bytes) -> str:
@@ -261,6 +304,30 @@ def _method(
             return handler.on_issue_deleted
         case _:
             return handler.on_other_event
+
+
+def _check_token(given: list[bytes], keys: list[bytes], now_s: float) -> None:
+    """Apply rules 2 to 4 to a JWT; the method is ours to choose, never the token's."""
+    bearers = [value[7:].strip() for value in given if value[:7].lower() == b"bearer "]
+    if not bearers:
+        raise SignatureMissing
+    if len(given) > 1 or not keys:
+        raise SignatureWrong("the token is doubled, or there is no secret to check it with")
+    signed, _, signature = bearers[0].rpartition(b".")
+    head, _, claims = signed.partition(b".")
+    told = _base64url(signature)
+    matches = [
+        hmac.compare_digest(hmac.new(key, signed, hashlib.sha256).digest(), told) for key in keys
+    ]
+    if not any(matches) or _token_part.decode(_base64url(head)).alg != "HS256":
+        raise SignatureWrong("the token is not made with this secret")
+    said = _token_part.decode(_base64url(claims))
+    if said.exp is None or said.exp + TOKEN_LEEWAY_S < now_s:
+        raise SignatureWrong("the token has ended")
+
+
+def _base64url(text: bytes) -> bytes:
+    return base64.b64decode(text + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
 
 
 def _check_signature(body: bytes, given: list[bytes], keys: list[bytes]) -> None:
