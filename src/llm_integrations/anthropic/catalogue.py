@@ -47,7 +47,7 @@ EFFORT_LEVELS: Final = ("low", "medium", "high", "xhigh", "max")
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A model as `GET /v1/models` describes it; `capabilities` as it came."""
+    """A model as `GET /v1/models` describes it; `capabilities` as it came, in `raw` all of it."""
 
     id: str
     display_name: str = ""
@@ -60,6 +60,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
     capabilities: dict[str, Json] | None = None
     allowed_fallback_models: list[str] | None = None
+    raw: bytes = msgspec.field(default=b"", name="~raw")
 
     def supports(self, *path: str) -> bool | None:
         """Whether the model has a capability, such as ("effort", "xhigh"); None when not told."""

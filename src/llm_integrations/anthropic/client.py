@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
-from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -33,6 +32,7 @@ from llm_integrations.anthropic.models import (
     MessageResponse,
     encode_request,
 )
+from llm_integrations.anthropic.pages import KeptDecoder, Page, PageDecoder, in_path, walk
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -54,18 +54,12 @@ COUNTED_FIELDS: Final = frozenset(
 _logger: Final = logging.getLogger("llm_integrations.anthropic")
 
 
-class _ModelPage(msgspec.Struct):
-    data: list[ModelInfo]
-    has_more: bool = False
-    last_id: str | None = None
-
-
 class _Counted(msgspec.Struct):
     input_tokens: int
 
 
-_model_page_decoder: Final = msgspec.json.Decoder(_ModelPage)
-_model_decoder: Final = msgspec.json.Decoder(ModelInfo)
+_model_page_decoder: Final = PageDecoder(ModelInfo)
+_model_decoder: Final = KeptDecoder(ModelInfo)
 _counted_decoder: Final = msgspec.json.Decoder(_Counted)
 _fields_decoder: Final = msgspec.json.Decoder(dict[str, Raw])
 
@@ -308,27 +302,21 @@ class AnthropicClient:
             lifecycle: "active", "deprecated", "retired"; the API leaves out retired ones unless
                 told.
         """
-        models: list[ModelInfo] = []
-        after_id: str | None = None
-        while True:
-            query = [("limit", "1000"), *(("lifecycle[]", value) for value in lifecycle)]
-            if after_id is not None:
-                query.append(("after_id", after_id))
-            page = await self._caller.run(
-                self._calls.free(
-                    "GET", MODELS, "models", decoder=_model_page_decoder, query=urlencode(query)
-                )
+
+        async def fetch(query: str) -> Page[ModelInfo]:
+            call = self._calls.free(
+                "GET", MODELS, "models", decoder=_model_page_decoder, query=query
             )
-            models += page.data
-            if not page.has_more or page.last_id is None or page.last_id == after_id:
-                return models
-            after_id = page.last_id
+            return await self._caller.run(call)
+
+        filters = [("lifecycle[]", value) for value in lifecycle]
+        return [model async for model in walk(fetch, filters=filters)]
 
     async def get_model(self, model: str) -> ModelInfo:
         """Return what the API says of a model; an alias is resolved."""
         call = self._calls.free(
             "GET",
-            f"{MODELS}/{quote(model, safe='')}",
+            f"{MODELS}/{in_path('model', model)}",
             "models",
             decoder=_model_decoder,
             route=f"{MODELS}/{{model_id}}",

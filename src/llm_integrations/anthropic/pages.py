@@ -10,7 +10,7 @@ Lists come in two ways (https://platform.claude.com/docs/en/api/pagination): bat
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -98,20 +98,24 @@ _page_decoder: Final = msgspec.json.Decoder(_WirePage)
 
 
 async def walk(
-    fetch: Callable[[str], Awaitable[Page[T]]], limit: int | None
+    fetch: Callable[[str], Awaitable[Page[T]]],
+    limit: int | None = None,
+    filters: Sequence[tuple[str, str]] = (),
 ) -> AsyncGenerator[T, None]:
     """Yield the items of all pages, at most `limit`.
 
     Args:
         fetch: gets the page of an encoded query.
         limit: None for all there are.
+        filters: further parameters of every query.
     """
     place: tuple[str, str] | None = None
     left = math.inf if limit is None else limit
     while left > 0:
-        query = [("limit", str(min(left, LARGEST_PAGE))), *([] if place is None else [place])]
+        size = int(min(left, LARGEST_PAGE))
+        query = [("limit", str(size)), *filters, *([] if place is None else [place])]
         page = await fetch(urlencode(query))
-        for item in page.items[: int(min(left, LARGEST_PAGE))]:
+        for item in page.items[:size]:
             yield item
         left -= len(page.items)
         if page.next_place in {None, place}:
