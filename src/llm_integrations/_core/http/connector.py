@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
+from llm_integrations._core.http.one_write import OneWriteRequest
+
 if TYPE_CHECKING:
     import ssl
 
@@ -69,6 +71,7 @@ def open_session(connector: Connector) -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
         skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
+        request_class=OneWriteRequest,
     )
     # aiohttp repeats GET, PUT and DELETE on a broken connection by itself, where no admission
     # sees it; there is no public switch (its own test client sets this one).
