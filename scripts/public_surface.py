@@ -115,7 +115,9 @@ def find(module: str, name: str) -> Found | None:
 def signature(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
     """Return a function's head on one line, with the decorators that change how it is called."""
     marks = "".join(
-        f"@{ast.unparse(each)} " for each in node.decorator_list if "cache" not in ast.unparse(each)
+        f"@{mark} "
+        for mark in map(ast.unparse, node.decorator_list)
+        if "cache" not in mark or "property" in mark
     )
     word = "async def" if isinstance(node, ast.AsyncFunctionDef) else "def"
     result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
