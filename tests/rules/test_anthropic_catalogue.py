@@ -60,6 +60,7 @@ def test_what_may_be_right_passes(change: dict[str, Any]) -> None:
         ({"model": ""}, "model"),
         ({"model": 7}, "the request"),
         ({"messages": []}, "messages"),
+        ({"messages": [3] * 100_001}, "messages"),
         ({"max_tokens": -1}, "max_tokens"),
         ({"max_tokens": 128_001}, "max_tokens"),
         ({"temperature": 1.0}, "temperature"),
@@ -187,8 +188,8 @@ def test_the_older_form_of_the_key_is_a_setting() -> None:
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"api_key": ""}, "API key"),
-        ({"api_key": "a\nb"}, "API key"),
+        ({"api_key": ""}, "api_key"),
+        ({"api_key": "a\nb"}, "credentials"),
         ({"base_url": "api.anthropic.com"}, "base URL"),
         ({"timeout_s": 0}, "timeout_s"),
         ({"rate_limit_per_minute": 0}, "rate_limit_per_minute"),

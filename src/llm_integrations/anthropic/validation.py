@@ -162,7 +162,6 @@ def _output(request: Object, terms: Terms) -> Iterator[str]:
     schema = form.get("schema")
     if not isinstance(schema, dict):
         yield f"{where}.schema: is needed"
-        return
     yield from _schema(schema, f"{where}.schema")
     if (optional := optional_parameters(schema)) > MAX_OPTIONAL:
         yield f"{where}.schema: {optional} parameters are optional, {MAX_OPTIONAL} are the most"
@@ -230,9 +229,13 @@ def _inline_image(source: Object, where: str) -> Iterator[str]:
     if source.get("media_type") not in IMAGE_TYPES:
         yield f"{where}.media_type: is one of {', '.join(IMAGE_TYPES)}"
     data = source.get("data")
-    if not isinstance(data, str):
+    if isinstance(data, str):
+        yield from _image_data(data, where)
+    else:
         yield f"{where}.data: is needed"
-        return
+
+
+def _image_data(data: str, where: str) -> Iterator[str]:
     if len(data) > MAX_IMAGE_BASE64_BYTES:
         yield f"{where}.data: {len(data)} bytes, {MAX_IMAGE_BASE64_BYTES} are the most"
     try:
@@ -250,19 +253,25 @@ def _turns(request: Object, terms: Terms) -> Iterator[str]:
     turns = request["messages"]
     for at, turn in enumerate(turns):
         where = f"messages[{at}]"
-        if not isinstance(turn, dict):
+        if isinstance(turn, dict):
+            yield from _turn(turn, where, is_last=at == len(turns) - 1)
+        else:
             yield f"{where}: is no object"
-            return
-        if turn.get("role") not in ROLES:
-            yield f"{where}.role: is one of {', '.join(ROLES)}"
-        content = turn.get("content")
-        if not isinstance(content, (str, list)):
-            yield f"{where}.content: is a text or a list of blocks"
-        is_last_answer = at == len(turns) - 1 and turn.get("role") == "assistant"
-        if not content and not is_last_answer:
-            yield f"{where}.content: is empty"
         if terms.api_version >= NO_SAMPLING_SINCE:
             yield from _placed(turn, where)
+
+
+def _turn(turn: Object, where: str, *, is_last: bool) -> Iterator[str]:
+    if turn.get("role") not in ROLES:
+        yield f"{where}.role: is one of {', '.join(ROLES)}"
+    content = turn.get("content")
+    if not isinstance(content, (str, list)):
+        yield f"{where}.content: is a text or a list of blocks"
+    if not content and not (is_last and turn["role"] == "assistant"):
+        yield f"{where}.content: is empty"
+    for at, block in enumerate(content if isinstance(content, list) else ()):
+        if not isinstance(block, dict) or not isinstance(block.get("type"), str):
+            yield f"{where}.content[{at}]: is no block, for it has no type"
 
 
 def _placed(turn: Object, where: str) -> Iterator[str]:
