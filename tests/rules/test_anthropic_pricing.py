@@ -15,6 +15,7 @@ from llm_integrations.anthropic import (
     CostTracker,
     MessageResponse,
     Usage,
+    costs,
     parse_message,
     price,
     price_details,
@@ -210,27 +211,38 @@ def test_nulls_and_garbage_among_the_counters_count_as_absent() -> None:
 
 def test_the_tracker_tells_what_is_known_from_what_is_not() -> None:
     tracker = CostTracker()
-    told = [
-        Actual(state="settled", cost_pusd=5, counters={"input_tokens": 1}),
-        Actual(state="settled", cost_pusd=7, at_least=True),
-        Actual(state="unknown"),
-    ]
-    for actual, tag in zip(told, ("a", "b", "c"), strict=True):
+    told = {
+        "a": Actual(state="settled", cost_pusd=5, counters={"input_tokens": 1}),
+        "b": Actual(state="settled", cost_pusd=7, at_least=True, counters={"input_tokens": 2}),
+        "c": Actual(state="unknown"),
+        "d": Actual(state="partial", cost_pusd=9),
+    }
+    for tag, actual in told.items():
         tracker.add(actual, model=f"m-{tag}", tags={"issue": tag, "all": "x"})
     stats = tracker.stats()
-    assert (stats.total.attempts, stats.total.cost_pusd) == (3, 12)
-    assert (stats.total.unknown, stats.total.at_least, stats.total.is_exact) == (1, 1, False)
-    assert {m: line.is_exact for m, line in stats.by_model.items()} == {
-        "m-a": True,
-        "m-b": False,
-        "m-c": False,
-    }
-    assert stats.by_tag["issue=a"].is_exact
-    assert stats.by_tag["issue=a"].counters == {"input_tokens": 1}
-    assert stats.by_tag["all=x"] == stats.total
+    total = stats.total
+    assert (total.attempts, total.cost_pusd, total.counters) == (4, 21, {"input_tokens": 3})
+    assert (total.unknown, total.at_least, total.partial, total.is_exact) == (1, 1, 1, False)
+    assert [line.is_exact for line in stats.by_model.values()] == [True, False, False, False]
+    assert list(stats.by_model) == ["m-a", "m-b", "m-c", "m-d"]
+    assert stats.by_tag["issue=b"] == stats.by_model["m-b"]
+    assert stats.by_tag["all=x"] == total
     tracker.reset()
     assert tracker.stats().total.is_exact
-    assert tracker.stats().total.attempts == 0
+    assert tracker.stats().total.attempts == len(tracker.stats().by_tag) == 0
+    assert stats.total == total
+
+
+def test_the_tracker_of_a_long_life_counts_late_tags_together() -> None:
+    tracker = CostTracker()
+    for number in range(costs.MAX_TAGS + 3):
+        tags = {"issue": f"ABC-{number}"}
+        tracker.add(Actual(state="settled", cost_pusd=1), model="m", tags=tags)
+    tracker.add(Actual(state="settled", cost_pusd=5), model="m", tags={"issue": "ABC-0"})
+    by_tag = tracker.stats().by_tag
+    assert len(by_tag) == costs.MAX_TAGS + 1
+    assert by_tag["issue=(others)"].cost_pusd == 3
+    assert by_tag["issue=ABC-0"].cost_pusd == 6
 
 
 # --- models and days -----------------------------------------------------------------------------

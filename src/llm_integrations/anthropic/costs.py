@@ -1,17 +1,21 @@
 """What a client has spent since it started: by model and tag, in memory.
 
 In: each attempt as the admission hears of it. Out: `CostStats`. The ledger of a governor is the
-account that survives; this is the counter that every client has.
+account that survives; this is the counter that every client has. It stays small: models are few,
+and tags that come when there are `MAX_TAGS` already are counted together, under "name=(others)".
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from llm_integrations._core.admission import Actual, Admission, Ask, Observation
 
 __all__ = ["CostLine", "CostStats", "CostTracker", "TrackedAdmission"]
+
+MAX_TAGS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,18 +26,20 @@ class CostLine:
         cost_pusd: what is known of the cost, in pico-USD.
         unknown: attempts whose cost is not known; it is not zero.
         at_least: attempts that cost more than is counted: code ran by the container hour.
+        partial: attempts that broke off; what their output cost is estimated, on the dear side.
     """
 
     attempts: int = 0
     cost_pusd: int = 0
     unknown: int = 0
     at_least: int = 0
+    partial: int = 0
     counters: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def is_exact(self) -> bool:
-        """Whether `cost_pusd` is all of it."""
-        return self.unknown == 0 and self.at_least == 0
+        """Whether `cost_pusd` is all of it, and nothing in it is estimated."""
+        return self.unknown == self.at_least == self.partial == 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,10 +52,10 @@ class CostStats:
 
 
 class _Sum:
-    __slots__ = ("at_least", "attempts", "cost_pusd", "counters", "unknown")
+    __slots__ = ("at_least", "attempts", "cost_pusd", "counters", "partial", "unknown")
 
     def __init__(self) -> None:
-        self.attempts = self.cost_pusd = self.unknown = self.at_least = 0
+        self.attempts = self.cost_pusd = self.unknown = self.at_least = self.partial = 0
         self.counters: dict[str, int] = {}
 
     def add(self, actual: Actual) -> None:
@@ -59,6 +65,7 @@ class _Sum:
         else:
             self.cost_pusd += actual.cost_pusd
             self.at_least += actual.at_least
+            self.partial += actual.state == "partial"
         for name, count in actual.counters.items():
             self.counters[name] = self.counters.get(name, 0) + count
 
@@ -68,6 +75,7 @@ class _Sum:
             cost_pusd=self.cost_pusd,
             unknown=self.unknown,
             at_least=self.at_least,
+            partial=self.partial,
             counters=dict(self.counters),
         )
 
@@ -86,7 +94,10 @@ class CostTracker:
         for part in actual.parts or (actual,):
             self._by_model.setdefault(part.model if actual.parts else model, _Sum()).add(part)
         for name, value in tags.items():
-            self._by_tag.setdefault(f"{name}={value}", _Sum()).add(actual)
+            tag = f"{name}={value}"
+            if tag not in self._by_tag and len(self._by_tag) >= MAX_TAGS:
+                tag = f"{name}=(others)"
+            self._by_tag.setdefault(tag, _Sum()).add(actual)
 
     def stats(self) -> CostStats:
         """Return what was counted so far."""

@@ -94,7 +94,7 @@ def _as_data(message: MessageResponse, spent: CostLine) -> dict[str, object]:
         "usage": message.usage.counters(),
         "attempts": spent.attempts,
         "cost_usd": exact_usd(spent.cost_pusd) if spent.is_exact else None,
-        "cost_at_least_usd": exact_usd(spent.cost_pusd) if _is_any_known(spent) else None,
+        "known_cost_usd": exact_usd(spent.cost_pusd) if _is_any_known(spent) else None,
     }
 
 
@@ -114,12 +114,13 @@ def _summary(message: MessageResponse, spent: CostLine) -> str:
 
 
 def _cost(spent: CostLine) -> str:
-    """Say what it cost: exactly, at least, or that nothing is known."""
+    """Say what it cost: exactly, at least, about, or that nothing is known."""
+    if not _is_any_known(spent):
+        return "cost not known"
+    usd = f"{exact_usd(spent.cost_pusd)} USD"
     if spent.is_exact:
-        return f"{exact_usd(spent.cost_pusd)} USD"
-    return (
-        f"at least {exact_usd(spent.cost_pusd)} USD" if _is_any_known(spent) else "cost not known"
-    )
+        return usd
+    return f"at least {usd}" if spent.unknown or spent.at_least else f"about {usd}"
 
 
 def _is_any_known(spent: CostLine) -> bool:
