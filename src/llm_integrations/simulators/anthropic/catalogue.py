@@ -199,13 +199,13 @@ def _capabilities(model: Model) -> dict[str, object]:
     }
 
 
-def model_info(model: Model, now: datetime) -> dict[str, object]:
-    """Return the model as `GET /v1/models/{id}` describes it."""
+def model_info(model: Model, now: datetime, *, with_fallbacks: bool = False) -> dict[str, object]:
+    """Return the model as `GET /v1/models/{id}` describes it; the beta form names fallbacks."""
     retires = None if model.retires is None else f"{model.retires}T00:00:00Z"
     deprecated = None
     if model.retires is not None:  # the shortest notice there is: 60 days
         deprecated = f"{_time(model.retires) - timedelta(days=60):%Y-%m-%dT%H:%M:%SZ}"
-    return {
+    info: dict[str, object] = {
         "type": "model",
         "id": model.id,
         "display_name": model.name,
@@ -218,3 +218,9 @@ def model_info(model: Model, now: datetime) -> dict[str, object]:
         "max_tokens": model.max_output,
         "capabilities": _capabilities(model),
     }
+    if with_fallbacks:
+        lines = ("opus", "sonnet") if model.line in {"fable", "mythos"} else ()
+        info["allowed_fallback_models"] = [
+            other.id for other in list_models(("active",), now) if other.line in lines
+        ]
+    return info

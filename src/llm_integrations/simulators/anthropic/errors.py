@@ -75,12 +75,13 @@ class ApiError(Exception):
         message: str,
         *,
         error_code: str | None = None,
+        details: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Take the status, the text of `error.message` and, where there is one, its code."""
+        """Take the status, the text of `error.message`, its code and what is told with it."""
         super().__init__(message)
         self.status = status
-        self.body = envelope(TYPE_OF_STATUS[status], message, error_code)
+        self.body = envelope(TYPE_OF_STATUS[status], message, error_code, details)
         self.headers: Mapping[str, str] = headers or {}
 
     @property
@@ -89,11 +90,16 @@ class ApiError(Exception):
         return "true" if self.status in _RETRYABLE else "false"
 
 
-def envelope(kind: str, message: str, error_code: str | None = None) -> dict[str, object]:
+def envelope(
+    kind: str,
+    message: str,
+    error_code: str | None = None,
+    details: Mapping[str, object] | None = None,
+) -> dict[str, object]:
     """Return an error body; the server adds `request_id`."""
     error: dict[str, object] = {"type": kind, "message": message}
     if error_code is not None:
-        error["details"] = {"error_code": error_code}
+        error["details"] = {"error_code": error_code, **(details or {})}
     return {"type": "error", "error": error}
 
 

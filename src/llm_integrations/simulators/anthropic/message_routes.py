@@ -17,6 +17,7 @@ from llm_integrations.simulators.anthropic.prompt import Prompt, read_prompt
 from llm_integrations.simulators.anthropic.routing import Route
 from llm_integrations.simulators.anthropic.server_tools import Loop
 from llm_integrations.simulators.anthropic.state import State
+from llm_integrations.simulators.anthropic.threads import Threads
 from llm_integrations.simulators.anthropic.tokens import compact_json
 from llm_integrations.simulators.anthropic.wire import (
     RecordedRequest,
@@ -36,6 +37,7 @@ class MessageRoutes:
     def __init__(self, state: State) -> None:
         """Take what the routes share."""
         self._state = state
+        self._threads = Threads()
 
     def routes(self) -> tuple[Route, ...]:
         """Return the endpoints."""
@@ -94,12 +96,15 @@ class MessageRoutes:
 
     def _create(self, record: RecordedRequest, _: str) -> Reply | StreamReply:
         state = self._state
-        checked, written = self.compose(record.json, record.headers)
+        body = self._threads.expanded(record.json)
+        checked, written = self.compose(body, record.headers)
         group = _group(checked)
         headers = state.limits.headers(group, state.seconds())
 
         def done(output_tokens: int, completed: bool) -> None:  # noqa: FBT001 - called by `wire`
             state.limits.produced(group, output_tokens, state.seconds())
+            if completed:
+                self._threads.keep(checked.body, written.message())
             record.billed_pusd = state.charge(
                 record.request_id,
                 written.asked_model,

@@ -27,11 +27,21 @@ class ModelRoutes:
     def _list(self, record: RecordedRequest, _: str) -> Reply:
         stages = values(record.query, "lifecycle") or ["active", "deprecated"]
         now = self._state.now()
-        found = [model_info(model, now) for model in list_models(stages, now)]
+        with_fallbacks = _is_beta(record)
+        found = [
+            model_info(model, now, with_fallbacks=with_fallbacks)
+            for model in list_models(stages, now)
+        ]
         return json_reply(page_by_id(found, record.query, "model"))
 
-    def _get(self, _: RecordedRequest, name: str) -> Reply:
+    def _get(self, record: RecordedRequest, name: str) -> Reply:
         model = find_model(name)
         if model is None:
             raise ApiError(404, f"model: {name}")
-        return json_reply(model_info(model, self._state.now()))
+        now = self._state.now()
+        return json_reply(model_info(model, now, with_fallbacks=_is_beta(record)))
+
+
+def _is_beta(record: RecordedRequest) -> bool:
+    betas = record.headers.get("anthropic-beta", "")
+    return record.query.get("beta") == ["true"] or "server-side-fallback-" in betas
