@@ -39,6 +39,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 RESULTS: Final = Path("bench/results")
 WARM_UP_S: Final = 120.0
 WIDTH: Final = 150
+SHOWN: Final = 0.02  # of the CPU time, for a place of a profile
 STYLES: Final = {"aim": "green", "must": "green", "almost": "yellow", "missed": "red", "-": "dim"}
 LIBRARIES: Final = ("anthropic", "jira", "atlassian-python-api", "aiohttp", "msgspec", "dbos")
 
@@ -52,6 +53,7 @@ class Outcome:
         took_s: all of it, with starting and warming up.
         fallen: names of ratios that are less than three quarters of the committed ones.
         absent: sides that this machine does not have, and why.
+        profiles: of each side of ours that missed a target, the share of each place.
         trouble: why there are no findings.
     """
 
@@ -62,6 +64,7 @@ class Outcome:
     took_s: float
     fallen: tuple[str, ...]
     absent: Mapping[str, str] = field(default_factory=dict)
+    profiles: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     trouble: str = ""
     has_failed: bool = False
 
@@ -160,6 +163,13 @@ async def run_one(benchmark: Benchmark, rounds: int, given: dict[str, str]) -> O
             for _ in range(rounds):
                 for running in sides:
                     measured[running.name].append(await running.measure(benchmark.timeout_s))
+            findings = found_in(benchmark, measured)
+            missed = missed_by(benchmark, findings)
+            profiles = {
+                running.name: await running.profile(benchmark.timeout_s)
+                for running in sides
+                if running.name in missed
+            }
     except (SideFailed, Unavailable) as error:
         return Outcome(
             benchmark=benchmark,
@@ -171,11 +181,6 @@ async def run_one(benchmark: Benchmark, rounds: int, given: dict[str, str]) -> O
             trouble=str(error),
             has_failed=isinstance(error, SideFailed),
         )
-    findings = tuple(
-        find(target, measured)
-        for target in benchmark.targets
-        if not {target.ours, target.theirs} & set(absent)
-    )
     fallen = tuple(each.name for each in findings if has_fallen(each, committed.get(each.name)))
     return Outcome(
         benchmark=benchmark,
@@ -185,7 +190,21 @@ async def run_one(benchmark: Benchmark, rounds: int, given: dict[str, str]) -> O
         took_s=time.perf_counter() - began_at,
         fallen=fallen,
         absent=absent,
+        profiles=profiles,
     )
+
+
+def found_in(benchmark: Benchmark, measured: Rounds) -> tuple[Finding, ...]:
+    """Return what was found out about the targets whose sides are there."""
+    there = {*measured, None}
+    targets = (each for each in benchmark.targets if {each.ours, each.theirs} <= there)
+    return tuple(find(target, measured) for target in targets)
+
+
+def missed_by(benchmark: Benchmark, findings: Sequence[Finding]) -> set[str]:
+    """Return our sides that missed a target."""
+    missed = {each.name for each in findings if each.verdict == "missed"}
+    return {target.ours for target in benchmark.targets if target.name in missed}
 
 
 async def python_of(side: Side) -> str:
@@ -222,6 +241,10 @@ def report(outcome: Outcome) -> dict[str, Any]:
         "took_s": round(outcome.took_s, 1),
         "trouble": outcome.trouble,
         "absent": outcome.absent,
+        "profiles": {
+            side: {place: round(share, 3) for place, share in shares.items() if share >= SHOWN}
+            for side, shares in outcome.profiles.items()
+        },
         "findings": [
             {name: shorten(value) for name, value in asdict(each).items()}
             for each in outcome.findings
@@ -303,6 +326,9 @@ def conclude(outcomes: Sequence[Outcome], console: Console) -> int:
             console.print(f"{outcome.benchmark.name}: not measured: {outcome.trouble}")
         for side, reason in outcome.absent.items():
             console.print(escape(f"{outcome.benchmark.name}: without {side}: {reason}"))
+        for side, shares in outcome.profiles.items():
+            places = ", ".join(f"{place} {n:.0%}" for place, n in shares.items() if n >= SHOWN)
+            console.print(escape(f"{outcome.benchmark.name}, {side}: {places}"), highlight=False)
         for name in outcome.fallen:
             console.print(f"[red]fell by a quarter against the committed result: {escape(name)}[/]")
     return 1 if any(outcome.fallen or outcome.has_failed for outcome in outcomes) else 0

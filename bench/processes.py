@@ -3,7 +3,8 @@
 A side is a function `side(**options)` that is an async context manager: what it sets up is not
 measured; what it yields is called once for each round and returns that round's figures. The child
 (`python -m bench.processes MODULE:FUNCTION OPTIONS`) does one round to warm up, says so, and then
-does one for each line it reads. A module with a `loop_factory` has its sides run on that loop.
+does one for each line it reads, under a profiler where the line asks for that. A module with a
+`loop_factory` has its sides run on that loop.
 """
 
 from __future__ import annotations
@@ -57,8 +58,15 @@ class SideProcess:
 
     async def measure(self, timeout_s: float) -> dict[str, float]:
         """Do one round."""
+        return await self._ask("round", timeout_s)
+
+    async def profile(self, timeout_s: float) -> dict[str, float]:
+        """Do one round under a profiler; return the share of each place."""
+        return await self._ask("profile", timeout_s)
+
+    async def _ask(self, what: str, timeout_s: float) -> dict[str, float]:
         assert self._process.stdin is not None
-        self._process.stdin.write(b"round\n")
+        self._process.stdin.write(f"{what}\n".encode())
         return await self._read(timeout_s)
 
     async def _read(self, timeout_s: float) -> dict[str, float]:
@@ -120,8 +128,15 @@ async def _run(make: Callable[..., AbstractAsyncContextManager[Round]], options:
     async with make(**options) as one_round:
         await one_round()
         print(_MARK + "{}", flush=True)
-        while await asyncio.to_thread(sys.stdin.readline):
-            print(_MARK + json.dumps(await one_round()), flush=True)
+        while what := await asyncio.to_thread(sys.stdin.readline):
+            said = await (_profile(one_round) if what == "profile\n" else one_round())
+            print(_MARK + json.dumps(said), flush=True)
+
+
+async def _profile(one_round: Round) -> dict[str, float]:
+    from bench.profiles import shares  # noqa: PLC0415 - it needs `Round` from here
+
+    return await shares(one_round)
 
 
 def _main() -> int:

@@ -15,6 +15,7 @@ from bench.figures import Finding, Target, find, has_fallen, judge, ratios
 from bench.payloads import stream_events
 from bench.peers import locked_version
 from bench.plan import BENCHMARKS
+from bench.profiles import place_of, shares
 
 ROOT = Path(__file__).parents[2]
 GIVEN = {"loopback": {"base_url"}, "postgres": {"dsn"}, None: set[str]()}
@@ -137,3 +138,31 @@ def test_the_pieces_of_a_tool_input_are_as_many_as_asked_and_spell_json(deltas: 
 
 def test_a_peer_in_an_environment_of_its_own_is_locked() -> None:
     assert locked_version("litellm")[0].isdigit()
+
+
+@pytest.mark.parametrize(
+    ("filename", "built_in", "place"),
+    [
+        ("/x/src/llm_integrations/anthropic/calls.py", "", "anthropic/calls"),
+        ("/x/src/llm_integrations/_core/http/__init__.py", "", "_core/http"),
+        ("/x/site-packages/aiohttp/client.py", "", "aiohttp"),
+        ("/usr/lib/python3.11/asyncio/base_events.py", "", "asyncio"),
+        ("/usr/lib/python3.11/json/decoder.py", "", "python"),
+        ("", "<method 'send' of '_socket.socket' objects>", "socket"),
+        ("", "<method 'decode' of 'msgspec.json.Decoder' objects>", "msgspec"),
+        ("", "<built-in method builtins.len>", "python"),
+    ],
+)
+def test_a_profile_names_rooms_of_ours_and_libraries(
+    filename: str, built_in: str, place: str
+) -> None:
+    assert place_of(filename, built_in) == place
+
+
+async def test_the_shares_of_a_profile_are_all_of_it() -> None:
+    async def one_round() -> dict[str, float]:
+        return {"sum": float(sum(map(float, range(10_000))))}
+
+    found = await shares(one_round)
+    assert sum(found.values()) == pytest.approx(1)
+    assert list(found.values()) == sorted(found.values(), reverse=True)
