@@ -144,6 +144,7 @@ def test_models_of_one_pool_share_a_group() -> None:
         ("claude-opus-4-5", "claude-opus-4-5"),
         ("claude-sonnet-9", "claude-sonnet-9"),
         ("opus or sonnet", "opus or sonnet"),
+        ("opus turbo", "opus turbo"),
         ("gpt-6", "gpt-6"),
     ],
 )
