@@ -294,19 +294,35 @@ async def test_spend_is_summed_by_model_issue_or_any_tag(store: GovernanceStore)
         return [msgspec.structs.astuple(row) for row in rows]  # type: ignore[attr-defined]
 
     assert flat(await store.spend_by("model", EVERYTHING)) == [
-        ("haiku", 2, 3, 60),
-        ("opus-1", 2, 15, 0),
+        ("haiku", 2, 3, 60, 0),
+        ("opus-1", 2, 15, 0, 0),
     ]
     assert flat(await store.spend_by("issue", EVERYTHING)) == [
-        ("", 2, 3, 60),
-        ("ABC-1", 1, 10, 0),
-        ("ABC-2", 1, 5, 0),
+        ("", 2, 3, 60, 0),
+        ("ABC-1", 1, 10, 0, 0),
+        ("ABC-2", 1, 5, 0, 0),
     ]
     assert flat(await store.spend_by("project", EVERYTHING)) == [
-        ("", 1, 0, 60),
-        ("ABC", 2, 15, 0),
-        ('X"Y', 1, 3, 0),
+        ("", 1, 0, 60, 0),
+        ("ABC", 2, 15, 0, 0),
+        ('X"Y', 1, 3, 0, 0),
     ]
+
+
+async def test_attempts_without_a_price_are_counted_and_not_taken_for_free(
+    store: GovernanceStore,
+) -> None:
+    states = ("settled", "partial", "unknown", "refused", "released")
+    for state in states:
+        await store.hold(hold(state, None, bounded=False))
+        await store.settle(end(state, None, state=state))
+    await store.hold(hold("held", None, bounded=False))
+    await store.hold(hold("priced late", None, bounded=False))
+    await store.settle(end("priced late", 7))
+    await store.hold(hold("bounded", 60))
+    await store.settle(end("bounded", None))
+    (row,) = await store.spend_by("group", EVERYTHING)
+    assert (row.attempts, row.spent_pusd, row.unpriced) == (8, 67, 3)
 
 
 async def test_spend_over_time_comes_in_steps(store: GovernanceStore) -> None:

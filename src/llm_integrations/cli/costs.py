@@ -24,7 +24,7 @@ def costs(
     json: bool = False,
     settings: SettingsFile = None,
 ) -> int:
-    """Sum up what Claude has cost, exactly; attempts of unknown outcome are told apart.
+    """Sum up what Claude has cost, exactly; what is not known is told apart, never taken for zero.
 
     For example:
 
@@ -40,6 +40,7 @@ def costs(
     found = asyncio.run(_load(load(settings)[0], by, days))
     total = sum(each.spent_pusd for each in found)
     unknown = sum(each.unknown_pusd for each in found)
+    unpriced = sum(each.unpriced for each in found)
     if json:
         print_json(
             {
@@ -47,15 +48,21 @@ def costs(
                 "rows": [_as_data(each) for each in found],
                 "total_usd": exact_usd(total),
                 "unknown_usd": exact_usd(unknown),
+                "unpriced_attempts": unpriced,
             }
         )
         return 0
     rows = [
-        (each.key or "(none)", str(each.attempts), exact_usd(each.spent_pusd), _more(each))
+        (
+            each.key or "(none)",
+            str(each.attempts),
+            exact_usd(each.spent_pusd),
+            _more(each.unknown_pusd, each.unpriced),
+        )
         for each in found
     ]
     calls = sum(each.attempts for each in found)
-    rows.append(("total", str(calls), exact_usd(total), exact_usd(unknown) if unknown else ""))
+    rows.append(("total", str(calls), exact_usd(total), _more(unknown, unpriced)))
     print_table((by, "attempts", "USD", "at most more"), rows, numbers=3)
     return 0
 
@@ -67,7 +74,9 @@ async def _load(settings: Settings, by: str, days: int | None) -> list[Spend]:
     async with open_books(settings) as books:
         spends = await books.governor.reports.spend_by(by, since=since)
     # Free calls, like the check of the key at start, belong to nothing and would only be noise.
-    return [each for each in spends if each.key or each.spent_pusd or each.unknown_pusd]
+    return [
+        each for each in spends if each.key or each.spent_pusd or each.unknown_pusd or each.unpriced
+    ]
 
 
 def _as_data(each: Spend) -> dict[str, object]:
@@ -76,8 +85,12 @@ def _as_data(each: Spend) -> dict[str, object]:
         "attempts": each.attempts,
         "spent_usd": exact_usd(each.spent_pusd),
         "unknown_usd": exact_usd(each.unknown_pusd),
+        "unpriced_attempts": each.unpriced,
     }
 
 
-def _more(each: Spend) -> str:
-    return exact_usd(each.unknown_pusd) if each.unknown_pusd else ""
+def _more(unknown_pusd: int, unpriced: int) -> str:
+    """Say what may come on top; where a price is not known, there is no "at most"."""
+    if unpriced:
+        return f"not known ({unpriced})"
+    return exact_usd(unknown_pusd) if unknown_pusd else ""

@@ -29,12 +29,15 @@ class Spend(Struct, frozen=True, kw_only=True):
     Attributes:
         key: the model, issue, tag value or day; empty where a call had none.
         unknown_pusd: the most that attempts of unknown outcome may have cost, on top.
+        unpriced: attempts of models whose price is not known: what they cost, on top of both, is
+            not known either; it is not zero.
     """
 
     key: str
     attempts: int
     spent_pusd: int
     unknown_pusd: int
+    unpriced: int
 
 
 class Reports:
@@ -103,4 +106,5 @@ def _spend(key: str, rows: list[SpendRow]) -> Spend:
         attempts=sum(row.attempts for row in rows),
         spent_pusd=sum(row.spent_pusd for row in rows),
         unknown_pusd=sum(row.unknown_pusd for row in rows),
+        unpriced=sum(row.unpriced for row in rows),
     )

@@ -82,7 +82,9 @@ SELECT call_id, attempt, owner, grp, state, model, served, request_id, hold_pusd
 FROM llm_integrations.ledger WHERE """
 _SPEND: Final = """, count(*),
     coalesce(sum(charged_pusd) FILTER (WHERE state IN ('settled', 'partial')), 0),
-    coalesce(sum(charged_pusd) FILTER (WHERE state = 'unknown'), 0)
+    coalesce(sum(charged_pusd) FILTER (WHERE state = 'unknown'), 0),
+    count(*) FILTER (WHERE state IN ('settled', 'partial', 'unknown')
+        AND cost_pusd IS NULL AND hold_pusd IS NULL)
 FROM llm_integrations.ledger WHERE """
 # In the order of the key, so that two processes that keep the same cannot wait for each other.
 # `%b`: a list of bytes sent as text costs three times as much.
@@ -310,8 +312,9 @@ class PostgresStore:
                 attempts=_integer(attempts),
                 spent_pusd=_integer(spent),
                 unknown_pusd=_integer(unknown),
+                unpriced=_integer(unpriced),
             )
-            for key, attempts, spent, unknown in await self._read(query, [*keys, *values])
+            for key, attempts, spent, unknown, unpriced in await self._read(query, [*keys, *values])
         ]
 
     async def _write(self, query: LiteralString, values: Values) -> Row | None:

@@ -189,9 +189,11 @@ class SpendRow(Struct, frozen=True, kw_only=True):
     Attributes:
         spent_pusd: charged to settled and partial rows.
         unknown_pusd: held by rows whose outcome is unknown; counted as spent by budgets.
+        unpriced: rows that may have been billed, with neither a cost nor a hold: no price is known.
     """
 
     key: str
     attempts: int
     spent_pusd: int
     unknown_pusd: int
+    unpriced: int

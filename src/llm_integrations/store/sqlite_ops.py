@@ -98,6 +98,10 @@ _SUMS: Final = ", ".join(
     for states in ("'settled', 'partial'", "'unknown'")
     for part in ("/", "%")
 )
+_UNPRICED: Final = (
+    "count(*) FILTER (WHERE state IN ('settled', 'partial', 'unknown')"
+    " AND cost_pusd IS NULL AND hold_pusd IS NULL)"
+)
 _NTH_NEWEST: Final = """
 SELECT created_us, call_id, attempt FROM ledger
 ORDER BY created_us DESC, call_id DESC, attempt DESC LIMIT 1 OFFSET ?
@@ -433,7 +437,7 @@ class Operations:
     def _spend(self, column: str, keys: list[object], wanted: EntryFilter) -> list[SpendRow]:
         where, values = _where(wanted)
         rows = self._database.execute(
-            f"SELECT {column}, count(*), {_SUMS} FROM ledger"  # noqa: S608 - our own words
+            f"SELECT {column}, count(*), {_SUMS}, {_UNPRICED} FROM ledger"  # noqa: S608 - our own words
             f" WHERE {where} GROUP BY 1",
             (*keys, *values),
         )
@@ -443,8 +447,9 @@ class Operations:
                 attempts=attempts,
                 spent_pusd=spent_high * _PART + spent_low,
                 unknown_pusd=unknown_high * _PART + unknown_low,
+                unpriced=unpriced,
             )
-            for key, attempts, spent_high, spent_low, unknown_high, unknown_low in rows
+            for key, attempts, spent_high, spent_low, unknown_high, unknown_low, unpriced in rows
         ]
 
 
