@@ -42,8 +42,8 @@ class PlanBody:
 
     __slots__ = ("_data", "has_left")
 
-    def __init__(self, data: bytes) -> None:
-        self._data = data
+    def __init__(self, data: bytearray) -> None:
+        self._data = memoryview(data)
         self.has_left = False
 
     @property
@@ -55,7 +55,7 @@ class PlanBody:
         """Yield it from its start."""
         for start in range(0, len(self._data), PIECE_BYTES):
             self.has_left = True
-            yield self._data[start : start + PIECE_BYTES]
+            yield bytes(self._data[start : start + PIECE_BYTES])
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +87,8 @@ class Planner:
     Args:
         check: refuses what no message may be, and returns the shape of the others.
         at: the day whose prices count.
+        max_requests: what the API takes.
+        max_body_bytes: the same, all of them together.
     """
 
     __slots__ = (
@@ -96,13 +98,24 @@ class Planner:
         "_check",
         "_custom_ids",
         "_hold_pusd",
+        "_max_body_bytes",
+        "_max_requests",
         "_models",
         "_tool_types",
     )
 
-    def __init__(self, check: Callable[[bytes], RequestShape], at: date) -> None:
+    def __init__(
+        self,
+        check: Callable[[bytes], RequestShape],
+        at: date,
+        *,
+        max_requests: int = MAX_REQUESTS,
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ) -> None:
         self._check = check
         self._at = at
+        self._max_requests = max_requests
+        self._max_body_bytes = max_body_bytes
         self._body = bytearray(_BEGIN)
         self._custom_ids: set[str] = set()
         self._models: set[str] = set()
@@ -130,8 +143,8 @@ class Planner:
         hold = hold_for(shape, encoded, at=self._at, batch=True)
         comma = b"," if self._custom_ids else b""
         self._body += b'%s{"custom_id":"%s","params":%s}' % (comma, custom_id.encode(), encoded)
-        if len(self._body) + len(_END) > MAX_BODY_BYTES:
-            raise InvalidRequest(f"with it the batch is larger than {MAX_BODY_BYTES} bytes")
+        if len(self._body) + len(_END) > self._max_body_bytes:
+            raise InvalidRequest(f"with it the batch is larger than {self._max_body_bytes} bytes")
         self._custom_ids.add(custom_id)
         self._models.add(shape.model)
         self._bounded &= hold.bounded
@@ -145,19 +158,20 @@ class Planner:
             raise InvalidRequest("custom_id: 1 to 64 letters, digits, _ and - are accepted")
         if custom_id in self._custom_ids:
             raise InvalidRequest("custom_id: another request of the batch has the same")
-        if len(self._custom_ids) >= MAX_REQUESTS:
-            raise InvalidRequest(f"a batch takes at most {MAX_REQUESTS} requests")
+        if len(self._custom_ids) >= self._max_requests:
+            raise InvalidRequest(f"a batch takes at most {self._max_requests} requests")
 
     def plan(self) -> Plan:
-        """Return the batch.
+        """Return the batch, which is then closed.
 
         Raises:
             InvalidRequest: there is no request in it.
         """
         if not self._custom_ids:
             raise InvalidRequest("requests: a batch needs at least one")
+        self._body += _END
         return Plan(
-            body=PlanBody(bytes(self._body + _END)),
+            body=PlanBody(self._body),
             count=len(self._custom_ids),
             models=frozenset(self._models),
             hold_pusd=self._hold_pusd,

@@ -304,8 +304,7 @@ class Batches:
     async def aclose(self) -> None:
         """Book the batches whose results nobody has read as "unknown": charged by their hold."""
         bills, self._bills = self._bills, {}
-        for bill in bills.values():
-            await bill.settle(Actual(state="unknown"))
+        await asyncio.gather(*[bill.settle(Actual(state="unknown")) for bill in bills.values()])
 
     async def _plan(self, requests: Mapping[str, AnyRequest] | Iterable[BatchRequest]) -> Plan:
         planner = Planner(self._calls.check, self._clock.now())
