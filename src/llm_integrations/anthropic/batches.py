@@ -4,16 +4,6 @@ In: requests by `custom_id`. Out: a `Batch` to wait for, then one result per req
 may be is checked as for a message alone, and by what a batch does not take, before anything is
 sent. https://platform.claude.com/docs/en/build-with-claude/batch-processing
 
-**Money.** `create` asks the admission once for the whole batch, in group "batch": it holds the sum
-of what its requests can cost at batch prices, and a budget that has less left refuses it before
-anything is sent. The hold stays until the results were read to their end by the client that
-created the batch; then it is settled with their exact cost. Errored, canceled and expired requests
-cost nothing. Not governed: a batch whose results are not read before the client is closed, or
-that is deleted unread, is booked as "unknown" and charged by its hold; a batch that another
-client created is that client's to book, and reading its results here books nothing. The calls
-themselves are free, and share the limits of group "batches"; how many requests may be queued at
-the server is not limited here.
-
 Results are followed to the address the server names only where that is of this API; credentials go
 nowhere else.
 """
@@ -99,16 +89,28 @@ _deleted_decoder: Final = msgspec.json.Decoder(_Deleted)
 
 
 class Batches:
-    """Batches of one client: `client.batches`. What is governed is said in the module.
+    """Batches of one client: `client.batches`.
 
-    batch = await client.batches.create({"a": request_a, "b": request_b})
-    await client.batches.wait(batch.id)
-    results = await client.batches.results(batch.id)
-    match results["a"]:
-        case SucceededResult(message=message):
-            print(message.text)
-        case ErroredResult(error=error):
-            print(error)
+        batch = await client.batches.create({"a": request_a, "b": request_b})
+        await client.batches.wait(batch.id)
+        results = await client.batches.results(batch.id)
+        match results["a"]:
+            case SucceededResult(message=message):
+                print(message.text)
+            case ErroredResult(error=error):
+                print(error)
+
+    What is governed: `create` asks once for the whole batch, in group "batch". It holds the sum of
+    what its requests can cost at batch prices, and a budget that has less left refuses it before
+    anything is sent. The hold stays until this client has read the results to their end; then the
+    exact cost takes its place, in the ledger as one row, in `get_cost_stats` by model. Errored,
+    canceled and expired requests cost nothing.
+
+    What is not: a batch whose results were not read when the client closes, or that was deleted
+    unread, is booked as "unknown" and charged by its hold. One that another client created is that
+    client's to book: reading its results here books nothing. The calls themselves are free and keep
+    to the limits of group "batches"; how many requests wait in line at the server is limited there
+    only, and a batch may overshoot a spend limit of the workspace.
     """
 
     def __init__(self, calls: Calls, caller: Caller, admission: Admission, clock: Clock) -> None:

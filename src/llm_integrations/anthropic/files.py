@@ -82,7 +82,12 @@ _deleted_decoder: Final = msgspec.json.Decoder(_Deleted)
 class Files:
     """Files of one client: `client.files`.
 
-    file = await client.files.upload(Path("report.pdf"))
+        file = await client.files.upload(Path("report.pdf"))
+        source = {"type": "file", "file_id": file.id}
+        question = [{"type": "document", "source": source}, {"type": "text", "text": "In short?"}]
+
+    A request that names a file is held at the whole context window: its size in tokens is not in
+    the request.
     """
 
     def __init__(self, calls: Calls, caller: Caller) -> None:
