@@ -160,15 +160,15 @@ def test_an_unknown_model_costs_an_unknown_amount_and_never_nothing(model: str) 
 @pytest.mark.parametrize(
     ("usage", "model", "why"),
     [
-        ({"cache_read_input_tokens": 1}, "claude-2.1", "cache reads"),
-        ({"cache_creation_input_tokens": 1}, "claude-2.1", "5 minute cache writes"),
+        ({"cache_read_input_tokens": 1}, "claude-2.1", "cached tokens"),
+        ({"cache_creation_input_tokens": 1}, "claude-2.1", "cached tokens"),
         (
             {
                 "cache_creation_input_tokens": 1,
                 "cache_creation": {"ephemeral_1h_input_tokens": 1},
             },
             "claude-2.1",
-            "1 hour cache writes",
+            "cached tokens",
         ),
         ({"input_tokens": 1, "speed": "fast"}, "claude-sonnet-5", "speed 'fast'"),
         ({"input_tokens": -1, "output_tokens": 5}, "claude-opus-5", "below zero"),

@@ -197,7 +197,7 @@ class PriceTable(msgspec.Struct, frozen=True, kw_only=True):
             0 if split is None else split.ephemeral_5m_input_tokens,
             counts.cache_creation_input_tokens - written_1h,
         )
-        if min(plain, output, read, written_1h, written_5m) < 0:
+        if (plain | output | read | written_1h | written_5m) < 0:  # the sign of any of them
             return "the usage counts tokens below zero"
         rates = prices.row_at(terms.at).rates_for(plain + written_5m + written_1h + read)
         if terms.fast and not terms.in_batch:
@@ -207,15 +207,11 @@ class PriceTable(msgspec.Struct, frozen=True, kw_only=True):
             elif model == terms.model:
                 return f"the price of {model!r} at speed 'fast' is not known"
         total = plain * rates.input + output * rates.output
-        for name, tokens, rate in (
-            ("5 minute cache writes", written_5m, rates.cache_write_5m),
-            ("1 hour cache writes", written_1h, rates.cache_write_1h),
-            ("cache reads", read, rates.cache_read),
-        ):
-            if tokens:
-                if rate is None:
-                    return f"the price of {name} of {model!r} is not known"
-                total += tokens * rate
+        if read or written_5m or written_1h:
+            cached = _cached(rates, read, written_5m, written_1h)
+            if cached is None:
+                return f"the price of cached tokens of {model!r} is not known"
+            total += cached
         if terms.us:
             total = total * prices.us_percent // 100
         return total // 2 if terms.in_batch else total
@@ -361,6 +357,21 @@ def _billed_runs(entries: list[Iteration]) -> list[Iteration]:
         for i, entry in enumerate(entries)
         if entry.output_tokens or i >= last or entry.type not in {"message", "fallback_message"}
     ]
+
+
+def _cached(rates: Rates, read: int, written_5m: int, written_1h: int) -> int | None:
+    """Price the tokens that the cache served or stored; None when a class has no price."""
+    total = 0
+    for tokens, rate in (
+        (read, rates.cache_read),
+        (written_5m, rates.cache_write_5m),
+        (written_1h, rates.cache_write_1h),
+    ):
+        if tokens:
+            if rate is None:
+                return None
+            total += tokens * rate
+    return total
 
 
 def _day(at: date) -> date:
