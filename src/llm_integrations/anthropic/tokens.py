@@ -1,67 +1,58 @@
-"""How many tokens a text or a request has, without asking anybody.
+"""How many tokens a text or a request has, and what a request will cost.
 
-In: text, or a request. Out: a `TokenEstimate`, which says how far off it can be. The base tier
-counts pieces of text by regular expressions and weighs them; the weights were fitted (least
-relative error, none negative) to recorded requests of Claude 3 to 4.6 and their billed tokens:
-half of them come within 5 %, nine in ten within 16 %. Models from 4.7 on make about 1.28 times as
-many tokens of the same text. Never bill by an estimate; to hold money use `holds`.
+In: text, or a request. Out: a `TokenEstimate`, which says how far off it can be. Three tiers:
 
-No I/O. The exact tier is `AnthropicClient.count_tokens`.
+- "exact": the API's own count, by `TokenCounter.count_exact`;
+- "vocabulary": offline, with the `[tokenizer]` extra;
+- "base": offline, with nothing but this package.
+
+An offline estimate is a sum of what was counted times what was measured: `tokenizers` counts in a
+text, `prompts` sorts a request into its parts, `calibration` has the weights, `corrections` what
+real usage taught since. The held-out errors are in docs/decisions/0009. Never bill by an estimate;
+to hold money use `holds`.
+
+No I/O but the one read of the weights. Nothing is fetched, ever.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-import re
+import operator
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
-from llm_integrations._core.codec import decode, encode
+from llm_integrations._core.codec import decode
+from llm_integrations.anthropic.calibration import Weights, hidden_prompt, weights_for
 from llm_integrations.anthropic.catalogue import CatalogueEntry, find_model, shape_of
+from llm_integrations.anthropic.corrections import Corrector
 from llm_integrations.anthropic.holds import hold_for
 from llm_integrations.anthropic.models import MessageRequest, Usage, encode_request
 from llm_integrations.anthropic.pricing import price
-from llm_integrations.errors import BudgetExceeded
+from llm_integrations.anthropic.prompts import Prompt, read_prompt
+from llm_integrations.anthropic.tokenizers import (
+    Counts,
+    Pieces,
+    Tier,
+    foreign_bytes,
+    load_vocabulary,
+)
+from llm_integrations.errors import BudgetExceeded, ConfigError
 
 __all__ = ["CostEstimate", "TokenBudget", "TokenCounter", "TokenEstimate"]
 
 Json: TypeAlias = Any  # the JSON border
+AnyRequest: TypeAlias = MessageRequest | Mapping[str, Json]
 
-_WORDS: Final = re.compile(r"[A-Za-z]+")
-_OTHERS: Final = (
-    (re.compile(r"\d"), 0.60),
-    (re.compile(r" \d"), 1.45),  # newer vocabularies split the space from the digit
-    (re.compile(r"[^\w\s]+", re.ASCII), 0.97),
-    (re.compile(r"\n+"), 1.10),
-    (re.compile(r"[ \t]{2,}"), 0.86),
-    (re.compile(r"[^\x00-\x7f]"), 1.15),
-    (re.compile(r"[a-z][A-Z]"), 1.53),
-    (re.compile(r"_"), 1.57),
-)
-WORD: Final = 1.01
-LONGER_THAN_6: Final = 0.18
-LONGER_THAN_9: Final = 0.42
-PER_4_LETTERS_ABOVE_12: Final = 0.53
-
-FIXED: Final = 7.0
-PER_FURTHER_MESSAGE: Final = 2.3
-PER_TOOL_BLOCK: Final = 37.0
-TOOL_JSON: Final = 1.07
+DEFAULT_IMAGE_TOKENS: Final = 4_784
 DEFAULT_TOOL_PROMPT: Final = (350, 470)
-NEW_TOKENIZER: Final = 1.28
-PDF_PAGE_TOKENS: Final = 3_000
-PDF_PAGE_BASE64_BYTES: Final = 100_000
-DEFAULT_IMAGE_TOKENS: Final = 1_568
-
-TEXT_MARGIN: Final = 0.16
-NEW_TOKENIZER_MARGIN: Final = 0.20
-SMALL_TEXT_TOKENS: Final = 3
-TOOL_MARGIN: Final = 0.30
-MEDIA_MARGIN: Final = 1.0
+UNMEASURED_TOOL: Final = (1_000.0, 1_000.0)
+IMAGE_MARGIN_TOKENS: Final = 5
+FOREIGN_MARGIN: Final = 0.5  # a guess: no recorded request is in another language than English
+EXACT_MARGIN: Final = 0.05  # "should be considered an estimate", says the documentation
 
 
 class TokenEstimate(NamedTuple):
@@ -69,7 +60,7 @@ class TokenEstimate(NamedTuple):
 
     Attributes:
         margin: nine in ten true counts lie within this share of `tokens`.
-        tier: how it was made: "base".
+        tier: how it was made: "exact", "vocabulary" or "base".
     """
 
     tokens: int
@@ -96,16 +87,47 @@ class CostEstimate(NamedTuple):
     high_pusd: int | None
 
 
+class CountsByApi(Protocol):
+    """An `AnthropicClient`, as far as it is asked to count."""
+
+    async def count_tokens(self, request: AnyRequest) -> int:
+        """Return the API's own count of a request's input tokens."""
+
+
 class TokenCounter:
-    """Estimates tokens, and remembers the texts it has seen.
+    """Estimates tokens, remembers the texts it has seen, and learns from real usage.
+
+        counter = TokenCounter()
+        estimate = counter.count_request(request)
+        answer = await client.send_message(request)
+        counter.learn(request, answer.usage)
+
+    It is one thread's; counters in several threads share the vocabulary.
 
     Args:
         cache_size: how many texts to remember; the least recently used goes first.
+        tier: "vocabulary" or "base"; unless told, the vocabulary where it is installed. It is
+            loaded at the first count.
+
+    Raises:
+        ConfigError: the vocabulary was asked for and is not installed.
     """
 
-    def __init__(self, cache_size: int = 1_024) -> None:
+    def __init__(
+        self, cache_size: int = 1_024, *, tier: Literal["vocabulary", "base"] | None = None
+    ) -> None:
         self._capacity = cache_size
-        self._cache: OrderedDict[bytes, float] = OrderedDict()
+        self._cache: OrderedDict[bytes, _Measured] = OrderedDict()
+        self._corrector = Corrector()
+        self._loaded: Tier | None = Pieces() if tier == "base" else None
+        if tier == "vocabulary" and load_vocabulary() is None:
+            msg = "the vocabulary is not installed: pip install 'llm-integrations[tokenizer]'"
+            raise ConfigError(msg)
+
+    @property
+    def tier(self) -> str:
+        """How offline estimates are made: "vocabulary" or "base"."""
+        return self._engine().name
 
     @property
     def cache_size(self) -> int:
@@ -113,40 +135,61 @@ class TokenCounter:
         return len(self._cache)
 
     def clear_cache(self) -> None:
-        """Forget all texts."""
+        """Forget all texts; what was learned from usage stays."""
         self._cache.clear()
 
     def count_text(self, text: str, *, model: str | None = None) -> TokenEstimate:
         """Estimate a text alone, without what a request adds to it."""
-        factor, margin = _tokenizer(None if model is None else find_model(model))
-        return _estimate(self._pieces(text) * factor, margin)
+        weights = self._weights(None if model is None else find_model(model))
+        found = _Sum(weights, self._engine().names)
+        found.add(self._measure(text))
+        return _rounded(*found.uncorrected("text"), self.tier)
 
-    def count_request(self, request: MessageRequest | Mapping[str, Json]) -> TokenEstimate:
-        """Estimate the prompt of a request: system, tools, messages and media."""
+    def count_request(self, request: AnyRequest, *, template: str | None = None) -> TokenEstimate:
+        """Estimate the prompt of a request: system, tools, messages and media.
+
+        What Anthropic's own tools will find or run is a guess, and no margin covers the most.
+
+        Args:
+            request: a `MessageRequest`, or the same as a mapping.
+            template: a name for prompts that are alike, if usage was learned by it.
+        """
         fields = decode(_dict_decoder, encode_request(request))
-        entry = find_model(str(fields.get("model", "")))
-        factor, margin = _tokenizer(entry)
-        found = _Parts(DEFAULT_IMAGE_TOKENS if entry is None else entry.image_tokens)
-        messages = fields.get("messages") or []
-        found.walk(fields.get("system"))
-        for message in messages:
-            found.walk(message.get("content"))
-        tokens = FIXED + PER_FURTHER_MESSAGE * max(len(messages) - 1, 0)
-        tokens += factor * sum(self._pieces(text) for text in found.texts)
-        tokens += found.tool_blocks * PER_TOOL_BLOCK + found.media_tokens
-        if tools := fields.get("tools"):
-            tool_text = sum(self._pieces(_tool_text(tool)) for tool in tools)
-            tokens += _tool_prompt(entry, fields) + factor * TOOL_JSON * tool_text
-            margin = max(margin, TOOL_MARGIN)
-        return _estimate(tokens, MEDIA_MARGIN if found.media_tokens else margin)
+        kind, estimate = self._estimate(fields)
+        correction = self._corrector.correction(_key(fields, template or kind))
+        margin = estimate.margin if correction.margin is None else correction.margin
+        return _rounded(estimate.tokens * correction.factor, margin, self.tier)
+
+    def learn(self, request: AnyRequest, usage: Usage, *, template: str | None = None) -> None:
+        """Correct later estimates by what the API counted for this request.
+
+        Costs what an estimate costs, so no client does it unasked.
+
+        Args:
+            request: what was sent.
+            usage: what its answer says.
+            template: a name for prompts that are alike; unless told, those of one model with the
+                same kind of parts.
+        """
+        self._learn(request, usage.prompt_tokens, template)
+
+    async def count_exact(
+        self, client: CountsByApi, request: AnyRequest, *, template: str | None = None
+    ) -> TokenEstimate:
+        """Ask the API for the count, and learn from it.
+
+        It is free, has a rate limit of its own, and can differ from the bill by a few tokens.
+        """
+        tokens = await client.count_tokens(request)
+        self._learn(request, tokens, template)
+        return TokenEstimate(tokens, EXACT_MARGIN, "exact")
 
     def estimate_cost(
-        self,
-        request: MessageRequest | Mapping[str, Json],
-        *,
-        expected_output_tokens: int | None = None,
+        self, request: AnyRequest, *, expected_output_tokens: int | None = None
     ) -> CostEstimate:
         """Estimate what a request will cost.
+
+        `low_pusd` is the prompt alone, read from the cache if the request asks for one.
 
         Args:
             request: the request.
@@ -157,7 +200,9 @@ class TokenCounter:
         shape = shape_of(body)
         estimate = self.count_request(request)
         likely = shape.max_tokens // 4 if expected_output_tokens is None else expected_output_tokens
-        low = Usage(input_tokens=math.floor(estimate.tokens / (1 + estimate.margin)))
+        fewest = math.floor(estimate.tokens * max(1 - estimate.margin, 0))
+        cached = fewest if b'"cache_control"' in body else 0
+        low = Usage(input_tokens=fewest - cached, cache_read_input_tokens=cached)
         expected = Usage(input_tokens=estimate.tokens, output_tokens=likely)
         return CostEstimate(
             price(low, shape.model),
@@ -165,18 +210,106 @@ class TokenCounter:
             hold_for(shape, body).pusd,
         )
 
-    def _pieces(self, text: str) -> float:
-        """Return the weighed pieces of a text, from the cache if it was seen."""
+    def _estimate(self, fields: Mapping[str, Json]) -> tuple[str, _Uncorrected]:
+        """Return the kind of a prompt, and its estimate before any correction."""
+        entry = find_model(str(fields.get("model", "")))
+        most = DEFAULT_IMAGE_TOKENS if entry is None else entry.image_tokens
+        prompt = read_prompt(fields, most_image_tokens=most)
+        found = _Sum(self._weights(entry), self._engine().names)
+        for text in prompt.texts:
+            found.add(self._measure(text))
+        for text in prompt.tool_texts:
+            found.add(self._measure(text), found.weights.tool_json)
+        for text in prompt.schema_texts:
+            found.add(self._measure(text), found.weights.schema_json)
+        found.add_parts(prompt)
+        if prompt.tool_texts or prompt.server_tools:
+            found.tokens += _tool_prompt(entry, fields)
+        kind = _kind(prompt)
+        return kind, found.uncorrected("text" if kind == "text" else "tools")
+
+    def _learn(self, request: AnyRequest, true: int, template: str | None) -> None:
+        """Remember how far off the estimate of a request was."""
+        fields = decode(_dict_decoder, encode_request(request))
+        kind, estimate = self._estimate(fields)
+        key = _key(fields, template or kind)
+        self._corrector.learn(key, estimated=estimate.tokens, true=true)
+
+    def _engine(self) -> Tier:
+        """Return the tier, loaded at the first call."""
+        if self._loaded is None:
+            self._loaded = load_vocabulary() or Pieces()
+        return self._loaded
+
+    def _weights(self, entry: CatalogueEntry | None) -> Weights:
+        return weights_for(None if entry is None else entry.tokenizer, self.tier)
+
+    def _measure(self, text: str) -> _Measured:
+        """Return what is countable in a text, from the cache if it was seen."""
         key = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).digest()
         cache = self._cache
         if (known := cache.get(key)) is not None:
             cache.move_to_end(key)
             return known
-        weight = _weigh(text)
-        cache[key] = weight
+        measured = _Measured(self._engine().measure(text), foreign_bytes(text), len(text))
+        cache[key] = measured
         if len(cache) > self._capacity:
             cache.popitem(last=False)
-        return weight
+        return measured
+
+
+class _Measured(NamedTuple):
+    """What is countable in a text."""
+
+    counts: Counts
+    foreign_bytes: int
+    length: int
+
+
+class _Uncorrected(NamedTuple):
+    """An estimate before rounding and correction."""
+
+    tokens: float
+    margin: float
+
+
+class _Sum:
+    """Adds up the tokens of one prompt, and by how much they can be off."""
+
+    def __init__(self, weights: Weights, names: tuple[str, ...]) -> None:
+        self.weights = weights
+        self.tokens = 0.0  # as sure as the weights are
+        self._vector = weights.vector(names)
+        self._given = 0.0  # of media and guesses, which come with a spread of their own
+        self._spread = 0.0
+        self._length = self._foreign = 0
+
+    def add(self, text: _Measured, factor: float = 1.0) -> None:
+        """Add a text."""
+        self.tokens += factor * sum(map(operator.mul, text.counts, self._vector))
+        self._length += text.length
+        self._foreign += text.foreign_bytes
+
+    def add_parts(self, prompt: Prompt) -> None:
+        """Add all of a prompt that is not text."""
+        for name, count in prompt.parts.items():
+            self.tokens += count * self.weights.parts[name]
+        self._given = prompt.image_tokens + prompt.guess.tokens
+        self._spread = prompt.guess.spread + IMAGE_MARGIN_TOKENS * prompt.parts["image"]
+        for name in prompt.server_tools:
+            tokens, spread = hidden_prompt(name) or UNMEASURED_TOOL
+            self._given += tokens
+            self._spread += spread
+
+    def uncorrected(self, kind: str) -> _Uncorrected:
+        """Return the sum and its margin."""
+        tokens = self.tokens + self._given
+        if tokens <= 0:
+            return _Uncorrected(0.0, 0.0)
+        margin = self.weights.margins[kind]
+        foreign = FOREIGN_MARGIN * min(self._foreign / self._length, 1) if self._foreign else 0.0
+        off = max(margin.tokens, (margin.share + foreign) * self.tokens) + self._spread
+        return _Uncorrected(tokens, off / tokens)
 
 
 class TokenBudget:
@@ -225,76 +358,19 @@ class TokenBudget:
         self._used = 0
 
 
-class _Parts:
-    """What a prompt is made of, as far as it is counted differently."""
-
-    def __init__(self, image_tokens: int) -> None:
-        self.texts: list[str] = []
-        self.tool_blocks = 0
-        self.media_tokens = 0
-        self._image_tokens = image_tokens
-
-    def walk(self, part: Json) -> None:
-        """Sort a string, a block or a list of them, however nested."""
-        waiting = [part]
-        while waiting:
-            part = waiting.pop()
-            if isinstance(part, str):
-                self.texts.append(part)
-            elif isinstance(part, list):
-                waiting += part
-            elif isinstance(part, dict):
-                waiting += self._block(part)
-
-    def _block(self, block: dict[str, Json]) -> list[Json]:
-        """Count one block and return the parts inside it."""
-        source = block.get("source")
-        match block.get("type"):
-            case "image":
-                self.media_tokens += self._image_tokens
-            case "document" if isinstance(source, dict):
-                if source.get("type") in {"text", "content"}:
-                    return [source.get("data"), source.get("content"), block.get("title")]
-                pages = 1 + len(source.get("data") or "") // PDF_PAGE_BASE64_BYTES
-                self.media_tokens += pages * PDF_PAGE_TOKENS
-            case "tool_use":
-                self.tool_blocks += 1
-                return [encode(block.get("input")).decode()]
-            case "tool_result":
-                self.tool_blocks += 1
-                return [block.get("content")]
-            case "text" | "search_result" | "thinking":
-                return [block.get("text"), block.get("content"), block.get("thinking")]
-            case _:
-                return [encode(block).decode()]
-        return []
-
-
 _dict_decoder: Final = msgspec.json.Decoder(dict[str, Any])
 
 
-def _weigh(text: str) -> float:
-    lengths = list(map(len, _WORDS.findall(text)))
-    tokens = WORD * len(lengths)
-    tokens += LONGER_THAN_6 * sum(length > 6 for length in lengths)
-    tokens += LONGER_THAN_9 * sum(length > 9 for length in lengths)
-    tokens += PER_4_LETTERS_ABOVE_12 * sum(length // 4 for length in lengths if length > 12)
-    for pattern, weight in _OTHERS:
-        tokens += weight * len(pattern.findall(text))
-    return tokens
+def _kind(prompt: Prompt) -> str:
+    """Return a name for prompts that are off for the same reasons."""
+    if prompt.guess.spread or prompt.server_tools:
+        return "guessed"
+    return "tools" if prompt.tool_texts or prompt.schema_texts else "text"
 
 
-def _tokenizer(entry: CatalogueEntry | None) -> tuple[float, float]:
-    """Return the factor and margin of a model's tokenizer; an unknown model is a new one."""
-    if entry is not None and entry.tokenizer == "2024":
-        return 1.0, TEXT_MARGIN
-    return NEW_TOKENIZER, NEW_TOKENIZER_MARGIN
-
-
-def _tool_text(tool: Mapping[str, Json]) -> str:
-    """Return what of a tool's definition is in the prompt."""
-    named = {k: tool[k] for k in ("name", "description", "input_schema") if k in tool}
-    return encode(named or tool).decode()
+def _key(fields: Mapping[str, Json], template: str) -> str:
+    """Return the key under which corrections are kept."""
+    return f"{fields.get('model')}\n{template}"
 
 
 def _tool_prompt(entry: CatalogueEntry | None, fields: Mapping[str, Json]) -> int:
@@ -305,8 +381,5 @@ def _tool_prompt(entry: CatalogueEntry | None, fields: Mapping[str, Json]) -> in
     return (known or DEFAULT_TOOL_PROMPT)[forced]
 
 
-def _estimate(tokens: float, margin: float) -> TokenEstimate:
-    """Round, and widen the margin of small counts, where a few tokens are many per cent."""
-    rounded = max(math.ceil(tokens), 0)
-    small = SMALL_TEXT_TOKENS / rounded if rounded else 0.0
-    return TokenEstimate(rounded, round(max(margin, small), 3), "base")
+def _rounded(tokens: float, margin: float, tier: str) -> TokenEstimate:
+    return TokenEstimate(round(tokens), round(margin, 3), tier)

@@ -1,0 +1,512 @@
+"""Fit `anthropic/data/tokens.json` to recorded requests, and print the held-out errors.
+
+    .venv/bin/python -m scripts.fit_tokens FOLDER [--write]
+
+FOLDER has the recordings, `messages.jsonl` and `streams.jsonl`. It needs the `[tokenizer]` extra.
+
+1. Text first: requests and answers that are nothing but text fix the weights of what is counted
+   in a text. Then, with these held, all else: tools, schemas, settings, images.
+2. Least relative error, no weight below zero, each sample's pull cut back by how far off it is, so
+   that half a dozen odd recordings decide nothing.
+3. Held out: each repository's recordings are predicted by weights that never saw that repository.
+   The margins come from these errors, not from those of the fit.
+4. The newer tokenizer has few recordings: one factor on the older one's text weights, and its own
+   fixed parts. It is provisional, and its margin is wider.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import struct
+import sys
+import zlib
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from llm_integrations.anthropic import StreamCollector, parse_events, parse_message
+from llm_integrations.anthropic.catalogue import CatalogueEntry, find_model
+from llm_integrations.anthropic.prompts import Prompt, read_prompt
+from llm_integrations.anthropic.tokenizers import Pieces, Tier, load_vocabulary
+
+Json: TypeAlias = Any  # the JSON border
+
+TARGET: Final = Path(__file__).parent.parent / "src/llm_integrations/anthropic/data/tokens.json"
+OLDER, NEWER = "2024", "2026"
+GRADES: Final = {"recorded", "recorded_stripped"}
+FLAGS: Final = {"usage_hand_edited", "multi_message_start", "odd_message_id"}
+COVERED: Final = 0.92  # of the held-out samples, so that nine in ten of the next ones are
+SMALL_MARGIN_TOKENS: Final = 3.0
+PROVISIONAL: Final = 1.3  # the margin of the newer tokenizer is so much wider than measured
+ROUNDS: Final = 30
+FLOOR: Final = 12.0  # tokens: below, an error counts as it is, not as a share
+# No recording has these. So many tokens for each character come nearest to what two public
+# vocabularies make of the first article of the Universal Declaration in eleven languages.
+UNMEASURED: Final = {"latin": 1.5, "alphabetic": 0.8, "ideographic": 1.15}
+# Two recordings each, of one repository.
+FEW_RECORDINGS: Final = {"document": 36.0, "task_budget": 36.0}
+# (tokens, spread) of a tool of Anthropic's and of what one use of it adds at the server, from one
+# to thirty recordings each. Its description alone: web_search 1,710, web_fetch 525, memory 1,070,
+# tool_search 213 to 250, code_execution 1,297 (2025-05) to 2,100 (2026-01).
+SERVER_TOOLS: Final = {
+    "web_search": (8_000, 8_000),
+    "web_fetch": (4_000, 4_000),
+    "memory": (1_070, 100),
+    "tool_search_tool_bm25": (700, 500),
+    "tool_search_tool_regex": (700, 500),
+    "code_execution": (4_500, 3_500),
+    "advisor": (1_500, 800),
+}
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recorded request with what it was billed for, and its answer where that is only text."""
+
+    repo: str
+    model: str
+    request: dict[str, Json]
+    input_tokens: int
+    answer: str | None = None
+    output_tokens: int = 0
+    entry: CatalogueEntry | None = None
+
+    @property
+    def tokenizer(self) -> str | None:
+        """The tokenizer that counted it; None for models before Claude 3."""
+        if self.entry is None:
+            return None if self.model.startswith("claude-2") else NEWER
+        return self.entry.tokenizer
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One equation: columns times weights, plus what is fixed, is the truth."""
+
+    repo: str
+    kind: str
+    true: int
+    columns: dict[str, float]
+    fixed: float = 0.0
+
+
+@dataclass
+class Fit:
+    """Weights by column, and what they say of a sample."""
+
+    weights: dict[str, float] = field(default_factory=dict)
+
+    def predict(self, sample: Sample) -> float:
+        """Return the estimate of a sample."""
+        return sample.fixed + sum(self.weights[k] * v for k, v in sample.columns.items())
+
+
+def read_recordings(folder: Path) -> Iterator[Recording]:
+    """Yield what was really recorded, each prompt of a model once."""
+    seen: set[tuple[str, str]] = set()
+    for name in ("messages.jsonl", "streams.jsonl"):
+        with (folder / name).open(encoding="utf-8") as lines:
+            for line in lines:
+                record = json.loads(line)
+                if record["grade"] not in GRADES or FLAGS & set(record["flags"]):
+                    continue
+                if not isinstance(record["request"], dict):
+                    continue
+                found = _recording(record)
+                key = (found.model, json.dumps(found.request, sort_keys=True))
+                if found.input_tokens and key not in seen:
+                    seen.add(key)
+                    yield found
+
+
+def _recording(record: Mapping[str, Json]) -> Recording:
+    if "response_sse" in record:
+        collector = StreamCollector()
+        for event in parse_events([record["response_sse"].encode()]):
+            collector.add(event)
+        message = collector.message()
+    else:
+        message = parse_message(json.dumps(record["response_body"]).encode())
+    request = with_image_heads(record["request"], record["blobs"])
+    model = str(request.get("model"))
+    plain = message.stop_reason == "end_turn" and not request.get("thinking")
+    only_text = plain and all(block.type == "text" for block in message.content)
+    return Recording(
+        repo=record["source_repo"],
+        model=model,
+        request=request,
+        input_tokens=message.usage.prompt_tokens,
+        answer=message.text if only_text and message.text else None,
+        output_tokens=message.usage.output_tokens,
+        entry=find_model(model) or find_model(message.model),
+    )
+
+
+def with_image_heads(request: dict[str, Json], blobs: Sequence[Mapping[str, Json]]) -> Json:
+    """Return a request whose elided images are a PNG's head of the recorded size.
+
+    Elided PDFs of a known number of pages become so many page marks.
+    """
+    stand_ins = {blob["sha256"][:16]: _stand_in(blob) for blob in blobs if blob.get("elided")}
+    text = json.dumps(request)
+    for blob in blobs:
+        if (stand_in := stand_ins.get(blob["sha256"][:16])) is not None:
+            elided = f"[elided base64 sha256={blob['sha256'][:16]} bytes={blob['bytes']}]"
+            text = text.replace(elided, stand_in)
+    return json.loads(text)
+
+
+def _stand_in(blob: Mapping[str, Json]) -> str | None:
+    if blob.get("width"):
+        header = b"IHDR" + struct.pack(">IIBBBBB", blob["width"], blob["height"], 8, 2, 0, 0, 0)
+        chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+        return b64encode(b"\x89PNG\r\n\x1a\n" + chunk).decode()
+    if blob.get("pages"):
+        return b64encode(b"%PDF-1.4\n" + b"/Type /Page\n" * blob["pages"]).decode()
+    return None
+
+
+class Measurer:
+    """Turns recordings into samples for one tier; each text is measured once."""
+
+    def __init__(self, tier: Tier) -> None:
+        self.tier = tier
+        self._known: dict[str, dict[str, float]] = {}
+
+    def counts(self, texts: Iterable[str]) -> dict[str, float]:
+        """Return the summed counts of some texts."""
+        total: Counter[str] = Counter()
+        for text in texts:
+            if text not in self._known:
+                self._known[text] = dict(zip(self.tier.names, self.tier.measure(text), strict=True))
+            total.update(self._known[text])
+        return {name: count for name, count in total.items() if name not in UNMEASURED}
+
+    def tokens(self, texts: Iterable[str], text_weights: Mapping[str, float]) -> float:
+        """Return the weighed counts of some texts."""
+        return sum(text_weights[name] * n for name, n in self.counts(texts).items())
+
+
+def prompt_of(recording: Recording) -> Prompt:
+    """Return the parts of a recorded prompt."""
+    most = 4_784 if recording.entry is None else recording.entry.image_tokens
+    return read_prompt(recording.request, most_image_tokens=most)
+
+
+def is_text(recording: Recording, prompt: Prompt) -> bool:
+    """Whether a prompt is nothing but text."""
+    config = recording.request.get("output_config") or {}
+    return (
+        not any(recording.request.get(name) for name in ("tools", "thinking", "mcp_servers"))
+        and not recording.request.get("context_management")
+        and not set(config) - {"effort"}
+        and set(+prompt.parts) <= {"request", "message"}
+        and not prompt.guess.spread
+    )
+
+
+def text_samples(recordings: Iterable[Recording], measurer: Measurer) -> Iterator[Sample]:
+    """Yield the samples of pure text, prompts and answers, each text once."""
+    seen: set[tuple[str, ...]] = set()
+    for recording in recordings:
+        prompt = prompt_of(recording)
+        if is_text(recording, prompt) and ("prompt", *prompt.texts) not in seen:
+            seen.add(("prompt", *prompt.texts))
+            parts = {name: float(prompt.parts[name]) for name in ("request", "message")}
+            columns = measurer.counts(prompt.texts) | parts
+            yield Sample(recording.repo, "text", recording.input_tokens, columns)
+        if recording.answer is not None and ("answer", recording.answer) not in seen:
+            seen.add(("answer", recording.answer))
+            columns = measurer.counts([recording.answer]) | {"answer": 1.0}
+            yield Sample(recording.repo, "answer", recording.output_tokens, columns)
+
+
+def part_samples(
+    recordings: Iterable[Recording], measurer: Measurer, text: Mapping[str, float]
+) -> Iterator[Sample]:
+    """Yield samples with tools, schemas, settings or images, given the weights of text.
+
+    Prompts that are counted alike are one sample.
+    """
+    seen: set[tuple[int, float]] = set()
+    for recording in recordings:
+        prompt = prompt_of(recording)
+        hidden = prompt.guess.spread or prompt.server_tools
+        if is_text(recording, prompt) or hidden or recording.request.get("context_management"):
+            continue
+        prompt_tokens = recording.entry and recording.entry.tool_prompt_tokens
+        if prompt.tool_texts and not prompt_tokens:
+            continue
+        fixed = measurer.tokens(prompt.texts, text) + prompt.image_tokens
+        parts = dict(prompt.parts)
+        for name in ("request", "message"):
+            fixed += text[name] * parts.pop(name, 0)
+        if prompt.tool_texts and prompt_tokens:
+            choice = (recording.request.get("tool_choice") or {}).get("type")
+            fixed += prompt_tokens[choice in {"any", "tool"}]
+        calls = parts.pop("tool_use", 0) + parts.pop("tool_result", 0)
+        columns: dict[str, float] = {name: float(n) for name, n in parts.items() if n}
+        columns["tool_block"] = float(calls)
+        columns["tool_json"] = measurer.tokens(prompt.tool_texts, text)
+        columns["schema_json"] = measurer.tokens(prompt.schema_texts, text)
+        kind = "image" if parts.get("image") else "tools"
+        columns = {name: value for name, value in columns.items() if value}
+        if (key := (recording.input_tokens, fixed + sum(columns.values()))) not in seen:
+            seen.add(key)
+            yield Sample(recording.repo, kind, recording.input_tokens, columns, fixed)
+
+
+def fit(samples: Sequence[Sample], given: Mapping[str, float] | None = None) -> Fit:
+    """Return the weights with the least relative error; those in `given` are held."""
+    known = dict(given or {})
+    names = sorted({name for sample in samples for name in sample.columns} - set(known))
+    rows = [[sample.columns.get(name, 0.0) for name in names] for sample in samples]
+    truths = [
+        sample.true - sample.fixed - sum(known.get(k, 0.0) * v for k, v in sample.columns.items())
+        for sample in samples
+    ]
+    scales = [max(float(sample.true), FLOOR) for sample in samples]
+    pulls = [1.0 / scale**2 for scale in scales]
+    solution = [0.0] * len(names)
+    for _ in range(ROUNDS):
+        solution = _least_squares(rows, truths, pulls, solution)
+        for number, row in enumerate(rows):
+            off = abs(truths[number] - sum(map(lambda a, b: a * b, row, solution)))
+            share = max(off / scales[number], 0.01)
+            pulls[number] = 1.0 / (scales[number] ** 2 * share)
+    return Fit(known | dict(zip(names, solution, strict=True)))
+
+
+def _least_squares(
+    rows: Sequence[Sequence[float]],
+    truths: Sequence[float],
+    pulls: Sequence[float],
+    start: Sequence[float],
+) -> list[float]:
+    """Return the weighted least squares, none below zero, by coordinate descent."""
+    size = len(start)
+    gram = [[0.0] * size for _ in range(size)]
+    right = [0.0] * size
+    for row, truth, pull in zip(rows, truths, pulls, strict=True):
+        filled = [number for number in range(size) if row[number]]
+        for i in filled:
+            scaled = row[i] * pull
+            right[i] += scaled * truth
+            for j in filled:
+                gram[i][j] += scaled * row[j]
+    solution = list(start)
+    for _ in range(400):
+        moved = 0.0
+        for i in range(size):
+            if not gram[i][i]:
+                continue
+            rest = right[i] - sum(gram[i][j] * solution[j] for j in range(size) if j != i)
+            best = max(rest / gram[i][i], 0.0)
+            moved = max(moved, abs(best - solution[i]))
+            solution[i] = best
+        if moved < 1e-5:
+            break
+    return solution
+
+
+@dataclass
+class Errors:
+    """Signed relative errors of predictions, with the truths."""
+
+    pairs: list[tuple[float, int]] = field(default_factory=list)
+
+    def add(self, predicted: float, true: int) -> None:
+        """Add a prediction, rounded as the counter rounds."""
+        self.pairs.append((round(predicted), true))
+
+    def quantile(self, share: float) -> float:
+        """Return the absolute relative error below which so many lie, in percent."""
+        ordered = sorted(abs(p - t) / t for p, t in self.pairs)
+        return 100 * ordered[min(math.ceil(share * len(ordered)), len(ordered)) - 1]
+
+    def margin(self) -> float:
+        """Return the share of the prediction within which `COVERED` of the truths lie.
+
+        Asked of the larger half: the smaller ones are within a few tokens anyhow.
+        """
+        larger = sorted(self.pairs)[len(self.pairs) // 2 :]
+        needed = sorted(
+            0.0 if abs(p - t) <= SMALL_MARGIN_TOKENS else abs(p - t) / p for p, t in larger
+        )
+        return needed[min(math.ceil(COVERED * len(needed)), len(needed)) - 1]
+
+    def summary(self) -> dict[str, float]:
+        """Return what the data file keeps of them."""
+        return {
+            "samples": len(self.pairs),
+            "median_percent": round(statistics.median(self._off()), 1),
+            "p90_percent": round(self.quantile(0.9), 1),
+        }
+
+    def _off(self) -> list[float]:
+        return [100 * abs(p - t) / t for p, t in self.pairs]
+
+
+Predicted: TypeAlias = tuple[str, float, int]
+Fits: TypeAlias = tuple[Fit, Fit]
+
+
+def predictions(
+    text: Fit, parts: Fit, measurer: Measurer, recordings: Sequence[Recording]
+) -> Iterator[Predicted]:
+    """Yield (kind, predicted, true) of all samples of some recordings."""
+    for sample in text_samples(recordings, measurer):
+        yield sample.kind, text.predict(sample), sample.true
+    for sample in part_samples(recordings, measurer, text.weights):
+        if all(name in parts.weights for name in sample.columns):
+            yield sample.kind, parts.predict(sample), sample.true
+
+
+def fit_older(recordings: Sequence[Recording], measurer: Measurer) -> Fits:
+    """Return the weights of text and of all else for the older tokenizer."""
+    text = fit([*text_samples(recordings, measurer)])
+    return text, fit([*part_samples(recordings, measurer, text.weights)])
+
+
+def fit_newer(recordings: Sequence[Recording], measurer: Measurer, older: Fits) -> Fits:
+    """Return the weights for the newer tokenizer.
+
+    One factor on text and one on tool definitions. A request's and a message's own tokens are
+    fitted, and hardly differ from the older ones; so the other fixed parts are taken from there.
+    """
+    fixed = {"request", "message", "answer"}
+    shape = {name: w for name, w in older[0].weights.items() if name not in fixed}
+    merged = [
+        Sample(
+            sample.repo,
+            sample.kind,
+            sample.true,
+            {name: n for name, n in sample.columns.items() if name in fixed}
+            | {"factor": sum(shape[k] * n for k, n in sample.columns.items() if k in shape)},
+        )
+        for sample in text_samples(recordings, measurer)
+    ]
+    found = fit(merged).weights
+    factor = found.pop("factor")
+    text = Fit({name: w * factor for name, w in shape.items()} | found)
+    given = {name: w for name, w in older[1].weights.items() if name != "tool_json"}
+    given["thinking"] = 0.0
+    return text, fit([*part_samples(recordings, measurer, text.weights)], given)
+
+
+def held_out(
+    recordings: Sequence[Recording],
+    fitted: Callable[[Sequence[Recording]], Fits],
+    measurer: Measurer,
+) -> dict[str, Errors]:
+    """Return the errors of each kind, each repository predicted by the others."""
+    errors: dict[str, Errors] = {}
+    for repo in sorted({recording.repo for recording in recordings}):
+        text, parts = fitted([r for r in recordings if r.repo != repo])
+        theirs = [r for r in recordings if r.repo == repo]
+        for kind, predicted, true in predictions(text, parts, measurer, theirs):
+            errors.setdefault(kind, Errors()).add(predicted, true)
+    return errors
+
+
+def in_sample(recordings: Sequence[Recording], fits: Fits, measurer: Measurer) -> dict[str, Errors]:
+    """Return the errors of each kind on what was fitted."""
+    errors: dict[str, Errors] = {}
+    for kind, predicted, true in predictions(*fits, measurer, recordings):
+        errors.setdefault(kind, Errors()).add(predicted, true)
+    return errors
+
+
+def weights_of(fits: Fits, tier: Tier, margins: Mapping[str, float]) -> dict[str, Json]:
+    """Return what the data file has for one tokenizer and tier."""
+    text, parts = fits[0].weights, dict(fits[1].weights)
+    block = parts.pop("tool_block")
+    counted = {name: text[name] for name in tier.names if name in text}
+    counted |= {name: UNMEASURED[name] for name in tier.names if name in UNMEASURED}
+    fixed = {name: text[name] for name in ("request", "message")}
+    fixed |= {"tool_use": block, "tool_result": block}
+    tool_json, schema_json = parts.pop("tool_json"), parts.pop("schema_json")
+    return {
+        "text": _rounded(counted),
+        "parts": _rounded(fixed | FEW_RECORDINGS | parts),
+        "tool_json": round(tool_json, 3),
+        "schema_json": round(schema_json, 3),
+        "margins": {
+            kind: {"tokens": SMALL_MARGIN_TOKENS, "share": round(share, 3)}
+            for kind, share in margins.items()
+        },
+    }
+
+
+def _rounded(weights: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(weight, 3) for name, weight in weights.items()}
+
+
+def margins_of(errors: Mapping[str, Errors], wider: float) -> dict[str, float]:
+    """Return the margin of prompts of text, and of prompts with tools."""
+    text = Errors(errors["text"].pairs + errors["answer"].pairs)
+    return {"text": wider * text.margin(), "tools": wider * errors["tools"].margin()}
+
+
+def fit_tier(recordings: Sequence[Recording], tier: Tier) -> dict[str, dict[str, Json]]:
+    """Fit both tokenizers for one tier; return by tokenizer their weights and errors."""
+    measurer = Measurer(tier)
+    groups = {name: [r for r in recordings if r.tokenizer == name] for name in (OLDER, NEWER)}
+    older = fit_older(groups[OLDER], measurer)
+
+    def newer(some: Sequence[Recording]) -> Fits:
+        return fit_newer(some, measurer, older)
+
+    result = {}
+    for name, wider in ((OLDER, 1.0), (NEWER, PROVISIONAL)):
+        fitted = newer if name == NEWER else lambda some: fit_older(some, measurer)
+        fits = fitted(groups[name])
+        unseen = held_out(groups[name], fitted, measurer)
+        seen = in_sample(groups[name], fits, measurer)
+        result[name] = {
+            **weights_of(fits, tier, margins_of(unseen, wider)),
+            "held_out": {kind: errors.summary() for kind, errors in sorted(unseen.items())},
+            "in_sample": {kind: errors.summary() for kind, errors in sorted(seen.items())},
+        }
+    return result
+
+
+def main() -> None:
+    """Fit, print the errors, and write the data file if told to."""
+    parser = argparse.ArgumentParser(description="Fit the weights of token estimates.")
+    parser.add_argument("folder", type=Path, help="the folder of messages.jsonl and streams.jsonl")
+    parser.add_argument("--write", action="store_true", help="write the data file")
+    arguments = parser.parse_args()
+    vocabulary = load_vocabulary()
+    if vocabulary is None:
+        sys.exit("the [tokenizer] extra is needed: pip install 'llm-integrations[tokenizer]'")
+    recordings = [*read_recordings(arguments.folder)]
+    tokenizers: dict[str, dict[str, Json]] = {OLDER: {}, NEWER: {}}
+    tiers: list[Tier] = [vocabulary, Pieces()]
+    for tier in tiers:
+        for tokenizer, weights in fit_tier(recordings, tier).items():
+            tokenizers[tokenizer][tier.name] = weights
+            for how in ("held_out", "in_sample"):
+                for kind, errors in weights[how].items():
+                    print(f"{tier.name:10} {tokenizer} {how:9} {kind:6} {errors}")
+            print(f"{tier.name:10} {tokenizer} margins {weights['margins']}")
+    if arguments.write:
+        data = {
+            "made_at": datetime.now(tz=UTC).date().isoformat(),
+            "made_by": "scripts/fit_tokens.py",
+            "repositories": len({recording.repo for recording in recordings}),
+            "tokenizers": tokenizers,
+            "server_tools": SERVER_TOOLS,
+        }
+        TARGET.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
