@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -18,6 +18,7 @@ from llm_integrations.anthropic import (
     MessageResponse,
     TextBlock,
     Tool,
+    ToolDefinition,
     ToolRun,
     ToolTurn,
     parse_message,
@@ -151,6 +152,19 @@ async def test_tools_run_and_their_results_reach_the_model(
     assert [block["type"] for block in sent["messages"][2]["content"]] == ["tool_result"] * 2
 
 
+async def test_a_tool_of_the_server_that_pauses_goes_on(
+    client: AnthropicClient, sim: ClaudeSimulator
+) -> None:
+    search = {"type": "web_search_20260318", "name": "web_search"}
+    request = ask("use the web_search tool [[searches:12]]", tools=[search], max_tokens=4_000)
+    run = await client.run_tools(request, [find_issue])
+    assert [turn.message.stop_reason for turn in run.turns] == ["pause_turn", "end_turn"]
+    assert run.cost_pusd == sim.invoice_pusd()
+    sent = sim.requests[1].json
+    assert isinstance(sent, dict)
+    assert sent["messages"][1]["content"] == run.turns[0].message.to_dict()["content"]
+
+
 async def test_a_plain_function_is_a_tool_and_the_tools_of_the_request_stay(
     client: AnthropicClient, sim: ClaudeSimulator
 ) -> None:
@@ -273,7 +287,11 @@ async def test_what_fails_is_an_answer_without_its_secrets() -> None:
     async def cancels_itself() -> None:
         raise asyncio.CancelledError
 
+    def half_a_character() -> str:
+        return "\ud800"
+
     uses = [
+        _use("half_a_character"),
         _use("refuses", why="rain"),
         _use("breaks"),
         _use("hangs"),
@@ -285,6 +303,7 @@ async def test_what_fails_is_an_answer_without_its_secrets() -> None:
     turns: list[ToolTurn] = []
     script = Script(_answer(*uses, stop_reason="tool_use"), DONE)
     await script.run(
+        half_a_character,
         refuses,
         breaks,
         hangs,
@@ -296,6 +315,7 @@ async def test_what_fails_is_an_answer_without_its_secrets() -> None:
     assert [block["tool_use_id"] for block in blocks] == [use["id"] for use in uses]
     assert all(block["is_error"] for block in blocks)
     assert [block["content"] for block in blocks] == [
+        "The tool failed.",
         "not today: rain",
         "The tool failed.",
         "The tool took longer than 0.01 s.",
@@ -304,7 +324,7 @@ async def test_what_fails_is_an_answer_without_its_secrets() -> None:
         "There is no tool named stranger.",
         "The input does not fit: Expected `str`, got `int` - at `$.why`",
     ]
-    assert "hunter2" in str(turns[0].calls[1].error)
+    assert "hunter2" in str(turns[0].calls[2].error)
 
 
 async def test_an_input_that_is_no_json_is_answered_as_an_error() -> None:
@@ -332,8 +352,11 @@ async def test_results_take_every_form_that_the_model_can_read() -> None:
     async def blocks() -> list[TextBlock]:
         return [TextBlock(text="one"), TextBlock(text="two")]
 
-    async def data() -> list[int]:
-        return [1, 2]
+    def data() -> Awaitable[list[int]]:
+        async def later() -> list[int]:
+            return [1, 2]
+
+        return later()
 
     names = ["text", "nothing", "block", "blocks", "data"]
     script = Script(_answer(*map(_use, names), stop_reason="tool_use"), DONE)
@@ -370,7 +393,7 @@ async def test_a_function_that_is_not_async_runs_in_a_thread() -> None:
         return threading.current_thread() is threading.main_thread()
 
     script = Script(_answer(_use("where"), stop_reason="tool_use"), DONE)
-    await script.run(where)
+    await script.run(where, tools=[ToolDefinition(name="other", input_schema={})])
     assert script.last_turn()[0]["content"] == "false"
 
 

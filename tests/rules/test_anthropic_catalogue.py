@@ -47,6 +47,7 @@ def _check(*, api_version: str = "2026-10-21", **changes: object) -> None:
         {"model": "claude-haiku-4-5", "messages": [{"role": "assistant", "content": "{"}]},
         {"messages": [{"role": "assistant", "content": [{"type": "server_tool_use"}]}]},
         {"messages": [3]},
+        {"messages": [{"role": "assistant", "content": 3}]},
         {"max_tokens": 0},
     ],
 )
@@ -72,6 +73,7 @@ def test_what_may_be_right_passes(change: dict[str, Any]) -> None:
         ({"tool_choice": {"type": "tool", "name": "a"}}, "tool_choice"),
         ({"output_config": {"effort": "extreme"}}, "output_config.effort"),
         ({"messages": [{"role": "assistant", "content": "{"}]}, "messages"),
+        ({"messages": [{"role": "assistant", "content": [{"type": "text"}]}]}, "messages"),
     ],
 )
 def test_what_the_api_refuses_is_refused_with_its_field(change: dict[str, Any], field: str) -> None:

@@ -184,6 +184,22 @@ def test_what_is_no_message_is_malformed_and_nothing_else(body: bytes) -> None:
         parse_message(body)
 
 
+@given(data=st.data())
+def test_no_bytes_raise_anything_but_one_error(data: st.DataObject) -> None:
+    body = bytearray(_body(usage=data.draw(_json)))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(body) - 1))
+        body[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+    try:
+        message = parse_message(bytes(body))
+    except AnswerMalformed:
+        return
+    assert message.raw == bytes(body)
+    encode_request(
+        MessageRequest(model="m", max_tokens=1, messages=[Message.user("x"), message.to_message()])
+    )
+
+
 def test_a_lone_surrogate_does_not_lose_the_message() -> None:
     body = _body(content=[{"type": "text", "text": "a@b"}]).replace(b"@", b"\\ud800")
     assert parse_message(body).text == "a?b"

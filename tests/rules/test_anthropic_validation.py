@@ -101,6 +101,7 @@ def test_every_recorded_request_that_worked_is_valid(kind: str) -> None:
         {"messages": _turns(("user", "a"), ("assistant", [TEXT, {"type": "server_tool_use"}]))},
         {"messages": _turns(("user", "a"), ("assistant", [TEXT])), "model": "claude-haiku-4-5"},
         {"messages": _turns(("user", "a"), ("assistant", "")), "model": "claude-haiku-4-5"},
+        {"messages": _turns(("user", "a"), ("assistant", [])), "model": "claude-haiku-4-5"},
         {"messages": _turns(("user", "a"), ("assistant", [{"type": "novel"}]))},
         {"messages": _turns(("user", "a"), ("system", [TEXT])), "model": "claude-opus-5"},
         {
@@ -156,7 +157,7 @@ def test_what_may_be_right_passes(changes: dict[str, Any]) -> None:
         ({"messages": _turns(("user", ["x"]))}, "messages[0].content[0]: is no block"),
         ({"messages": _turns(("user", [{"text": "x"}]))}, "messages[0].content[0]: is no block"),
         (
-            {"messages": _turns(("user", "a"), ("assistant", ""), ("user", "b"))},
+            {"messages": _turns(("user", "a"), ("assistant", []), ("user", "b"))},
             "messages[1].content: is empty",
         ),
         (
@@ -201,7 +202,7 @@ def test_what_may_be_right_passes(changes: dict[str, Any]) -> None:
         ),
         (
             {"messages": _turns(("user", "a"), ("assistant", [TEXT, TEXT]))},
-            "messages[1]: claude-opus-5-5 takes no prefill",
+            "messages: claude-opus-5-5 takes no prefill",
         ),
         # tools
         ({"tools": [LOOK, LOOK]}, "tools[1].name: look is there twice"),

@@ -128,6 +128,10 @@ class _Turn(msgspec.Struct):
     content: Raw = Raw(b"null")
 
 
+class _Kind(msgspec.Struct):
+    type: Json = None
+
+
 class _Thinking(msgspec.Struct):
     type: Json = None
     budget_tokens: Json = None
@@ -394,12 +398,15 @@ def _has_long_output(betas: tuple[str, ...]) -> bool:
 
 
 def _is_prefill(last: Raw) -> bool:
-    """Whether the last turn is plain text of the assistant (a paused turn has blocks)."""
+    """Whether the last turn is the assistant's and holds texts only (a paused turn does not)."""
     try:
         turn = decode(_turn_decoder, bytes(last))
+        if turn.role != "assistant":
+            return False
+        blocks = decode(_kinds_decoder, bytes(turn.content))
     except Undecodable:
         return False
-    return turn.role == "assistant" and bytes(turn.content).startswith(b'"')
+    return isinstance(blocks, str) or all(block.type == "text" for block in blocks)
 
 
 class _File(msgspec.Struct):
@@ -408,6 +415,9 @@ class _File(msgspec.Struct):
 
 
 _turn_decoder: Final = msgspec.json.Decoder(_Turn)
+_kinds_decoder: Final[msgspec.json.Decoder[str | list[_Kind]]] = msgspec.json.Decoder(
+    str | list[_Kind]
+)
 
 
 @cache

@@ -17,6 +17,7 @@ Rules, one turn at a time (`next_step` and `following` decide, without I/O; `Too
 7. The caps are looked at before the next turn is bought: a run may end above `max_pusd` by what
    its last turn cost. A budget of a governor is the hard cap. An answer whose price is unknown
    counts as above any cap.
+8. A `tool_choice` that forces a tool stays: such a run ends at a cap only.
 
 https://platform.claude.com/docs/en/agents-and-tools/tool-use/implement-tool-use
 """
@@ -32,6 +33,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
+from llm_integrations._core.codec import encode
 from llm_integrations.anthropic.blocks import ToolResultBlock, ToolUseBlock
 from llm_integrations.anthropic.models import (
     HasDefinition,
@@ -236,7 +238,9 @@ async def _outcome(
     try:
         async with patience:
             answer = await _run(called.function, arguments)
-        return ToolCall(use=use, result=use.result(answer))
+        result = use.result(answer)
+        encode(result)  # what cannot be sent is found here, not when the turn is
+        return ToolCall(use=use, result=result)
     except ToolFailed as error:
         return _failed(use, error.reason, error)
     except asyncio.CancelledError:

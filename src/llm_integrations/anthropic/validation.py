@@ -323,14 +323,6 @@ def _tool_results(request: Object, _: Terms) -> Iterator[str]:
             yield f"{turn.where}: tool_results stand before all other blocks"
 
 
-def _prefill(request: Object, terms: Terms) -> Iterator[str]:
-    last = _merged(request["messages"])[-1]
-    if terms.entry is None or terms.entry.prefill or last.role != "assistant":
-        return
-    if all(block.get("type") == "text" for block in last.blocks):
-        yield f"{last.where}: {terms.entry.id} takes no prefill; the last turn must be the user's"
-
-
 class _Turn(NamedTuple):
     role: str
     blocks: list[Object]
@@ -400,5 +392,4 @@ _CHECKS: Final[tuple[Callable[[Object, Terms], Iterator[str]], ...]] = (
     _images,
     _system_turns,
     _tool_results,
-    _prefill,
 )
