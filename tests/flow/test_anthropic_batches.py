@@ -10,9 +10,11 @@ from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx2
 import pytest
 
 from llm_integrations._core.admission import Actual, Ask, Observation
+from llm_integrations._core.http import Httpx2Transport
 from llm_integrations.anthropic import (
     AnthropicClient,
     AnthropicConfig,
@@ -52,7 +54,7 @@ from llm_integrations.simulators.anthropic.errors import (
     server_failed,
     too_large,
 )
-from llm_integrations.simulators.faults import Cut, Fault, Reset, html_error
+from llm_integrations.simulators.faults import Cut, Fault, Reset, Slow, html_error
 
 DAY_S = 86_400
 
@@ -528,6 +530,54 @@ async def test_a_create_that_may_have_arrived_is_never_sent_again(
     assert [end for _, end in book.bills] == [state]
     if isinstance(caught.value, APIError):
         assert caught.value.request_id.startswith("req_")
+
+
+async def held(governor: Governor) -> int:
+    (state,) = await governor.budgets.state()
+    return state.held_pusd
+
+
+async def test_a_create_that_is_cancelled_in_the_line_costs_nothing(sim: ClaudeSimulator) -> None:
+    limits = [Limit("batches", requests_per_minute=1)]
+    async with (
+        Governor.open("memory:", limits=limits, budgets=[Budget("cap", usd="1")]) as governor,
+        AnthropicClient(to(sim.base_url), governor=governor) as client,
+    ):
+        await client.batches.create(asks(1))
+        held_pusd = await held(governor)
+        waiting = asyncio.create_task(client.batches.create(asks(1)))
+        for _ in range(2_000):
+            if await held(governor) > held_pusd:
+                break
+            await asyncio.sleep(0.005)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert waiting.cancelled()
+        assert await held(governor) == held_pusd
+    assert len(sim.requests) == 1
+
+
+async def test_a_create_that_is_cancelled_on_its_way_may_cost_all_of_it(
+    client: AnthropicClient, sim: ClaudeSimulator, book: Book
+) -> None:
+    sim.fail_next(Slow(delay_s=30))
+    sending = asyncio.create_task(client.batches.create(asks(1)))
+    for _ in range(2_000):
+        if sim.requests:
+            break
+        await asyncio.sleep(0.005)
+    sending.cancel()
+    await asyncio.wait([sending])
+    assert [state for _, state in book.bills] == ["unknown"]
+
+
+async def test_a_large_batch_goes_through_the_users_own_client_too(sim: ClaudeSimulator) -> None:
+    async with httpx2.AsyncClient(trust_env=False) as own:
+        client = AnthropicClient(to(sim.base_url), transport=Httpx2Transport(own))
+        batch = await client.batches.create({"a": ask("x" * 700_000), "b": ask()})
+        await ended(client, batch)
+        assert set(await client.batches.results(batch.id)) == {"a", "b"}
+        await client.aclose()
 
 
 async def test_a_batch_that_was_never_sent_costs_nothing(book: Book) -> None:

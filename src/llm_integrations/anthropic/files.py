@@ -83,8 +83,7 @@ class Files:
     """Files of one client: `client.files`.
 
         file = await client.files.upload(Path("report.pdf"))
-        source = {"type": "file", "file_id": file.id}
-        question = [{"type": "document", "source": source}, {"type": "text", "text": "In short?"}]
+        question = Message.user([DocumentBlock.from_file(file.id), TextBlock(text="In short?")])
 
     A request that names a file is held at the whole context window: its size in tokens is not in
     the request.
