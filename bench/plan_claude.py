@@ -141,9 +141,9 @@ IMPORT: Final = Benchmark(
     about="import of the Claude client, over a bare interpreter, bytecode compiled",
     sides={
         "ours": Side(
-            "bench.imports:importing", {"module": "llm_integrations.anthropic", "times": 3}
+            "bench.imports:importing", {"module": "llm_integrations.anthropic", "times": 2}
         ),
-        "sdk": Side("bench.imports:importing", {"module": "anthropic", "times": 3}),
+        "sdk": Side("bench.imports:importing", {"module": "anthropic", "times": 1}),
     },
     targets=(
         Target(
@@ -156,7 +156,6 @@ IMPORT: Final = Benchmark(
             aim=15,
         ),
     ),
-    rounds=3,
 )
 
 OVER_FLOOD: Final = {"sdk raw": (6, 8), "sdk helper": (12, 18), "floor": (1 / 1.5, 1 / 1.2)}
