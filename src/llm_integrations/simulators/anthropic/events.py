@@ -90,8 +90,8 @@ class Written:
         total = self.answer.output_tokens
         first = min(1, total)
         usage = self.usage(first)
-        usage.pop("server_tool_use", None)
-        usage.pop("iterations", None)
+        for name in ("output_tokens_details", "server_tool_use", "iterations"):
+            usage.pop(name, None)
         start = self._message(content=[], stop_reason=None, usage=usage)
         yield Event({"type": "message_start", "message": start}, first)
         made = 0
@@ -129,10 +129,13 @@ class Written:
             "stop_reason": stop_reason,
             "stop_sequence": self.answer.stop_sequence if done else None,
             "stop_details": self.answer.stop_details if done else None,
-            "container": self.answer.container if done else None,
             "usage": usage,
         }
-        return message | dict(self.answer.context) if done else message
+        if not done:
+            return message
+        if self.answer.container is not None:
+            message["container"] = self.answer.container
+        return message | dict(self.answer.context)
 
     def _preliminary_delta(self) -> dict[str, object]:
         delta = {"stop_reason": None, "stop_sequence": None}

@@ -258,5 +258,4 @@ class ServerTools:
         return {
             "id": known or f"container_011{opaque(self._loop.identity, 22)}",
             "expires_at": (self._loop.now + _CONTAINER_LIFE).isoformat(),
-            "skills": None,
         }
