@@ -59,7 +59,9 @@ def test_what_may_be_right_passes(change: dict[str, Any]) -> None:
     ("change", "field"),
     [
         ({"model": ""}, "model"),
-        ({"model": 7}, "the request"),
+        ({"model": 7}, "model: has a wrong type"),
+        ({"tools": [7]}, "tools[0]: has a wrong type"),
+        ({"thinking": {"type": "enabled"}, "max_tokens": None}, "max_tokens: has a wrong type"),
         ({"messages": []}, "messages"),
         ({"messages": [3] * 100_001}, "messages"),
         ({"max_tokens": -1}, "max_tokens"),
@@ -80,6 +82,12 @@ def test_what_the_api_refuses_is_refused_with_its_field(change: dict[str, Any], 
     with pytest.raises(InvalidRequest) as caught:
         _check(**change)
     assert str(caught.value).startswith(field)
+
+
+@pytest.mark.parametrize("body", [b"[]", b"{}", b"", b'{"model":"m"}', b"[" * 100_000])
+def test_a_body_without_a_model_or_messages_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="the request: needs `model` and `messages`"):
+        shape_of(body)
 
 
 def test_sampling_fields_depend_on_version_and_model() -> None:

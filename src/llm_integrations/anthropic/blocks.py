@@ -293,8 +293,13 @@ class ImageSource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     file_id: str = ""
 
     @classmethod
-    def from_bytes(cls, data: bytes, media_type: str) -> ImageSource:
-        """Send `data` inside the request."""
+    def from_bytes(cls, data: bytes, media_type: str | None = None) -> ImageSource:
+        """Send `data` inside the request; without a media type it must be an image.
+
+        Raises:
+            InvalidRequest: there is no media type, and it is no image or too large.
+        """
+        media_type = media_type or checked_image_type(data)
         return cls(type="base64", media_type=media_type, data=base64.b64encode(data).decode())
 
     @classmethod
@@ -323,7 +328,7 @@ class ImageBlock(_Block, frozen=True, kw_only=True, tag="image"):
         Raises:
             InvalidRequest: it is no image that the API takes, or too large.
         """
-        return cls(source=ImageSource.from_bytes(data, checked_image_type(data)))
+        return cls(source=ImageSource.from_bytes(data))
 
     @classmethod
     def from_path(cls, path: Path | str) -> ImageBlock:

@@ -173,7 +173,8 @@ def shape_of(body: bytes) -> RequestShape:
     try:
         shape = decode(_shape_decoder, body)
     except Undecodable as error:
-        msg = f"the request is not of the Messages API: {error}"
+        field = str(error).partition("`$.")[2].rstrip("`")
+        msg = f"{field}: has a wrong type" if field else "the request: needs `model` and `messages`"
         raise InvalidRequest(msg) from None
     msgspec.structs.force_setattr(shape, "size_bytes", len(body))
     return shape
