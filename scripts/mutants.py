@@ -7,7 +7,8 @@ In: modules of the package, by path. Out: a line for each mutant that no test ki
 A mutant lives in the memory of a forked process only; no file is written. Libraries, and the rooms
 that do not import the module, are imported once, before the forks, so that a mutant costs about a
 second. Properties run on fewer examples and are not shrunk. By default a module is held against the
-tests whose name holds its own (`tests/rules/test_*NAME*.py`). docs/mutants.md keeps the figures and the survivors.
+tests whose name holds its own (`tests/rules/test_*NAME*.py`). docs/mutants.md keeps the figures and
+the survivors.
 """
 
 from __future__ import annotations
