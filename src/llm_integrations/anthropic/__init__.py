@@ -28,6 +28,7 @@ from llm_integrations.anthropic.catalogue import ClaudeModel, ModelInfo
 from llm_integrations.anthropic.client import AnthropicClient
 from llm_integrations.anthropic.config import AnthropicConfig
 from llm_integrations.anthropic.costs import CostLine, CostStats, CostTracker
+from llm_integrations.anthropic.definitions import ToolDefinition
 from llm_integrations.anthropic.limits import LimitState, RateLimitInfo
 from llm_integrations.anthropic.live import MessageStream
 from llm_integrations.anthropic.models import (
@@ -37,7 +38,6 @@ from llm_integrations.anthropic.models import (
     MessageResponse,
     Role,
     StopReason,
-    ToolDefinition,
     Usage,
     json_schema_format,
     parse_message,

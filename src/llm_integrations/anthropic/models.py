@@ -34,12 +34,12 @@ from llm_integrations.anthropic.blocks import (
     in_wire_form,
 )
 from llm_integrations.anthropic.catalogue import ClaudeModel
+from llm_integrations.anthropic.definitions import HasDefinition, ToolDefinition
 from llm_integrations.anthropic.faults import find_fault
 from llm_integrations.errors import AnswerMalformed, InvalidRequest
 
 __all__ = [
     "CacheCreation",
-    "HasDefinition",
     "Iteration",
     "Message",
     "MessageContent",
@@ -49,7 +49,6 @@ __all__ = [
     "Role",
     "ServerToolUse",
     "StopReason",
-    "ToolDefinition",
     "Usage",
     "encode_request",
     "json_schema_format",
@@ -64,7 +63,7 @@ if TYPE_CHECKING:
     MessageContent: TypeAlias = str | Sequence[RequestBlock] | Raw
     RequestTurn: TypeAlias = "Message | Mapping[str, Json]"
     RequestText: TypeAlias = TextBlock | Mapping[str, Json]
-    RequestTool: TypeAlias = "ToolDefinition | HasDefinition | Mapping[str, Json]"
+    RequestTool: TypeAlias = ToolDefinition | HasDefinition | Mapping[str, Json]
 else:  # msgspec cannot choose between kinds of objects; a request is encoded, not decoded
     RequestBlock = MessageContent = RequestTurn = RequestText = RequestTool = Any
 
@@ -121,45 +120,6 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 def _content_of(parts: tuple[Json, ...]) -> MessageContent:
     content: MessageContent = in_wire_form(parts[0] if len(parts) == 1 else parts)
     return content
-
-
-class ToolDefinition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A tool that runs at the caller; `tools.tool` makes one from a Python function.
-
-    Tools of the server are given as mappings: `{"type": "web_search_20260318", "name":
-    "web_search", "max_uses": 3}`.
-
-    Attributes:
-        type: None or "custom", or a tool that the model knows, such as "bash_20250124"; those
-            have no `input_schema`.
-        strict: the input will obey the schema; see `structured` for what the schema may say.
-        defer_loading: the model sees it only after a tool search.
-        eager_input_streaming: the input arrives unchecked, piece by piece.
-        allowed_callers: "direct", or the code execution tool that may call it.
-    """
-
-    name: str
-    type: str | None = None
-    description: str = ""
-    input_schema: dict[str, Json] | None = None
-    strict: bool = False
-    cache_control: Mapping[str, str] | None = None
-    defer_loading: bool = False
-    eager_input_streaming: bool = False
-    allowed_callers: Sequence[str] | None = None
-    input_examples: Sequence[Mapping[str, Json]] | None = None
-
-
-class HasDefinition:
-    """Something that stands for a tool in a request, such as a `tools.Tool`.
-
-    Attributes:
-        definition: what the model is told of it.
-    """
-
-    __slots__ = ()
-
-    definition: ToolDefinition
 
 
 class MessageRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -35,13 +35,12 @@ import msgspec
 
 from llm_integrations._core.codec import encode
 from llm_integrations.anthropic.blocks import ToolResultBlock, ToolUseBlock
+from llm_integrations.anthropic.definitions import HasDefinition, ToolDefinition
 from llm_integrations.anthropic.models import (
-    HasDefinition,
     Message,
     MessageRequest,
     MessageResponse,
     StopReason,
-    ToolDefinition,
 )
 from llm_integrations.anthropic.pricing import price_message_details
 from llm_integrations.anthropic.tools import Tool, check_tools, tool

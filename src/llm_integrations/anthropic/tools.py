@@ -31,7 +31,7 @@ from typing import (
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from llm_integrations.anthropic.models import HasDefinition, ToolDefinition
+from llm_integrations.anthropic.definitions import HasDefinition, ToolDefinition
 from llm_integrations.anthropic.schemas import (
     MAX_OPTIONAL,
     SchemaWriter,
