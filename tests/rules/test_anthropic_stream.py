@@ -3,13 +3,16 @@
 import json
 import sys
 import time
+from base64 import b64encode
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_integrations._core.codec import encode
 from llm_integrations._core.sse import Splitter
 from llm_integrations.anthropic import (
     MessageResponse,
@@ -560,3 +563,83 @@ def _dress(data: bytes, how: str) -> bytes:
             return b"\n\n".join(b"data:" + f.partition(b"data: ")[2] for f in frames if f) + b"\n\n"
         case _:
             return data
+
+
+DELTAS: list[dict[str, Any]] = [
+    {"type": "text_delta", "text": "a"},
+    {"type": "input_json_delta", "partial_json": "{"},
+    {"type": "thinking_delta", "thinking": "b"},
+    {"type": "thinking_delta", "thinking": "b", "estimated_tokens": 3},
+    {"type": "signature_delta", "signature": "c"},
+    {"type": "citations_delta", "citation": {"cited_text": "d"}},
+    {"type": "compaction_delta", "content": "e", "encrypted_content": "f"},
+    {"type": "compaction_delta", "content": "e"},
+]
+
+
+@pytest.mark.parametrize("delta", DELTAS)
+def test_a_known_delta_has_its_type_and_fields_and_needs_no_payload_beside_it(
+    delta: dict[str, Any],
+) -> None:
+    payload = {"type": "content_block_delta", "index": 2, "delta": delta}
+    event = decode_event(json.dumps(payload).encode())
+    assert isinstance(event, ContentBlockDelta)
+    assert (event.type, event.index, event.raw) == ("content_block_delta", 2, b"")
+    assert event.delta.type == delta["type"]
+    assert msgspec.to_builtins(event.delta) == delta
+    news = json.dumps(payload | {"delta": delta | {"news": 1}}).encode()
+    same = decode_event(news)
+    assert isinstance(same, ContentBlockDelta)
+    assert (same.index, same.delta, same.raw) == (2, event.delta, news)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        START,
+        _text(1)[0],
+        _text(1)[1],
+        END,
+        END | {"context_management": {"applied_edits": []}, "input_transformations": [{}]},
+        STOP,
+        {"type": "ping"},
+        {"type": "error", "error": {"type": "api_error"}, "request_id": "req_1"},
+    ],
+)
+def test_a_known_event_has_its_type_and_fields_and_needs_no_payload_beside_it(
+    payload: dict[str, Any],
+) -> None:
+    event = decode_event(json.dumps(payload).encode())
+    assert (event.type, event.raw) == (payload["type"], b"")
+    assert json.loads(encode(event)) == payload
+    news = json.dumps(payload | {"news": 1}).encode()
+    same = decode_event(news)
+    assert same.raw == news
+    assert type(same) is type(event)
+    assert json.loads(encode(same)) == payload | {"~raw": b64encode(news).decode()}
+
+
+def test_the_usage_can_be_asked_for_while_the_stream_runs() -> None:
+    collector = StreamCollector()
+    told = []
+    for event in parse_events([_wire([START, *_text(0, "x"), END, STOP])]):
+        collector.add(event)
+        assert collector.usage is not None
+        told.append((collector.usage.input_tokens, collector.usage.output_tokens))
+    assert told == [(9, 1)] * 4 + [(12, 7)] * 2
+
+
+def test_a_message_without_news_carries_nothing_beside_itself() -> None:
+    message = _message(_text(0, "x"), _tool(1, "{}"))
+    assert set(message.to_dict()) == set(START["message"])
+    assert [block.type for block in message.content] == ["text", "tool_use"]
+
+
+def test_blocks_stand_in_the_order_of_their_index() -> None:
+    message = _message(_text(2, "c"), _text(0, "a"), _text(1, "b"))
+    assert message.text == "abc"
+
+
+def test_what_came_is_counted_in_bytes_of_utf_8_over_all_blocks() -> None:
+    events = [START, *_text(0, "\u00e9", "x"), *_tool(1, '{"a"', ":")[:-1]]
+    assert _collect(_wire(events)).received_bytes == 3 + 5
