@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["HandClock", "Handler", "answer", "chunked", "replies", "serving"]
+__all__ = ["HandClock", "Handler", "answer", "chunked", "listening", "replies", "serving"]
 
+Accept = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 Handler = Callable[[int, asyncio.StreamWriter], Awaitable[None]]
 START = datetime(2026, 11, 22, tzinfo=UTC)
 
@@ -44,40 +45,51 @@ class HandClock:
 
 
 @asynccontextmanager
+async def listening(accept: Accept, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """Listen on a port of loopback; at the end every connection is cut, whatever it is doing."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        try:
+            await accept(reader, writer)
+        except (asyncio.IncompleteReadError, OSError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        await asyncio.sleep(0.005)  # who has just connected is known now
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.sleep(0.005)  # both ends have noticed
+
+
+@asynccontextmanager
 async def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """Serve raw HTTP: `handler` gets the number of the request and writes the whole answer.
 
     A request is read whole, so a connection may serve many.
     """
     count = 0
-    open_writers: set[asyncio.StreamWriter] = set()
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal count
-        open_writers.add(writer)
-        try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).lower()
-                _, found, length = head.partition(b"content-length: ")
-                if found:
-                    await reader.readexactly(int(length.partition(b"\r\n")[0]))
-                count += 1
-                await handler(count, writer)
-                await writer.drain()
-        except (asyncio.IncompleteReadError, OSError):
-            pass
-        finally:
-            open_writers.discard(writer)
-            writer.close()
+        while True:
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            _, found, length = head.partition(b"content-length: ")
+            if found:
+                await reader.readexactly(int(length.partition(b"\r\n")[0]))
+            count += 1
+            await handler(count, writer)
+            await writer.drain()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
-    try:
-        port = server.sockets[0].getsockname()[1]
+    async with listening(accept, tls) as port:
         yield f"http{'s' if tls else ''}://127.0.0.1:{port}"
-    finally:
-        server.close()
-        for writer in open_writers:
-            writer.transport.abort()
 
 
 def answer(status: int, body: bytes, *headers: str) -> bytes:
