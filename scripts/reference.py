@@ -1,4 +1,4 @@
-"""Write `docs/reference-claude.md`: every public name of the Claude client, from its docstring.
+"""Write `docs/reference-claude.md`: every public name of the Claude client and every error.
 
     .venv/bin/python -m scripts.reference
 
@@ -17,13 +17,14 @@ from typing import Final
 from scripts.public_surface import PACKAGE, ROOT, Found, block, find, is_shown, parse, public_names
 
 TARGET: Final = ROOT / "docs" / "reference-claude.md"
-MODULE: Final = f"{PACKAGE}.anthropic"
+MODULES: Final = (f"{PACKAGE}.anthropic", f"{PACKAGE}.errors")
+FIRST: Final = f"{PACKAGE}.anthropic.client"
 HEAD: Final = """\
 # Reference of the Claude client
 
 Made by `python -m scripts.reference` from the docstrings; change those. The tour is
-[claude.md](claude.md). Everything here is imported from `llm_integrations.anthropic`; errors are in
-`llm_integrations.errors`.
+[claude.md](claude.md). Everything here is imported from `llm_integrations.anthropic`; errors, at the
+end, are imported from `llm_integrations.errors`.
 """
 SECTION: Final = re.compile(r"(Args|Attributes|Raises|Returns):")
 ENTRY: Final = re.compile(r"    ([*\w, ]+): (.*)")
@@ -39,15 +40,16 @@ def main() -> int:
 
 def render() -> str:
     """Return the whole page."""
-    public = public_names(MODULE)
-    found = {name: origin for name in public if (origin := find(MODULE, name)) is not None}
     lines = [HEAD]
-    modules = {origin.module for origin in found.values()}
-    for module in sorted(modules, key=lambda each: (each != f"{MODULE}.client", each)):
-        lines.append(f"## {first_sentence(parse(module))}\n")
-        for name, origin in found.items():
-            if origin.module == module:
-                lines += describe(name, origin, public)
+    for room in MODULES:
+        public = public_names(room)
+        found = {name: origin for name in public if (origin := find(room, name)) is not None}
+        modules = {origin.module for origin in found.values()}
+        for module in sorted(modules, key=lambda each: (each != FIRST, each)):
+            lines.append(f"## {first_sentence(parse(module))}\n")
+            for name, origin in found.items():
+                if origin.module == module:
+                    lines += describe(name, origin, public)
     return "\n".join(lines).rstrip() + "\n"
 
 
