@@ -103,7 +103,9 @@ def _try_all(module: str, tests: list[str]) -> bool:
         return False
     mutants = list(find_mutants(tree))
     survivors = 0
-    for mutant in mutants:
+    for number, mutant in enumerate(mutants):
+        if number % 25 == 0:
+            print(f"  {number} of {len(mutants)}", file=sys.stderr, flush=True)
         if not _is_killed(module, path, _apply(tree, mutant), tests):
             survivors += 1
             print(f"  line {mutant.line}: {mutant.before}  ->  {mutant.after}", flush=True)
