@@ -23,7 +23,7 @@ HEAD: Final = """\
 # Reference of the Claude client
 
 Made by `python -m scripts.reference` from the docstrings; change those. The tour is
-[claude.md](claude.md). Everything here is imported from `llm_integrations.anthropic`; errors, at the
+[claude.md](claude.md). All of it is imported from `llm_integrations.anthropic`; errors, at the
 end, are imported from `llm_integrations.errors`.
 """
 SECTION: Final = re.compile(r"(Args|Attributes|Raises|Returns):")
