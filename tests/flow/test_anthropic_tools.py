@@ -21,11 +21,12 @@ from llm_integrations.anthropic import (
     ToolDefinition,
     ToolRun,
     ToolTurn,
+    ToolUseBlock,
     parse_message,
     price_message,
     tool,
 )
-from llm_integrations.anthropic.tool_loop import Caps, ToolLoop
+from llm_integrations.anthropic.tool_loop import Caps, ToolLoop, open_calls
 from llm_integrations.errors import (
     ConfigError,
     InvalidRequest,
@@ -448,6 +449,39 @@ async def test_the_cap_on_turns_stops_before_the_tools_of_the_last_one_act() -> 
     run = caught.value.run
     assert isinstance(run, ToolRun)
     assert len(run.messages) == 1 + 2 * 2 + 1
+    more = Script(DONE)
+    rest = await more.run(again, messages=run.messages)
+    assert len(ran) == 3
+    assert more.last_turn()[0]["tool_use_id"] == "toolu_again"
+    assert len(rest.messages) == len(run.messages) + 2
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        {"role": "assistant", "content": [_use("look")]},
+        Message.assistant(ToolUseBlock(id="toolu_look", name="look", input={})),
+    ],
+)
+async def test_calls_that_nobody_has_answered_are_answered_first(
+    last: Message | dict[str, Any],
+) -> None:
+    async def look() -> str:
+        return "seen"
+
+    script = Script(DONE)
+    await script.run(look, messages=[Message.user("Go"), last])
+    assert script.last_turn() == [
+        {"type": "tool_result", "tool_use_id": "toolu_look", "content": "seen"}
+    ]
+
+
+def test_only_a_turn_of_the_model_has_open_calls() -> None:
+    answered = ask("Go", messages=[{"role": "user", "content": [_use("look")]}])
+    assert open_calls(answered) == []
+    assert open_calls(ask("Go", messages=[])) == []
+    assert open_calls(ask("Go", messages=[{"role": "assistant", "content": None}])) == []
+    assert open_calls(ask("Go", messages=[Message.assistant("text")])) == []
 
 
 async def test_an_unknown_price_counts_as_above_the_cap_and_is_no_zero() -> None:

@@ -1,7 +1,7 @@
 """Runs the tools that the model calls, until it is done or a cap is reached.
 
 In: a request and tools. Out: a `ToolRun`, or `ToolLoopStopped` with the conversation so far.
-Rules, one turn at a time (`next_step` and `following` decide, without I/O; `ToolLoop` does it):
+Rules, one turn at a time (`open_calls`, `next_step` and `following` decide; `ToolLoop` does it):
 
 1. "pause_turn": the turn goes back as it is, and nothing else with it.
 2. "tool_use": every call is answered in one turn of the user that holds results only, in the order
@@ -17,7 +17,9 @@ Rules, one turn at a time (`next_step` and `following` decide, without I/O; `Too
 7. The caps are looked at before the next turn is bought: a run may end above `max_pusd` by what
    its last turn cost. A budget of a governor is the hard cap. An answer whose price is unknown
    counts as above any cap.
-8. A `tool_choice` that forces a tool stays: such a run ends at a cap only.
+8. A conversation that ends with calls nobody has answered begins with answering them: so a run
+   that was stopped goes on when its messages are given to a new one.
+9. A `tool_choice` that forces a tool stays: such a run ends at a cap only.
 
 https://platform.claude.com/docs/en/agents-and-tools/tool-use/implement-tool-use
 """
@@ -33,8 +35,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from llm_integrations._core.codec import encode
-from llm_integrations.anthropic.blocks import ToolResultBlock, ToolUseBlock
+from llm_integrations._core.codec import Raw, Undecodable, decode, encode
+from llm_integrations.anthropic.blocks import ToolResultBlock, ToolUseBlock, decode_blocks
 from llm_integrations.anthropic.definitions import HasDefinition, ToolDefinition
 from llm_integrations.anthropic.models import (
     Message,
@@ -46,13 +48,23 @@ from llm_integrations.anthropic.pricing import price_message_details
 from llm_integrations.anthropic.tools import Tool, check_tools, tool
 from llm_integrations.errors import InvalidRequest, ToolFailed, ToolLoopStopped
 
-__all__ = ["Caps", "ToolCall", "ToolLoop", "ToolRun", "ToolTurn", "following", "next_step"]
+__all__ = [
+    "Caps",
+    "ToolCall",
+    "ToolLoop",
+    "ToolRun",
+    "ToolTurn",
+    "following",
+    "next_step",
+    "open_calls",
+]
 
 Json: TypeAlias = Any  # the JSON border
 AnyTool: TypeAlias = Tool[..., Any] | Callable[..., Any]
 Send: TypeAlias = Callable[[MessageRequest], Awaitable[MessageResponse]]
 
 _logger: Final = logging.getLogger("llm_integrations.anthropic")
+_blocks_decoder: Final = msgspec.json.Decoder(list[Raw])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +135,20 @@ def next_step(message: MessageResponse) -> Literal["done", "resume", "answer"]:
     return "done"
 
 
+def open_calls(request: MessageRequest) -> list[ToolUseBlock]:
+    """Return the calls in the last turn of a conversation, if it is the model's."""
+    last = request.messages[-1] if request.messages else {}
+    fields = last if isinstance(last, Mapping) else {"role": last.role, "content": last.content}
+    content = fields.get("content")
+    if fields.get("role") != "assistant" or isinstance(content, str):
+        return []
+    try:
+        blocks = decode_blocks(decode(_blocks_decoder, encode(content)))
+    except Undecodable:
+        return []  # it is refused when it is sent
+    return [block for block in blocks if isinstance(block, ToolUseBlock)]
+
+
 def following(
     request: MessageRequest, message: MessageResponse, results: Sequence[ToolResultBlock] = ()
 ) -> MessageRequest:
@@ -164,7 +190,7 @@ class ToolLoop:
         Raises:
             ToolLoopStopped: a cap was reached; carries the `ToolRun` so far.
         """
-        request = self._with_tools(request)
+        request = await self._taken_up(self._with_tools(request))
         kinds = _tool_types(request)
         turns: list[ToolTurn] = []
         while True:
@@ -176,7 +202,7 @@ class ToolLoop:
             if step != "done":
                 self._check_caps(run)
             if step == "answer":
-                calls = await self._call_all(message)
+                calls = await self._call_all(message.tool_uses, message.unparsed_tool_inputs)
                 turns[-1] = ToolTurn(message=message, calls=calls, cost_pusd=cost)
                 request = following(request, message, [call.result for call in calls])
             else:
@@ -206,12 +232,20 @@ class ToolLoop:
             msg = f"run_tools: the model was not done after {len(run.turns)} turns"
             raise ToolLoopStopped(msg, cap="turns", run=run)
 
-    async def _call_all(self, message: MessageResponse) -> tuple[ToolCall, ...]:
+    async def _taken_up(self, request: MessageRequest) -> MessageRequest:
+        """Answer the calls that a conversation ends with."""
+        uses = open_calls(request)
+        if not uses:
+            return request
+        calls = await self._call_all(uses, {})
+        results = Message.tool_results(*[call.result for call in calls])
+        return msgspec.structs.replace(request, messages=[*request.messages, results])
+
+    async def _call_all(
+        self, uses: Sequence[ToolUseBlock], unparsed: Mapping[str, str]
+    ) -> tuple[ToolCall, ...]:
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._call(use, message.unparsed_tool_inputs))
-                for use in message.tool_uses
-            ]
+            tasks = [group.create_task(self._call(use, unparsed)) for use in uses]
         return tuple(task.result() for task in tasks)
 
     async def _call(self, use: ToolUseBlock, unparsed: Mapping[str, str]) -> ToolCall:
