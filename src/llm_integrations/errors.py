@@ -278,7 +278,7 @@ class ToolLoopStopped(IntegrationError):
     Attributes:
         cap: "turns" or "money".
         run: the conversation so far and its cost (`ToolRun`); its last turn is the model's, with
-            tool calls that nobody has answered.
+            tool calls that nobody has answered. `run_tools` goes on from its messages.
     """
 
     def __init__(self, message: str | None = None, *, cap: str = "", run: object = None) -> None:

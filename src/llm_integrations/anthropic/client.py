@@ -270,7 +270,8 @@ class AnthropicClient:
             tags: for the ledger and budgets; every turn has them.
 
         Raises:
-            ToolLoopStopped: a cap was reached; carries the conversation so far.
+            ToolLoopStopped: a cap was reached; carries the conversation so far, from which a new
+                run can go on.
         """
         from llm_integrations.anthropic.tool_loop import (  # noqa: PLC0415 - few need it
             Caps,
