@@ -12,6 +12,7 @@ from anthropic import (
     AsyncAnthropic,
     BadRequestError,
     ContentTooLargeError,
+    DefaultAsyncHttpxClient,
     NotFoundError,
 )
 
@@ -36,7 +37,11 @@ async def sim() -> AsyncIterator[ClaudeSimulator]:
 
 @pytest.fixture
 async def sdk(sim: ClaudeSimulator) -> AsyncIterator[AsyncAnthropic]:
-    async with AsyncAnthropic(api_key="k", base_url=sim.base_url, max_retries=0) as client:
+    # The address is http; a default client would read all certificates of the system first.
+    http = DefaultAsyncHttpxClient(verify=False)
+    async with AsyncAnthropic(
+        api_key="k", base_url=sim.base_url, max_retries=0, http_client=http
+    ) as client:
         yield client
 
 

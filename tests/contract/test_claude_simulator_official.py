@@ -13,7 +13,7 @@ from typing import Any
 
 import anthropic
 import pytest
-from anthropic import Anthropic, AsyncAnthropic, beta_async_tool
+from anthropic import Anthropic, AsyncAnthropic, DefaultAsyncHttpxClient, beta_async_tool
 from anthropic.lib.credentials import WorkloadIdentityCredentials
 from pydantic import BaseModel
 
@@ -35,7 +35,11 @@ async def sim() -> AsyncIterator[ClaudeSimulator]:
 
 @pytest.fixture
 async def sdk(sim: ClaudeSimulator) -> AsyncIterator[AsyncAnthropic]:
-    async with AsyncAnthropic(api_key="k", base_url=sim.base_url, max_retries=0) as client:
+    # The address is http; a default client would read all certificates of the system first.
+    http = DefaultAsyncHttpxClient(verify=False)
+    async with AsyncAnthropic(
+        api_key="k", base_url=sim.base_url, max_retries=0, http_client=http
+    ) as client:
         yield client
 
 
