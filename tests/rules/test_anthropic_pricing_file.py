@@ -6,20 +6,22 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cache
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
 from genai_prices import Usage as TheirUsage
-from genai_prices import calc_price
+from genai_prices import calc_price, extract_usage
 from genai_prices.data_snapshot import get_snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_integrations.anthropic import price
+from llm_integrations.anthropic import parse_message, price, price_message
 from llm_integrations.anthropic.pricing import PriceTable, prices_of, read_prices, table_version
 from scripts import make_prices
 from tests.bills import BILLS, USD, pusd
 
+RECORDINGS = Path(__file__).parents[2].parent / "shared/data/claude/messages.jsonl"
 FILE = json.loads(make_prices.TARGET.read_bytes())
 TODAY = date(2026, 11, 23)
 DAYS = [date(2025, 6, 1), date(2026, 3, 12), date(2026, 3, 13), date(2026, 10, 6), TODAY]
@@ -139,6 +141,23 @@ def test_the_places_where_genai_prices_differs_are_these(
     counts = dict.fromkeys(CLASSES, 0) | counts
     assert _theirs(counts, model, at, {}) == pusd(theirs)
     assert price(_usage(counts, {}), model, at=at) == (None if ours is None else pusd(ours))
+
+
+@pytest.mark.skipif(not RECORDINGS.exists(), reason="the recordings are not on this machine")
+def test_genai_prices_agrees_on_every_recorded_answer_that_it_can_read() -> None:
+    """It reads no `iterations`, and no model name that it does not know."""
+    count = 0
+    for line in RECORDINGS.read_text(encoding="utf-8").splitlines():
+        answer = json.loads(line)["response_body"]
+        if answer["stop_reason"] == "refusal" or answer["usage"].get("iterations"):
+            continue
+        theirs = extract_usage(answer, provider_id="anthropic").calc_price(
+            genai_request_timestamp=datetime(2026, 11, 23, tzinfo=UTC)
+        )
+        ours = price_message(parse_message(json.dumps(answer).encode()), at=TODAY)
+        assert ours == theirs.total_price * USD, answer["id"]
+        count += 1
+    assert count >= 790
 
 
 @pytest.mark.parametrize("model", sorted(UNKNOWN_TO_THEM))
