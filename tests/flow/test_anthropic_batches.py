@@ -223,9 +223,10 @@ async def test_a_batch_expires_after_a_day_and_its_results_after_29(
     sim.clock_offset_s += DAY_S + 1
     assert (await ended(client, batch)).request_counts.expired == 2
     sim.clock_offset_s += 29 * DAY_S
-    with pytest.raises(NotFound):
+    archived = (await client.batches.get(batch.id)).archived_at
+    assert archived is not None
+    with pytest.raises(NotFound, match=f"29 days, until {archived:%Y-%m-%d}"):
         await client.batches.results(batch.id)
-    assert (await client.batches.get(batch.id)).archived_at is not None
 
 
 async def test_batches_are_listed_newest_first_over_all_pages(
@@ -447,6 +448,20 @@ async def test_a_batch_is_held_once_at_batch_prices_and_settled_with_the_exact_s
     assert len(book.bills) == 1
 
 
+async def test_who_stops_at_the_last_result_has_read_them_to_the_end(
+    client: AnthropicClient, sim: ClaudeSimulator, book: Book
+) -> None:
+    batch = await client.batches.create(asks(3))
+    await ended(client, batch)
+    wanted = set(asks(3))
+    async with aclosing(client.batches.iter_results(batch.id)) as results:
+        async for result in results:
+            wanted.remove(result.custom_id)
+            if not wanted:
+                break
+    assert book.bill.cost_pusd == sim.invoice_pusd() > 0
+
+
 async def test_the_ledger_of_a_governor_equals_the_invoice_and_a_budget_refuses_at_once(
     sim: ClaudeSimulator,
 ) -> None:
@@ -458,9 +473,6 @@ async def test_the_ledger_of_a_governor_equals_the_invoice_and_a_budget_refuses_
         with pytest.raises(BudgetExceeded):
             await client.batches.create(asks(25))
         await ended(client, batch)
-        async with aclosing(client.batches.iter_results(batch.id)) as results:
-            async for _ in results:
-                break
         assert await governor.ledger.total_pusd() == 0
         assert [result async for result in client.batches.iter_results(batch.id)]
         assert await governor.ledger.total_pusd() == sim.invoice_pusd()

@@ -44,6 +44,11 @@ class ResultReader:
         """The id to give the vendor's support."""
         return self._stream.response.request_id
 
+    @property
+    def has_all(self) -> bool:
+        """Whether as many results were read as the batch has requests."""
+        return self._lines >= self._expected > 0
+
     async def prime(self) -> None:
         """Read up to the first result."""
         self._early = await self.read()

@@ -297,6 +297,8 @@ class Batches:
         reader = await self._caller.open(self._results_call(batch), self._primed(batch))
         try:
             while results := await reader.read():
+                if reader.has_all:  # before the last is handed out: nobody may come back for more
+                    await self._settle(batch_id, reader)
                 for result in results:
                     yield result
             await self._settle(batch_id, reader)
@@ -347,7 +349,7 @@ class Batches:
                 f"batch {batch.id} has no results yet: it is {batch.processing_status} with "
                 f"{counts.processing} of {counts.total} requests processing; wait for its end"
             )
-        if batch.archived_at is not None and batch.archived_at <= self._clock.now():
+        if batch.archived_at is not None:
             raise NotFound(
                 f"the results of batch {batch.id} were kept for 29 days, until "
                 f"{batch.archived_at:%Y-%m-%d}",
