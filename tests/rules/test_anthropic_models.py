@@ -13,13 +13,17 @@ from hypothesis import strategies as st
 
 from llm_integrations.anthropic import (
     ClaudeModel,
+    ContentBlockDelta,
+    ContentBlockStart,
     ImageBlock,
     ImageSource,
     Message,
     MessageRequest,
     MessageResponse,
+    MessageStart,
     Role,
     StopReason,
+    StreamCollector,
     TextBlock,
     ThinkingBlock,
     ToolDefinition,
@@ -29,6 +33,7 @@ from llm_integrations.anthropic import (
     Usage,
     cached,
     json_schema_format,
+    parse_events,
     parse_message,
 )
 from llm_integrations.anthropic.blocks import ToolAdditionBlock, ToolRemovalBlock, decode_block
@@ -121,19 +126,52 @@ def _slices(content: bytes) -> list[bytes]:
     return [bytes(raw) for raw in msgspec.json.decode(content, type=list[msgspec.Raw])]
 
 
+def _sent_back(message: MessageResponse) -> list[bytes]:
+    """The bytes of each block of an answer in the request that goes on after it."""
+    question = MessageRequest(model="m", max_tokens=1, messages=[Message.user("Hi")])
+    sent = encode_request(question.continued(message, "And now?"))
+    fields = msgspec.json.decode(sent, type=dict[str, msgspec.Raw])
+    turns = msgspec.json.decode(fields["messages"], type=list[dict[str, msgspec.Raw]])
+    assert bytes(turns[1]["role"]) == b'"assistant"'
+    return _slices(bytes(turns[1]["content"]))
+
+
 @pytest.mark.skipif(not RECORDINGS.exists(), reason="the recordings are not on this machine")
 @pytest.mark.parametrize("indent", [None, 1])
 def test_each_recorded_block_goes_back_byte_for_byte(indent: int | None) -> None:
-    question = MessageRequest(model="m", max_tokens=1, messages=[Message.user("Hi")])
     for record in _recorded():
         received = json.dumps(record["response_body"], indent=indent).encode()
-        request = question.continued(parse_message(received), "And now?")
-        sent = encode_request(request)
-        fields = msgspec.json.decode(sent, type=dict[str, msgspec.Raw])
-        turns = msgspec.json.decode(fields["messages"], type=list[dict[str, msgspec.Raw]])
         came = msgspec.json.decode(received, type=dict[str, msgspec.Raw])["content"]
-        assert _slices(bytes(turns[1]["content"])) == _slices(bytes(came))
-        assert bytes(turns[1]["role"]) == b'"assistant"'
+        assert _sent_back(parse_message(received)) == _slices(bytes(came))
+
+
+@pytest.mark.skipif(not RECORDINGS.exists(), reason="the recordings are not on this machine")
+def test_each_streamed_block_goes_back_as_its_start_and_its_deltas_spell_it() -> None:
+    whole = 0
+    with (RECORDINGS / "streams.jsonl").open(encoding="utf-8") as lines:
+        for record in map(json.loads, lines):
+            collector = StreamCollector()
+            started: dict[int, bytes] = {}
+            for event in parse_events([record["response_sse"].encode()]):
+                collector.add(event)
+                match event:
+                    case MessageStart():
+                        started = {}
+                    case ContentBlockStart(index=index):
+                        started[index] = bytes(event.block_raw)
+                    case ContentBlockDelta(index=index):
+                        started.pop(index, None)
+                    case _:
+                        pass
+            if not collector.is_complete:
+                continue
+            message = collector.message()
+            sent = _sent_back(message)
+            assert [decode_block(block) for block in sent] == message.content
+            for index, block in started.items():  # those that came whole, in one event
+                assert sent[index] == block
+                whole += 1
+    assert whole
 
 
 @given(block=st.dictionaries(st.text(max_size=6), _json, max_size=4), field=_json)
