@@ -262,7 +262,10 @@ class StreamReader:
         await self._stream.settle(actual)
 
     def _interrupted(self) -> StreamInterrupted:
-        partial = self.collector.partial()
+        try:
+            partial = self.collector.partial()
+        except AnswerMalformed:  # what came is too odd to be shown as a message
+            partial = None
         return StreamInterrupted(
             f"the stream ended before the message did (request {self.request_id})",
             partial=partial,
