@@ -29,12 +29,18 @@ from typing import Final, NamedTuple
 
 import hypothesis
 import pytest
+from _pytest.config import default_plugins
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PACKAGE: Final = "llm_integrations"
 TIMEOUT_S: Final = 120
 EXAMPLES: Final = 20
 HEAVY: Final = ("aiohttp", "genai_prices", "hypothesis.strategies", "llm_integrations.anthropic")
+# Rules need no plugin, no fixture and no settings; starting these is most of what a mutant costs.
+BARE: Final = (
+    *("-x", "-q", "-c", os.devnull, "--rootdir", str(ROOT), "--noconftest", "--assert=plain"),
+    *("--import-mode=importlib", "-m", "not soak", "-p", "no:cacheprovider"),
+)
 HABITS: Final = ("frozen", "kw_only")  # of every Struct here; no test should depend on them
 
 SWAPS: Final[dict[type[ast.AST], type[ast.AST]]] = {
@@ -80,7 +86,8 @@ def main() -> int:
     wanted = parser.parse_args()
     sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
     os.chdir(ROOT)
-    for name in HEAVY:
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    for name in (*HEAVY, *(f"_pytest.{plugin}" for plugin in default_plugins)):
         importlib.import_module(name)
     for module in wanted.modules:
         tests = wanted.tests or [
@@ -287,12 +294,11 @@ def _run(swapped: _Swapped, tests: list[str]) -> int:
     hypothesis.settings.register_profile(
         "mutants", max_examples=EXAMPLES, deadline=None, database=None, phases=phases
     )
+    hypothesis.settings.load_profile("mutants")
     sys.meta_path.insert(0, swapped)
     for name in _importers(swapped.name):
         del sys.modules[name]
-    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:xdist"]
-    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
-    return int(pytest.main([*options, "--hypothesis-profile=mutants", *tests]))
+    return int(pytest.main([*BARE, *tests]))
 
 
 def _importers(module: str) -> set[str]:
