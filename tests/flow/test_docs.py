@@ -19,8 +19,11 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import anthropic
 import pytest
 
+import llm_integrations.anthropic
+from llm_integrations import errors
 from llm_integrations.simulators import ClaudeSimulator
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -77,3 +80,23 @@ async def test_every_example_of_a_page_runs(
                 await eval(code, page.__dict__)  # noqa: S307 - our own documents
             else:
                 exec(code, page.__dict__)  # noqa: S102 - the same
+
+
+def coming_from_the_sdk() -> list[tuple[str, str]]:
+    """Return the rows of the tables for people who come from the official SDK."""
+    section = (
+        (DOCS / "claude.md").read_text("utf-8").partition("## Coming from the official SDK")[2]
+    )
+    return re.findall(r"^\| ([^-|].*?) \| (.*) \|$", section, re.MULTILINE)
+
+
+def test_the_tables_for_people_from_the_sdk_name_what_is_there_on_both_sides() -> None:
+    rows = coming_from_the_sdk()
+    assert len(rows) > 25
+    theirs = re.findall(r"`(\w+Error)`", " ".join(left for left, _ in rows))
+    assert not set(theirs) - set(anthropic.__all__)
+    right = " ".join(ours for _, ours in rows)
+    classes = set(re.findall(r"`([A-Z]\w+)", right)) - {"Struct"}
+    assert not classes - {*llm_integrations.anthropic.__all__, *errors.__all__}
+    client = llm_integrations.anthropic.AnthropicClient
+    assert not {name for name in re.findall(r"client\.(\w+)", right) if not hasattr(client, name)}
