@@ -16,7 +16,9 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 LOCKS: Final = ROOT / "requirements"
 SET_UP: Final = ("--group", "bootstrap", "--group", "build")
-EXTRAS: Final = ("--extra", "demo", "--extra", "httpx2", "--extra", "oauth", "--extra", "otel")
+EXTRAS: Final = tuple(
+    word for name in "demo httpx2 oauth otel tokenizer".split() for word in ("--extra", name)
+)
 # In this order: a lock is made after the ones whose versions it keeps.
 SOURCES: Final[dict[str, tuple[str, ...]]] = {
     "bootstrap": ("--group", "bootstrap"),

@@ -35,6 +35,7 @@ PACKAGES: Final = {
     "simulators": ("genai_prices", "uvicorn", "httptools", "starlette"),
     "oauth": ("cryptography",),
     "otel": ("opentelemetry",),
+    "tokenizer": ("splintr",),
 }
 ALL: Final = tuple(name for names in PACKAGES.values() for name in names)
 SETTINGS: Final = """

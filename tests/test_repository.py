@@ -15,8 +15,9 @@ import pytest
 ROOT: Final = Path(__file__).resolve().parent.parent
 PACKAGE: Final = ROOT / "src" / "llm_integrations"
 LOCKS: Final = ("bootstrap", "demo", "dev")
-# The design's, but for `tokenizer`: it waits for code that uses it (docs/decisions/0008).
-EXTRAS: Final = "jira anthropic postgres httpx2 simulators cli service embedded oauth otel demo".split()
+EXTRAS: Final = """
+    jira anthropic postgres httpx2 tokenizer simulators cli service embedded oauth otel demo
+""".split()
 TEXT: Final = {
     "", ".cfg", ".css", ".html", ".ini", ".js", ".json", ".md", ".py", ".sh", ".sql", ".svg",
     ".toml", ".txt", ".yaml", ".yml",
@@ -30,9 +31,9 @@ HOME_PATHS: Final = re.compile(
     r"ot/|(?<![\w.~/-])/wo"
     r"rk/"
 )
-LIBRARIES_AT_IMPORT: Final = (
-    "aiohttp httpx2 anthropic psycopg dbos starlette uvicorn rich cyclopts structlog".split()
-)
+LIBRARIES_AT_IMPORT: Final = """
+    aiohttp httpx2 anthropic psycopg dbos starlette uvicorn rich cyclopts structlog splintr
+""".split()
 
 
 @cache
