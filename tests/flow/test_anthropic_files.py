@@ -16,11 +16,14 @@ from typing import Final
 
 import httpx2
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llm_integrations._core.clock import SystemClock
 from llm_integrations._core.http import Httpx2Transport, Transport
 from llm_integrations.anthropic import AnthropicClient, AnthropicConfig, FileInfo
 from llm_integrations.anthropic.files import MAX_FILE_BYTES, FileSource
+from llm_integrations.anthropic.multipart import Form, check_filename, check_media_type
 from llm_integrations.errors import (
     AnswerMalformed,
     APIError,
@@ -34,6 +37,7 @@ from llm_integrations.errors import (
 )
 from llm_integrations.simulators import ClaudeSimulator
 from llm_integrations.simulators.anthropic.errors import server_failed, too_large
+from llm_integrations.simulators.anthropic.multipart import parse_form
 from llm_integrations.simulators.faults import Reset, html_error
 
 PIECE: Final = bytes(range(256)) * 256
@@ -278,6 +282,36 @@ async def test_a_download_is_returned_or_replaces_a_file_in_one_step(
         await client.aclose()
     assert target.read_bytes() == store.content
     assert names(tmp_path) == ["a.bin"]
+
+
+@settings(max_examples=40)
+@given(
+    content=st.binary(max_size=2_000) | st.just(b"\r\n--x\r\n"),
+    name=st.text(
+        st.characters(exclude_characters='<>:"|?*\\/\x7f', exclude_categories=["Cc", "Cs"])
+    )
+    .filter(bool)
+    .map(lambda name: name[:255]),
+)
+def test_any_form_is_read_back_by_another_parser(content: bytes, name: str) -> None:
+    form = Form(
+        content,
+        size_bytes=len(content),
+        filename=check_filename(name),
+        media_type=check_media_type("text/plain; charset=utf-8"),
+        fields={"expires_in_seconds": "3600"},
+    )
+
+    async def sent() -> bytes:
+        return b"".join([piece async for piece in form.chunks()])
+
+    body = asyncio.run(sent())
+    assert len(body) == form.size_bytes
+    parts = parse_form(form.content_type, body)
+    assert parts["expires_in_seconds"].content == b"3600"
+    file = parts["file"]
+    assert (file.filename, file.content) == (name, content)
+    assert file.content_type == "text/plain; charset=utf-8"
 
 
 # What is refused here
