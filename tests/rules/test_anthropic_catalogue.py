@@ -21,14 +21,16 @@ RECORDINGS = Path(__file__).parents[2].parent / "shared/data/claude/messages.jso
 TODAY = date(2026, 11, 22)
 
 
-def _check(*, api_version: str = "2026-10-21", **changes: object) -> None:
+def _check(
+    *, api_version: str = "2026-10-21", betas: tuple[str, ...] = (), **changes: object
+) -> None:
     request = {
         "model": "claude-opus-5-5",
         "max_tokens": 100,
         "messages": [{"role": "user", "content": "Hi"}],
     }
     shape = shape_of(encode_request(request | changes))
-    check_request(shape, api_version=api_version, today=TODAY)
+    check_request(shape, api_version=api_version, today=TODAY, betas=betas)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +90,15 @@ def test_what_the_api_refuses_is_refused_with_its_field(change: dict[str, Any], 
 def test_a_body_without_a_model_or_messages_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidRequest, match="the request: needs `model` and `messages`"):
         shape_of(body)
+
+
+def test_betas_lift_the_limits_that_they_are_for() -> None:
+    thinking = {"type": "enabled", "budget_tokens": 5_000}
+    interleaved = ("interleaved-thinking-2025-05-14",)
+    _check(betas=interleaved, model="claude-haiku-4-5", thinking=thinking)
+    with pytest.raises(InvalidRequest, match=r"thinking\.budget_tokens"):
+        _check(model="claude-haiku-4-5", thinking=thinking)
+    _check(betas=("output-300k-2026-03-24",), max_tokens=300_000)
 
 
 def test_sampling_fields_depend_on_version_and_model() -> None:

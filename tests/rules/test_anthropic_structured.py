@@ -2,7 +2,8 @@
 
 import json
 from dataclasses import dataclass
-from typing import Annotated, Any
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
@@ -21,6 +22,7 @@ from llm_integrations.anthropic import (
 )
 from llm_integrations.anthropic.structured import with_output
 from llm_integrations.errors import InvalidRequest, OutputUnusable
+from llm_integrations.simulators.anthropic.obeying import Reading, obey
 from llm_integrations.simulators.anthropic.schema_rules import check_schema
 
 
@@ -68,6 +70,22 @@ def test_a_type_becomes_a_format_that_the_api_takes() -> None:
     assert output_format(Verdict) == json_schema_format(schema)
     check_schema(schema, "schema")
     check_schema(output_format(Point)["format"]["schema"], "schema")
+
+
+class Step(msgspec.Struct):
+    when: datetime
+    took: timedelta
+    kind: Literal["start", "end"]
+    then: "Step | None" = None
+    where: list[Point] = []
+
+
+@pytest.mark.parametrize("kind", [Verdict, Point, Step])
+def test_what_obeys_the_format_decodes_to_the_type(kind: type) -> None:
+    schema = output_format(kind)["format"]["schema"]
+    check_schema(schema, "schema")
+    said = json.dumps(obey(schema, Reading(text="a start, at a score: 3")))
+    assert isinstance(parse_output(_answer(said), kind), kind)
 
 
 def test_a_request_keeps_its_effort() -> None:

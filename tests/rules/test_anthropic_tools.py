@@ -2,6 +2,8 @@
 
 import enum
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -468,5 +470,10 @@ def test_a_docstring_without_words_says_nothing(doc: str | None) -> None:
     assert documented(doc, "Args").names == {}
 
 
-def test_tools_are_tools() -> None:
+def test_a_program_without_tools_does_not_import_them() -> None:
+    room = "llm_integrations.anthropic"
+    late = [f"{room}.{name}" for name in ("tools", "tool_loop", "schemas", "structured")]
+    code = f"import sys, {room}; print([name for name in {late} if name in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
     assert isinstance(book, Tool)

@@ -133,6 +133,7 @@ def test_every_recorded_request_that_worked_is_valid(kind: str) -> None:
         {"messages": _turns(("user", [{"type": "image", "source": {"type": "url", "url": "u"}}]))},
         {"messages": _turns(("user", [_image()] * 600))},
         {"system": ["novel"]},
+        {"system": None},
         {"inference_geo": "us", "fallbacks": "default", "stop_sequences": ["a"]},
         {"model": "claude-opus-5", "thinking": {"type": "disabled"}},
     ],

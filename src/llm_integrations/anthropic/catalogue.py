@@ -15,7 +15,6 @@ import re
 from collections.abc import Mapping
 from datetime import date
 from functools import cache
-from importlib.resources import files
 from typing import Any, ClassVar, Final, TypeAlias
 
 import msgspec
@@ -40,6 +39,9 @@ Json: TypeAlias = Any  # the JSON border
 # https://platform.claude.com/docs/en/api/versioning: sampling fields are gone since this version
 NO_SAMPLING_SINCE: Final = "2026-10-21"
 LONG_OUTPUT_BETA: Final = "output-300k-"
+# https://platform.claude.com/docs/en/build-with-claude/extended-thinking#interleaved-thinking: the
+# budget is then one of all turns of a tool loop, and may be above max_tokens
+INTERLEAVED_BETA: Final = "interleaved-thinking-"
 MIN_THINKING_BUDGET: Final = 1024
 MAX_MESSAGES: Final = 100_000
 THINKING_TYPES: Final = ("adaptive", "between_tools", "disabled", "enabled")
@@ -326,7 +328,7 @@ def check_request(
     if entry is None:
         entry = find_model(shape.model)
     _check_sampling(shape, entry, api_version)
-    _check_thinking_budget(shape)
+    _check_thinking_budget(shape, betas)
     if entry is not None:
         _check_lifecycle(entry, shape.model, today)
         _check_against(entry, shape, betas)
@@ -344,7 +346,7 @@ def _check_sampling(shape: RequestShape, entry: CatalogueEntry | None, api_versi
             raise InvalidRequest(f"{name}: {shape.model} accepts no value but the default")
 
 
-def _check_thinking_budget(shape: RequestShape) -> None:
+def _check_thinking_budget(shape: RequestShape, betas: tuple[str, ...]) -> None:
     thinking = shape.thinking
     if thinking is None or thinking.type != "enabled":
         return
@@ -352,7 +354,7 @@ def _check_thinking_budget(shape: RequestShape) -> None:
     if not isinstance(budget, int) or budget < MIN_THINKING_BUDGET:
         msg = f"thinking.budget_tokens: at least {MIN_THINKING_BUDGET} are needed"
         raise InvalidRequest(msg)
-    if budget >= shape.max_tokens:
+    if budget >= shape.max_tokens and not _has(betas, INTERLEAVED_BETA):
         msg = f"thinking.budget_tokens: {budget} leave nothing of max_tokens {shape.max_tokens}"
         raise InvalidRequest(msg)
 
@@ -365,7 +367,7 @@ def _check_lifecycle(entry: CatalogueEntry, model: str, today: date) -> None:
 
 def _check_against(entry: CatalogueEntry, shape: RequestShape, betas: tuple[str, ...]) -> None:
     """Check what depends on the model."""
-    if shape.max_tokens > entry.max_tokens and not _has_long_output(betas):
+    if shape.max_tokens > entry.max_tokens and not _has(betas, LONG_OUTPUT_BETA):
         most = entry.max_tokens
         msg = f"max_tokens: {shape.max_tokens} is above {most}, the most that {entry.id} writes"
         raise InvalidRequest(msg)
@@ -394,8 +396,8 @@ def _check_against(entry: CatalogueEntry, shape: RequestShape, betas: tuple[str,
         raise InvalidRequest(msg)
 
 
-def _has_long_output(betas: tuple[str, ...]) -> bool:
-    return any(beta.startswith(LONG_OUTPUT_BETA) for beta in betas)
+def _has(betas: tuple[str, ...], prefix: str) -> bool:
+    return any(beta.startswith(prefix) for beta in betas)
 
 
 def _is_prefill(last: Raw) -> bool:
@@ -424,6 +426,8 @@ _kinds_decoder: Final[msgspec.json.Decoder[str | list[_Kind]]] = msgspec.json.De
 @cache
 def _snapshot() -> Mapping[str, CatalogueEntry]:
     """Read the snapshot, once."""
+    from importlib.resources import files  # noqa: PLC0415 - brings tempfile and archives: 7 ms
+
     data = files("llm_integrations.anthropic").joinpath("data/catalogue.json").read_bytes()
     file = msgspec.json.decode(data, type=_File)
     return {name: entry for entry in file.models for name in (entry.id, *entry.aliases)}

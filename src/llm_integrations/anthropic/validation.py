@@ -89,7 +89,7 @@ def validate_body(body: bytes, *, entry: CatalogueEntry | None, api_version: str
 def _fields(request: Object, _: Terms) -> Iterator[str]:
     if "max_tokens" not in request:
         yield "max_tokens: is needed"
-    if not isinstance(request.get("system", ""), (str, list)):
+    if not isinstance(request.get("system") or "", (str, list)):
         yield "system: is a text or a list of text blocks"
     sequences = request.get("stop_sequences") or []
     if not isinstance(sequences, list) or not all(isinstance(one, str) for one in sequences):
