@@ -7,7 +7,6 @@ surrogate escape, which msgspec refuses, becomes a question mark, so the documen
 
 from __future__ import annotations
 
-import json
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -55,6 +54,8 @@ def encode(value: object) -> bytes:
 
 def _decode_with_surrogates(decoder: Decoder[T], data: bytes) -> T:
     """Decode through `json`, with each lone surrogate replaced."""
+    import json  # noqa: PLC0415 - hardly ever needed
+
     try:
         text = json.dumps(json.loads(data), ensure_ascii=False)
         return decoder.decode(text.encode("utf-8", "replace"))

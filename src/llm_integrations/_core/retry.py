@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
 from llm_integrations.errors import APIError, RateLimited, StreamInterrupted, TransportError
@@ -148,6 +147,8 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
     try:
         seconds = float(value)
     except ValueError:
+        from email.utils import parsedate_to_datetime  # noqa: PLC0415 - 5 ms, and few servers do
+
         try:
             seconds = (parsedate_to_datetime(value) - now).total_seconds()
         except (ValueError, TypeError, OverflowError):

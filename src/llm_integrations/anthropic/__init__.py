@@ -71,12 +71,6 @@ from llm_integrations.anthropic.stream import (
     UnknownEvent,
     parse_events,
 )
-from llm_integrations.anthropic.tokens import (
-    CostEstimate,
-    TokenBudget,
-    TokenCounter,
-    TokenEstimate,
-)
 
 if TYPE_CHECKING:
     from llm_integrations.anthropic.structured import output_format, parse_output
@@ -98,6 +92,12 @@ if TYPE_CHECKING:
     )
     from llm_integrations.anthropic.batches import Batches
     from llm_integrations.anthropic.files import FileInfo, Files
+    from llm_integrations.anthropic.tokens import (
+        CostEstimate,
+        TokenBudget,
+        TokenCounter,
+        TokenEstimate,
+    )
 
 __all__ = [
     "AiohttpTransport",
@@ -194,12 +194,16 @@ _LAZY: Final = {
     "BatchResult": "batch_models",
     "Batches": "batches",
     "CanceledResult": "batch_models",
+    "CostEstimate": "tokens",
     "ErroredResult": "batch_models",
     "ExpiredResult": "batch_models",
     "FileInfo": "files",
     "Files": "files",
     "RequestCounts": "batch_models",
     "SucceededResult": "batch_models",
+    "TokenBudget": "tokens",
+    "TokenCounter": "tokens",
+    "TokenEstimate": "tokens",
     "Tool": "tools",
     "ToolCall": "tool_loop",
     "ToolRun": "tool_loop",

@@ -8,7 +8,6 @@ a model's tokenizer and a tier. No I/O but the one read of that file, at the fir
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
 from typing import Final
 
 import msgspec
@@ -68,5 +67,7 @@ def hidden_prompt(server_tool: str) -> tuple[float, float] | None:
 
 @cache
 def _load() -> _Calibration:
+    from importlib.resources import files  # noqa: PLC0415 - brings tempfile and archives: 7 ms
+
     data = files("llm_integrations.anthropic").joinpath("data/tokens.json").read_bytes()
     return msgspec.json.decode(data, type=_Calibration)

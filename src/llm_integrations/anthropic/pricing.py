@@ -37,7 +37,6 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cache
-from importlib.resources import files
 from typing import Final, NamedTuple
 
 import msgspec
@@ -435,6 +434,8 @@ def read_prices(data: bytes) -> PriceTable:
 @cache
 def _table() -> PriceTable:
     """Read the price file, once."""
+    from importlib.resources import files  # noqa: PLC0415 - brings tempfile and archives: 7 ms
+
     return read_prices(
         files("llm_integrations.anthropic").joinpath("data/prices.json").read_bytes()
     )
