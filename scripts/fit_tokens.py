@@ -43,7 +43,8 @@ OLDER, NEWER = "2024", "2026"
 GRADES: Final = {"recorded", "recorded_stripped"}
 FLAGS: Final = {"usage_hand_edited", "multi_message_start", "odd_message_id"}
 COVERED: Final = 0.92  # of the held-out samples, so that nine in ten of the next ones are
-SMALL_MARGIN_TOKENS: Final = 3.0
+SMALL_MARGIN_TOKENS: Final = {OLDER: 3.0, NEWER: 5.0}
+TEXT_KINDS: Final = {"text", "answer"}
 PROVISIONAL: Final = 1.3  # the margin of the newer tokenizer is so much wider than measured
 ROUNDS: Final = 30
 FLOOR: Final = 12.0  # tokens: below, an error counts as it is, not as a share
@@ -331,23 +332,25 @@ class Errors:
         ordered = sorted(abs(p - t) / t for p, t in self.pairs)
         return 100 * ordered[min(math.ceil(share * len(ordered)), len(ordered)) - 1]
 
-    def margin(self) -> float:
+    def margin(self, small: float) -> float:
         """Return the share of the prediction within which `COVERED` of the truths lie.
 
         Asked of the larger half: the smaller ones are within a few tokens anyhow.
         """
         larger = sorted(self.pairs)[len(self.pairs) // 2 :]
-        needed = sorted(
-            0.0 if abs(p - t) <= SMALL_MARGIN_TOKENS else abs(p - t) / p for p, t in larger
-        )
+        needed = sorted(0.0 if abs(p - t) <= small else abs(p - t) / p for p, t in larger)
         return needed[min(math.ceil(COVERED * len(needed)), len(needed)) - 1]
 
-    def summary(self) -> dict[str, float]:
-        """Return what the data file keeps of them."""
+    def summary(self, margin: Mapping[str, float]) -> dict[str, float]:
+        """Return what the data file keeps of them, with the share of truths in the margin."""
+        inside = sum(
+            abs(p - t) <= max(margin["tokens"], margin["share"] * p) for p, t in self.pairs
+        )
         return {
             "samples": len(self.pairs),
             "median_percent": round(statistics.median(self._off()), 1),
             "p90_percent": round(self.quantile(0.9), 1),
+            "inside_margin_percent": round(100 * inside / len(self.pairs)),
         }
 
     def _off(self) -> list[float]:
@@ -424,7 +427,7 @@ def in_sample(recordings: Sequence[Recording], fits: Fits, measurer: Measurer) -
     return errors
 
 
-def weights_of(fits: Fits, tier: Tier, margins: Mapping[str, float]) -> dict[str, Json]:
+def weights_of(fits: Fits, tier: Tier, margins: Json) -> dict[str, Json]:
     """Return what the data file has for one tokenizer and tier."""
     text, parts = fits[0].weights, dict(fits[1].weights)
     block = parts.pop("tool_block")
@@ -438,10 +441,7 @@ def weights_of(fits: Fits, tier: Tier, margins: Mapping[str, float]) -> dict[str
         "parts": _rounded(fixed | FEW_RECORDINGS | parts),
         "tool_json": round(tool_json, 3),
         "schema_json": round(schema_json, 3),
-        "margins": {
-            kind: {"tokens": SMALL_MARGIN_TOKENS, "share": round(share, 3)}
-            for kind, share in margins.items()
-        },
+        "margins": margins,
     }
 
 
@@ -449,10 +449,15 @@ def _rounded(weights: Mapping[str, float]) -> dict[str, float]:
     return {name: round(weight, 3) for name, weight in weights.items()}
 
 
-def margins_of(errors: Mapping[str, Errors], wider: float) -> dict[str, float]:
+def margins_of(errors: Mapping[str, Errors], tokenizer: str) -> dict[str, dict[str, float]]:
     """Return the margin of prompts of text, and of prompts with tools."""
-    text = Errors(errors["text"].pairs + errors["answer"].pairs)
-    return {"text": wider * text.margin(), "tools": wider * errors["tools"].margin()}
+    small = SMALL_MARGIN_TOKENS[tokenizer]
+    wider = PROVISIONAL if tokenizer == NEWER else 1.0
+    text = Errors([pair for kind in TEXT_KINDS for pair in errors[kind].pairs])
+    return {
+        kind: {"tokens": small, "share": round(wider * found.margin(small), 3)}
+        for kind, found in (("text", text), ("tools", errors["tools"]))
+    }
 
 
 def fit_tier(recordings: Sequence[Recording], tier: Tier) -> dict[str, dict[str, Json]]:
@@ -465,15 +470,18 @@ def fit_tier(recordings: Sequence[Recording], tier: Tier) -> dict[str, dict[str,
         return fit_newer(some, measurer, older)
 
     result = {}
-    for name, wider in ((OLDER, 1.0), (NEWER, PROVISIONAL)):
+    for name in (OLDER, NEWER):
         fitted = newer if name == NEWER else lambda some: fit_older(some, measurer)
         fits = fitted(groups[name])
         unseen = held_out(groups[name], fitted, measurer)
         seen = in_sample(groups[name], fits, measurer)
-        result[name] = {
-            **weights_of(fits, tier, margins_of(unseen, wider)),
-            "held_out": {kind: errors.summary() for kind, errors in sorted(unseen.items())},
-            "in_sample": {kind: errors.summary() for kind, errors in sorted(seen.items())},
+        margins = margins_of(unseen, name)
+        result[name] = weights_of(fits, tier, margins) | {
+            how: {
+                kind: errors.summary(margins["text" if kind in TEXT_KINDS else "tools"])
+                for kind, errors in sorted(found.items())
+            }
+            for how, found in (("held_out", unseen), ("in_sample", seen))
         }
     return result
 

@@ -25,7 +25,7 @@ __all__ = ["Correction", "Corrector"]
 
 WINDOW: Final = 32
 ENOUGH: Final = 10
-PRIOR: Final = 2  # as if so many ratios of 1 had been seen before
+PRIOR: Final = 5  # as if so many ratios of 1 had been seen before
 COVERED: Final = 0.9
 LARGEST_RATIO: Final = 10.0
 
