@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, TypeVar, overload
 
 import msgspec
 
@@ -23,6 +22,9 @@ from llm_integrations.anthropic.media import (
     media_type_of,
 )
 from llm_integrations.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "AdvisorToolResultBlock",
@@ -336,7 +338,7 @@ class ImageBlock(_Block, frozen=True, kw_only=True, tag="image"):
 
         In a busy program: `await asyncio.to_thread(ImageBlock.from_path, path)`.
         """
-        return cls.from_bytes(Path(path).read_bytes())
+        return cls.from_bytes(_file(path).read_bytes())
 
     @classmethod
     def from_url(cls, url: str) -> ImageBlock:
@@ -387,8 +389,8 @@ class DocumentBlock(_Block, frozen=True, kw_only=True, tag="document"):
 
         In a busy program: `await asyncio.to_thread(DocumentBlock.from_path, path)`.
         """
-        path = Path(path)
-        return cls.from_bytes(path.read_bytes(), **{"title": path.name, **more})
+        file = _file(path)
+        return cls.from_bytes(file.read_bytes(), **{"title": file.name, **more})
 
     @classmethod
     def from_text(cls, text: str, **more: Json) -> DocumentBlock:
@@ -526,6 +528,12 @@ def in_wire_form(content: Json) -> Json:
     if isinstance(content, (list, tuple)):
         return [TextBlock(text=part) if isinstance(part, str) else part for part in content]
     return [content]
+
+
+def _file(path: Path | str) -> Path:
+    from pathlib import Path  # noqa: PLC0415 - 3 ms of the import, and few read files
+
+    return Path(path)
 
 
 def _result_content(content: Json) -> Json:
