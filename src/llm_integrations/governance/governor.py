@@ -98,7 +98,8 @@ class Governor:
         """Open the books at `memory:`, `sqlite:///file` or `postgresql://…`.
 
         Args:
-            url: where the books are.
+            url: where the books are. Those in memory remember the newest 20,000 attempts one by
+                one, and the sum of all.
             budgets: added to those stored, replacing any of the same name; None changes nothing.
             limits: hold in this process; what they leave open is learned from headers.
             clock: time and chance.
