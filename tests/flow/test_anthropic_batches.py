@@ -6,7 +6,7 @@ import asyncio
 import json
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -624,7 +624,8 @@ async def served(answer: Handler) -> AsyncIterator[str]:
         if "content-length" not in status:
             lines += f"content-length: {len(body)}\r\n"
         writer.write(lines.encode() + b"\r\n" + body)
-        await writer.drain()
+        with suppress(ConnectionError):
+            await writer.drain()
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -832,6 +833,13 @@ async def test_a_refusal_of_html_is_the_error_of_its_status(method: str) -> None
                 await METHODS[method](client)
             assert isinstance(caught.value, APIError)
             assert (caught.value.status, caught.value.request_id) == (status, "req_7")
+
+
+async def test_a_line_without_an_end_is_given_up() -> None:
+    async with served(results_of(bytes(33 * 1024 * 1024))) as base_url:
+        with pytest.raises(AnswerMalformed, match="a line of the results is larger") as caught:
+            await read(base_url)
+    assert caught.value.request_id == "req_7"
 
 
 async def test_a_list_that_goes_in_circles_ends() -> None:

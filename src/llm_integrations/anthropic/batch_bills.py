@@ -28,14 +28,13 @@ GROUP: Final = "batch"
 
 
 class Bill:
-    """The open hold of one batch."""
+    """The open hold of one batch; ended once, by whoever takes it out of the open ones."""
 
-    __slots__ = ("_admission", "_is_open", "_permit", "count", "model", "tool_types")
+    __slots__ = ("_admission", "_permit", "count", "model", "tool_types")
 
     def __init__(self, admission: Admission, permit: object, plan: Plan) -> None:
         self._admission = admission
         self._permit = permit
-        self._is_open = True
         self.count = plan.count
         self.model = plan.model
         self.tool_types = plan.tool_types
@@ -59,16 +58,12 @@ class Bill:
         return cls(admission, await admission.admit(ask), plan)
 
     async def settle(self, actual: Actual) -> None:
-        """Book what the batch cost; the first call counts."""
-        if self._is_open:
-            self._is_open = False
-            await self._admission.settle(self._permit, actual)
+        """Book what the batch cost."""
+        await self._admission.settle(self._permit, actual)
 
     async def cancel(self) -> None:
         """Give the hold back: nothing was sent."""
-        if self._is_open:
-            self._is_open = False
-            await self._admission.cancel(self._permit)
+        await self._admission.cancel(self._permit)
 
 
 class _Share:

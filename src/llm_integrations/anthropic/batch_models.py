@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 Json: TypeAlias = Any  # the JSON border
-LINE_CAP_BYTES: Final = 64 * 1024 * 1024
+LINE_CAP_BYTES: Final = 32 * 1024 * 1024
 
 
 class BatchRequest(msgspec.Struct, frozen=True):
