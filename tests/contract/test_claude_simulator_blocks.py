@@ -19,6 +19,8 @@ CODE: Json = {"type": "code_execution_20260521", "name": "code_execution"}
 OLD_CODE: Json = {"type": "code_execution_20250522", "name": "code_execution"}
 FIND: Json = {"type": "tool_search_tool_bm25_20251119", "name": "tool_search_tool_bm25"}
 ADVISOR: Json = {"type": "advisor_20260301", "name": "advisor", "model": "claude-fable-5-2"}
+DEEPWIKI: Json = {"type": "url", "name": "deepwiki", "url": "https://example.com/mcp"}
+MCP: Json = {"type": "mcp_toolset", "mcp_server_name": "deepwiki"}
 WEATHER: Json = {
     "name": "get_weather",
     "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}},
@@ -33,6 +35,7 @@ BETAS = [
     "server-side-fallback-2026-07-01",
     "task-budgets-2026-03-13",
     "advisor-tool-2026-03-01",
+    "mcp-client-2026-09-15",
 ]
 LONG = "A long story about the printer. " * 400
 
@@ -120,6 +123,21 @@ KINDS = [
         ask("use code_execution [[tool-error]]", tools=[OLD_CODE]),
         ["server_tool_use", "code_execution_tool_result", "text"],
         id="old_code",
+    ),
+    pytest.param(
+        ask("use code_execution [[edit]]", tools=[CODE]),
+        ["server_tool_use", "text_editor_code_execution_tool_result", "text"],
+        id="edit",
+    ),
+    pytest.param(
+        ask("use code_execution [[edit]] [[tool-error]]", tools=[CODE]),
+        ["server_tool_use", "text_editor_code_execution_tool_result", "text"],
+        id="edit_error",
+    ),
+    pytest.param(
+        ask("use the deepwiki tool", tools=[MCP], mcp_servers=[DEEPWIKI]),
+        ["mcp_tool_use", "mcp_tool_result", "text"],
+        id="mcp",
     ),
     pytest.param(
         ask("use tool_search_tool_bm25, use get_weather", tools=[FIND, WEATHER]),
@@ -236,6 +254,7 @@ async def test_code_execution_leaves_a_container_and_a_file(sdk: AsyncAnthropic)
     assert result["type"] == "bash_code_execution_result"
     assert (await sdk.beta.files.retrieve_metadata(file_id)).downloadable is True
     assert content == b"simulated\n"
+    assert message["content"][2] == {"type": "container_upload", "file_id": file_id}
     assert again["container"]["id"] == message["container"]["id"]
 
 

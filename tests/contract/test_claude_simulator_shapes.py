@@ -23,7 +23,10 @@ Shape = tuple[str, str]  # a path and the JSON type of what stands there
 
 RECORDED: Final = Path(__file__).parents[2].parent / "shared/data/claude"
 OFFSET_S = datetime(2026, 11, 22, tzinfo=UTC).timestamp() - time.time()
-BETAS = "compact-2026-01-12,server-side-fallback-2026-07-01,advisor-tool-2026-03-01"
+BETAS = (
+    "compact-2026-01-12,server-side-fallback-2026-07-01,advisor-tool-2026-03-01,"
+    "mcp-client-2026-09-15"
+)
 HEADERS = {"x-api-key": "k", "anthropic-version": "2026-10-21", "anthropic-beta": BETAS}
 FREE: Final = frozenset({"input", "encrypted_content", "capabilities"})
 
@@ -170,6 +173,20 @@ ASKED = [
     pytest.param(
         request("use code_execution", tools=tool("code_execution_20250522", "code_execution")),
         id="old_code",
+    ),
+    pytest.param(
+        request(
+            "use code_execution [[edit]]", tools=tool("code_execution_20250825", "code_execution")
+        ),
+        id="edit",
+    ),
+    pytest.param(
+        request(
+            "use echo",
+            tools=[{"type": "mcp_toolset", "mcp_server_name": "echo"}],
+            mcp_servers=[{"type": "url", "name": "echo", "url": "https://example.com/mcp"}],
+        ),
+        id="mcp",
     ),
     pytest.param(request("use advisor", tools=tool("advisor_20260301", "advisor")), id="advisor"),
     pytest.param(

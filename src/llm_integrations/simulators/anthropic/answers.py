@@ -126,18 +126,20 @@ def _thinking(checked: Checked, prompt: Prompt, identity: str) -> Iterable[Part]
 def _tool_uses(
     body: Mapping[str, object], prompt: Prompt, reading: Reading, identity: str
 ) -> Iterable[Part]:
-    tools = {str(tool["name"]): tool for tool in blocks_of(body.get("tools"))}
-    own = [name for name, tool in tools.items() if isinstance(tool.get("input_schema"), dict)]
+    schemas = {
+        str(tool.get("name")): schema
+        for tool in blocks_of(body.get("tools"))
+        if isinstance(schema := tool.get("input_schema"), dict)
+    }
     choice = body.get("tool_choice")
     choice = choice if isinstance(choice, dict) else {"type": "auto"}
-    names = _tool_names(choice, own, prompt)
+    names = _tool_names(choice, list(schemas), prompt)
     if choice.get("disable_parallel_tool_use") is True:
         names = names[:1]
     if names and choice.get("type") == "auto":
         yield text_part(f"Simulated answer: using {', '.join(names)}.")
     for at, name in enumerate(names):
-        schema = tools[name]["input_schema"]
-        value = obey(schema if isinstance(schema, dict) else {}, reading)
+        value = obey(schemas[name], reading)
         frame = {
             "type": "tool_use",
             "id": f"toolu_01{opaque(f'{identity}:{at}', 22)}",

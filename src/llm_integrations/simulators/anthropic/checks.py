@@ -264,7 +264,7 @@ def _check_tools(body: Json, model: Model) -> None:
             raise _invalid(
                 f"tools.{at}: Input tag {kind!r} does not match any of the expected tags"
             )
-        name = str(tool.get("name") or kind)
+        name = str(tool.get("name") or tool.get("mcp_server_name") or kind)
         if name in names:
             raise ApiError(
                 400, "tools: Tool names must be unique.", error_code="tool_name_conflict"

@@ -103,14 +103,14 @@ class MessageRoutes:
 
         def done(output_tokens: int, completed: bool) -> None:  # noqa: FBT001 - called by `wire`
             state.limits.produced(group, output_tokens, state.seconds())
-            if completed:
+            if completed and "thread" in checked.body:
                 self._threads.keep(checked.body, written.message())
             record.billed_pusd = state.charge(
                 record.request_id,
                 written.asked_model,
                 written.usage(output_tokens),
                 at=record.at,
-                billed=not (completed and written.answer.is_free),
+                billed=not written.answer.is_free,
             )
 
         if checked.stream:

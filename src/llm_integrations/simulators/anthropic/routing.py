@@ -34,7 +34,7 @@ class Route:
     is_open: bool = False  # needs neither credential nor version
 
     def match(self, path: str) -> str | None:
-        """Return the segment at `*`, an empty text where there is none, or None: no match."""
+        """Return the segment of a path that stands at `*`, or None where the path differs."""
         wanted, given = self.path.split("/"), path.rstrip("/").split("/")
         if len(wanted) != len(given):
             return None
@@ -51,37 +51,28 @@ class Router:
     """All endpoints."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
-        """Take the routes; where two fit, the first one is taken."""
-        self._routes = tuple(routes)
+        """Take the routes; no two of them may fit the same request."""
+        self._plain: dict[str, dict[str, Route]] = {}
+        self._wild: list[Route] = []
+        for route in routes:
+            if "*" in route.path:
+                self._wild.append(route)
+            else:
+                self._plain.setdefault(route.path, {})[route.method] = route
 
-    def max_bytes(self, method: str, path: str) -> int:
-        """Return how large a body is read."""
-        return max(
-            (route.max_bytes for route in self._routes
-             if route.method == method and route.match(path) is not None),
-            default=MAX_BODY_BYTES,
-        )  # fmt: skip
-
-    def find(self, record: RecordedRequest) -> tuple[Route, str]:
-        """Return the route of a request and the segment at its `*`, or raise the refusal."""
-        found = [
-            (route, segment)
-            for route in self._routes
-            if (segment := route.match(record.path)) is not None
+    def find(self, method: str, path: str) -> tuple[Route, str] | ApiError:
+        """Return the route of a request and the segment at its `*`, or why there is none."""
+        plain = self._plain.get(path.rstrip("/"))
+        if plain is not None:
+            found = plain.get(method)
+            return ApiError(405, "Method Not Allowed") if found is None else (found, "")
+        fitting = [
+            (route, segment) for route in self._wild if (segment := route.match(path)) is not None
         ]
-        for route, segment in found:
-            if route.method == record.method:
+        for route, segment in fitting:
+            if route.method == method:
                 return route, segment
-        if found:
-            raise ApiError(405, "Method Not Allowed")
-        raise ApiError(404, "Not Found")
-
-    def is_open(self, record: RecordedRequest) -> bool:
-        """Whether a request goes where no credential is needed."""
-        return any(
-            route.is_open and route.method == record.method and route.match(record.path) is not None
-            for route in self._routes
-        )
+        return ApiError(405, "Method Not Allowed") if fitting else ApiError(404, "Not Found")
 
     @staticmethod
     def check(route: Route, record: RecordedRequest) -> None:

@@ -5,6 +5,8 @@ A text uses them by their name ("use the web_search tool"), as it does with othe
   the tenth the turn is paused (`pause_turn`) and goes on when it is sent back as it is.
 - `[[tool-error]]`: the use fails.
 - `[[make-file]]`: code execution leaves a file, which can be downloaded.
+- `[[edit]]`: code execution edits a file instead of running a command.
+A server of `mcp_servers` is used by the name of its server ("use the deepwiki tool").
 
 https://platform.claude.com/docs/en/agents-and-tools/tool-use/server-tools. Pure but for the file.
 """
@@ -28,11 +30,14 @@ from llm_integrations.simulators.anthropic.tokens import (
 
 __all__ = ["Loop", "ServerTools", "dangling_use", "is_server_tool"]
 
-_PREFIXES: Final = ("web_search_", "web_fetch_", "code_execution_", "tool_search_tool_", "advisor_")
+_PREFIXES: Final = (
+    "web_search_", "web_fetch_", "code_execution_", "tool_search_tool_", "advisor_", "mcp_toolset",
+)  # fmt: skip
 _USES: Final = re.compile(r"\[\[searches:(\d{1,2})\]\]")
 _MAX_USES_A_TURN: Final = 10
 _LETTERS_A_TOKEN: Final = 4
 _CONTAINER_LIFE: Final = timedelta(minutes=30)
+_EDIT: Final = "[[edit]]"
 _OLD_CODE_EXECUTION: Final = "code_execution_20250522"
 
 Json = Mapping[str, object]
@@ -68,7 +73,7 @@ class ServerTools:
     def __init__(self, request: Json, text: str, loop: Loop) -> None:
         """Take the request, its last user text and the world."""
         self._tools = {
-            str(tool.get("name") or tool["type"]): tool
+            str(tool.get("name") or tool.get("mcp_server_name") or tool["type"]): tool
             for tool in blocks_of(request.get("tools"))
             if is_server_tool(tool)
         }
@@ -84,6 +89,7 @@ class ServerTools:
         self._container = request.get("container")
         self._counted = {"web_search": 0, "web_fetch": 0}
         self._ran_code = False
+        self._uploads: list[Part] = []
 
     def answer(self, following: Answer) -> Answer:
         """Return the answer with the tools' uses before what follows from them."""
@@ -104,7 +110,7 @@ class ServerTools:
         if not parts:
             return following
         if stop_reason is None:
-            parts.extend(self._cited(following.parts))
+            parts.extend([*self._uploads, *self._cited(following.parts)])
         return replace(
             following,
             parts=tuple(parts),
@@ -120,27 +126,28 @@ class ServerTools:
 
     def _use(self, name: str, use_id: str) -> Part:
         kind = str(self._tools[name]["type"])
+        frame: dict[str, object] = {"type": "server_tool_use", "id": use_id, "name": name}
         given: dict[str, object]
-        if kind.startswith("web_search"):
+        if kind == "mcp_toolset":
+            given = {"question": excerpt(self._text)}
+            frame |= {"type": "mcp_tool_use", "name": "ask", "server_name": name}
+        elif kind.startswith(("web_search", "tool_search")):
             given = {"query": excerpt(self._text)}
         elif kind.startswith("web_fetch"):
             given = {"url": "https://example.com/simulated"}
-        elif kind.startswith("tool_search"):
-            given = {"query": excerpt(self._text)}
         elif kind.startswith("advisor"):
             given = {}
         elif kind == _OLD_CODE_EXECUTION:
             given = {"code": "print('simulated')"}
+        elif _EDIT in self._text:
+            given = {"command": "create", "path": "/tmp/simulated.txt", "file_text": "simulated"}  # noqa: S108 - a path in a container that does not exist
+            frame["name"] = "text_editor_code_execution"
         else:
-            given, name = {"command": "echo simulated"}, "bash_code_execution"
-        frame = {
-            "type": "server_tool_use",
-            "id": use_id,
-            "name": name,
-            "caller": {"type": "direct"},
-        }
-        pieces = tuple(split_output(compact_json(given)))
-        return Part(frame=frame, goes_to="input", pieces=pieces)
+            given = {"command": "echo simulated"}
+            frame["name"] = "bash_code_execution"
+        if frame["type"] == "server_tool_use":
+            frame["caller"] = {"type": "direct"}
+        return Part(frame=frame, goes_to="input", pieces=tuple(split_output(compact_json(given))))
 
     def _result(self, name: str, use_id: str, at: int) -> Part:
         kind = str(self._tools.get(name, {}).get("type") or name)
@@ -152,8 +159,13 @@ class ServerTools:
             block_type, content = "tool_search_tool_result", self._tool_search()
         elif kind.startswith("advisor"):
             return self._advice(name, use_id)
+        elif kind == "mcp_toolset":
+            block_type = "mcp_tool_result"
+            content = [{"type": "text", "text": "A simulated result."}]
         elif kind == _OLD_CODE_EXECUTION:
             block_type, content = "code_execution_tool_result", self._code("code_execution")
+        elif _EDIT in self._text:
+            block_type, content = "text_editor_code_execution_tool_result", self._edit()
         else:
             block_type = "bash_code_execution_tool_result"
             content = self._code("bash_code_execution")
@@ -164,6 +176,8 @@ class ServerTools:
         }
         if kind.startswith("web_"):
             frame["caller"] = {"type": "direct"}
+        if kind == "mcp_toolset":
+            frame["is_error"] = False
         # By size alone: its ids differ each time, and the same use should cost the same.
         return complete(frame, read_tokens=1 + len(compact_json(content)) // _LETTERS_A_TOKEN)
 
@@ -214,6 +228,7 @@ class ServerTools:
         if "[[make-file]]" in self._text:
             file_id = self._loop.make_file("simulated.txt", b"simulated\n")
             made.append({"type": f"{kind}_output", "file_id": file_id})
+            self._uploads.append(complete({"type": "container_upload", "file_id": file_id}))
         return {
             "type": f"{kind}_result",
             "stdout": "simulated\n",
@@ -221,6 +236,17 @@ class ServerTools:
             "return_code": 0,
             "content": made,
         }
+
+    def _edit(self) -> object:
+        self._ran_code = True
+        kind = "text_editor_code_execution"
+        if "[[tool-error]]" in self._text:
+            return {
+                "type": f"{kind}_tool_result_error",
+                "error_code": "unavailable",
+                "error_message": "Simulated failure.",
+            }
+        return {"type": f"{kind}_create_result", "is_file_update": False}
 
     def _advice(self, name: str, use_id: str) -> Part:
         text = "Simulated advice: go on."

@@ -29,11 +29,12 @@ from llm_integrations.simulators.anthropic.errors import (
 from llm_integrations.simulators.anthropic.file_routes import FileRoutes
 from llm_integrations.simulators.anthropic.message_routes import MessageRoutes
 from llm_integrations.simulators.anthropic.model_routes import ModelRoutes
-from llm_integrations.simulators.anthropic.routing import Router, parsed
+from llm_integrations.simulators.anthropic.routing import Route, Router, parsed
 from llm_integrations.simulators.anthropic.state import State
 from llm_integrations.simulators.anthropic.tokens import fraction
 from llm_integrations.simulators.anthropic.tomorrow import of_tomorrow
 from llm_integrations.simulators.anthropic.wire import (
+    MAX_BODY_BYTES,
     Exchange,
     RecordedRequest,
     Reply,
@@ -208,7 +209,8 @@ class ClaudeSimulator:
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send)
-        max_bytes = self._router.max_bytes(exchange.method, exchange.path)
+        found = self._router.find(exchange.method, exchange.path)
+        max_bytes = MAX_BODY_BYTES if isinstance(found, ApiError) else found[0].max_bytes
         record = await exchange.read(
             at=self._state.now(), request_id=self._state.new_id("req_011"), max_bytes=max_bytes
         )
@@ -223,7 +225,7 @@ class ClaudeSimulator:
         elif len(record.body) > max_bytes:
             reply = self._failed(too_large(), record)
         else:
-            reply = self._reply(record)
+            reply = self._reply(record, found)
         reply = replace(reply, headers={**self._headers(record), **reply.headers})
         await asyncio.sleep(self._latency_s(record, fault))
         if self.behaviour.tomorrow:
@@ -233,13 +235,17 @@ class ClaudeSimulator:
         else:
             await exchange.send(record, reply, fault)
 
-    def _reply(self, record: RecordedRequest) -> Reply | StreamReply:
+    def _reply(
+        self, record: RecordedRequest, found: tuple[Route, str] | ApiError
+    ) -> Reply | StreamReply:
         headers: dict[str, str] = {}
         try:
-            if not self._router.is_open(record):
+            if isinstance(found, ApiError) or not found[0].is_open:
                 self._credentials.check(record)
                 headers["anthropic-workspace-id"] = _WORKSPACE
-            route, segment = self._router.find(record)
+            if isinstance(found, ApiError):
+                raise found
+            route, segment = found
             self._router.check(route, record)
             headers |= self._state.limits.admit_endpoint(route.bucket, self._state.seconds())
             reply = route.handler(record, segment)
