@@ -31,15 +31,15 @@ STEP = re.compile(r"^(?:```python\n(.*?)^```|<!-- python\n(.*?)^-->)", re.DOTALL
 PAGES = sorted(path.name for path in DOCS.glob("*.md") if STEP.search(path.read_text("utf-8")))
 
 
-def steps(page: Path) -> Iterator[types.CodeType]:
-    """Yield the code of a page, each piece with the line numbers of the page."""
+def steps(page: Path) -> Iterator[tuple[str, types.CodeType]]:
+    """Yield the pieces of code of a page, and each compiled with the line numbers of the page."""
     text = page.read_text(encoding="utf-8")
     for found in STEP.finditer(text):
         group = 1 if found[1] is not None else 2
         tree = ast.parse(found[group], page.name)
         ast.increment_lineno(tree, text.count("\n", 0, found.start(group)))
         flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-        yield compile(tree, str(page), "exec", flags=flags, dont_inherit=True)
+        yield found[group], compile(tree, str(page), "exec", flags=flags, dont_inherit=True)
 
 
 def png(width: int, height: int) -> bytes:
@@ -73,8 +73,8 @@ async def test_every_example_of_a_page_runs(
         monkeypatch.setenv("ANTHROPIC_API_KEY", "key")
         monkeypatch.setenv("ANTHROPIC_BASE_URL", simulator.base_url)
         page.__dict__["simulator"] = simulator
-        for code in steps(DOCS / name):
-            if "run" in code.co_names and "asyncio" in code.co_names:
+        for text, code in steps(DOCS / name):
+            if "asyncio.run(" in text:
                 await asyncio.to_thread(exec, code, page.__dict__)
             elif code.co_flags & inspect.CO_COROUTINE:
                 await eval(code, page.__dict__)  # noqa: S307 - our own documents
