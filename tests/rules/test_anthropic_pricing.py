@@ -153,8 +153,9 @@ def test_an_unknown_model_costs_an_unknown_amount_and_never_nothing(model: str) 
     assert price(Usage(), model) is None
     assert price_message(_message(model)) is None
     bill = price_details({"input_tokens": 1}, model)
-    assert (bill.pusd, bill.is_exact) == (None, False)
+    assert (bill.pusd, bill.is_exact, bill.at_least) == (None, False, False)
     assert repr(model) in bill.reason
+    assert bill.version == table_version()
 
 
 @pytest.mark.parametrize(
@@ -193,6 +194,7 @@ def test_what_has_no_price_is_unknown_and_says_why(
 def test_a_message_that_came_without_usage_has_an_unknown_cost(usage: object) -> None:
     bill = price_message_details(_message(usage=usage))
     assert (bill.pusd, bill.reason) == (None, "the answer came without usage")
+    assert (bill.at_least, bill.is_exact) == (False, False)
     assert bill.version == table_version()
 
 

@@ -622,9 +622,11 @@ def test_a_known_event_has_its_type_and_fields_and_needs_no_payload_beside_it(
 def test_the_usage_can_be_asked_for_while_the_stream_runs() -> None:
     collector = StreamCollector()
     told = []
+    assert (collector.usage, collector.is_complete, collector.error) == (None, False, None)
     for event in parse_events([_wire([START, *_text(0, "x"), END, STOP])]):
         collector.add(event)
         assert collector.usage is not None
+        assert collector.is_complete is (event.type == "message_stop")
         told.append((collector.usage.input_tokens, collector.usage.output_tokens))
     assert told == [(9, 1)] * 4 + [(12, 7)] * 2
 
@@ -641,5 +643,6 @@ def test_blocks_stand_in_the_order_of_their_index() -> None:
 
 
 def test_what_came_is_counted_in_bytes_of_utf_8_over_all_blocks() -> None:
-    events = [START, *_text(0, "\u00e9", "x"), *_tool(1, '{"a"', ":")[:-1]]
+    whole = _block(2, {"type": "redacted_thinking", "data": "xyz"})
+    events = [START, *_text(0, "\u00e9", "x"), *whole, *_tool(1, '{"a"', ":")[:-1]]
     assert _collect(_wire(events)).received_bytes == 3 + 5

@@ -110,7 +110,7 @@ class ModelPrices(msgspec.Struct, frozen=True, kw_only=True):
     rows: tuple[_Row, ...]
     fast: Rates | None = None
     fast_until: date | None = None
-    us_percent: int = 100
+    us_percent: int
 
     def row_at(self, at: date | None) -> _Row:
         """Return the row in force on a day; None is the newest."""
@@ -227,8 +227,8 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     pusd: int | None
-    at_least: bool = False
-    reason: str = ""
+    at_least: bool
+    reason: str
     version: str
 
     @property
@@ -283,7 +283,7 @@ def price_details(
     cost = _table().bill(usage, model, at=at, batch=batch) if billed else 0
     version = _table().version
     if isinstance(cost, str):
-        return Price(pusd=None, reason=cost, version=version)
+        return Price(pusd=None, at_least=False, reason=cost, version=version)
     return Price(
         pusd=cost, at_least=code_ran, reason=_CODE_RAN if code_ran else "", version=version
     )
@@ -314,7 +314,8 @@ def price_message_details(
     """
     refused_at_once = message.stop_reason == StopReason.REFUSAL and not message.content
     if not refused_at_once and message.usage == _NOTHING_TOLD:
-        return Price(pusd=None, reason="the answer came without usage", version=_table().version)
+        why = "the answer came without usage"
+        return Price(pusd=None, at_least=False, reason=why, version=_table().version)
     return price_details(
         message.usage,
         message.model,
