@@ -3,6 +3,11 @@
 In: Markdown, or any ADF document Jira gave out. Out: a document that is valid under Atlassian's
 schema (57.7.22), or Markdown. Must not: fail on nodes or marks it does not know (their text
 counts), emit an empty text node, or write a link with a scheme other than http, https or mailto.
+
+There are two ways to Markdown. `to_markdown` loses nothing: a block that Markdown cannot say, for
+its mention, its media or its colour, travels whole in a fence (see `fences`), and `from_markdown`
+takes it back. `to_readable` is for eyes and models: everything in words, no fences. Text of
+strangers, a model's among them, is read with `fences=False`: it shall not bring nodes of its own.
 """
 
 from __future__ import annotations
@@ -12,10 +17,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from llm_integrations.errors import InvalidRequest
-from llm_integrations.jira.inline import is_safe_link
+from llm_integrations.jira.fences import read_fence, write_fence
+from llm_integrations.jira.inline import Node, is_safe_link
 from llm_integrations.jira.markdown import parse_blocks
 
-__all__ = ["TEXT_LIMIT", "from_markdown", "to_markdown", "to_text"]
+__all__ = ["TEXT_LIMIT", "from_markdown", "to_markdown", "to_readable", "to_text"]
 
 # Jira refuses longer descriptions and comments with a 400.
 TEXT_LIMIT: Final = 32_767
@@ -39,24 +45,58 @@ _PANEL_WORDS: Final = {"info": "Info", "note": "Note", "tip": "Tip", "warning": 
 Adf = Mapping[str, object]
 
 
-def from_markdown(text: str) -> dict[str, object]:
+def from_markdown(text: str, *, fences: bool = True) -> dict[str, object]:
     """Return the ADF document of a Markdown text; empty text gives an empty document.
+
+    Args:
+        fences: whether a fenced block of the language `adf` is read as the node it holds, as
+            `to_markdown` writes it. Leave it off for text of others.
 
     Raises:
         InvalidRequest: the text is longer than Jira stores (32,767 characters).
     """
-    if len(text) > TEXT_LIMIT:
-        raise InvalidRequest(f"the text has {len(text)} characters; Jira stores {TEXT_LIMIT}")
-    return {"type": "doc", "version": 1, "content": parse_blocks(text)}
+    blocks = _read(text) if fences else parse_blocks(text)
+    doc: dict[str, object] = {"type": "doc", "version": 1, "content": blocks}
+    if len(text) > TEXT_LIMIT and (size := len(to_text(doc))) > TEXT_LIMIT:
+        raise InvalidRequest(f"the text has {size} characters; Jira stores {TEXT_LIMIT}")
+    return doc
 
 
 def to_markdown(doc: Adf) -> str:
-    """Return an ADF document as Markdown.
+    """Return an ADF document as Markdown from which `from_markdown` makes the same document.
+
+    That holds for every document that is valid and whose links are allow-listed; others are
+    rendered as `to_readable` does where they are not.
+    """
+    parts: list[str] = []
+    plain: list[Adf] = []
+    for block in _content(doc):
+        fence = None if _says(block) else write_fence(block)
+        if fence is None:
+            plain.append(block)
+        else:
+            parts += [_blocks(plain, 0), fence]
+            plain = []
+    parts.append(_blocks(plain, 0))
+    return "\n\n".join(filter(str.strip, parts)).strip("\n")
+
+
+def to_readable(doc: Adf) -> str:
+    """Return an ADF document as Markdown for eyes and models.
 
     What Markdown has no word for is rendered by its text: mentions as `@name`, dates and statuses
     in words, cards as links, media by name.
     """
     return _blocks(_content(doc), 0).strip("\n")
+
+
+def _read(text: str) -> list[Node]:
+    return [read_fence(block) for block in parse_blocks(text)]
+
+
+def _says(block: Adf) -> bool:
+    """Return whether Markdown can say a block so that it reads back the same."""
+    return _read(_blocks([block], 0)) == [block]
 
 
 def to_text(doc: Adf) -> str:

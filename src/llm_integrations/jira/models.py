@@ -413,4 +413,4 @@ def rich_markdown(body: object) -> str:
     """Return rich text of either kind (ADF document, wiki markup) as Markdown."""
     if isinstance(body, str):
         return wiki.to_markdown(body)
-    return adf.to_markdown(cast("Mapping[str, object]", body)) if isinstance(body, dict) else ""
+    return adf.to_readable(cast("Mapping[str, object]", body)) if isinstance(body, dict) else ""

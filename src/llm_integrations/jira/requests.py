@@ -54,7 +54,11 @@ class Dialect:
         Raises:
             InvalidRequest: it is longer than Jira stores.
         """
-        return adf.from_markdown(markdown) if self.is_cloud else wiki.from_markdown(markdown)
+        return (
+            adf.from_markdown(markdown, fences=False)
+            if self.is_cloud
+            else wiki.from_markdown(markdown)
+        )
 
     def user(self, user_id: str | None) -> dict[str, str | None]:
         """Return a user reference."""

@@ -39,7 +39,7 @@ def from_markdown(text: str) -> str:
     Raises:
         InvalidRequest: it is longer than Jira stores (32,767 characters).
     """
-    markup = from_adf(adf.from_markdown(text))
+    markup = from_adf(adf.from_markdown(text, fences=False))
     if len(markup) > adf.TEXT_LIMIT:
         raise InvalidRequest(
             f"the text needs {len(markup)} characters; Jira stores {adf.TEXT_LIMIT}"

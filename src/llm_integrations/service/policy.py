@@ -183,7 +183,7 @@ def _targets(text: str) -> Iterator[str]:
     for form in dict.fromkeys((text, _ESCAPE.sub(r"\1", text))):
         for found in (_LINK, _MARKDOWN_TARGET, _WIKI_TARGET):
             yield from found.findall(form)
-    yield from _hrefs(adf.from_markdown(text))
+    yield from _hrefs(adf.from_markdown(text, fences=False))
 
 
 def _hrefs(node: object) -> Iterator[str]:
