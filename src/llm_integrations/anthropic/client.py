@@ -32,7 +32,6 @@ from llm_integrations.anthropic.models import (
     MessageResponse,
     encode_request,
 )
-from llm_integrations.anthropic.pages import KeptDecoder, Page, PageDecoder, in_path, walk
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -46,7 +45,6 @@ __all__ = ["AnthropicClient"]
 T = TypeVar("T")
 
 COUNT_TOKENS: Final = "/v1/messages/count_tokens"
-MODELS: Final = "/v1/models"
 COUNTED_FIELDS: Final = frozenset(
     """messages model system tools tool_choice thinking output_config cache_control speed
     mcp_servers context_management compaction""".split()
@@ -58,8 +56,6 @@ class _Counted(msgspec.Struct):
     input_tokens: int
 
 
-_model_page_decoder: Final = PageDecoder(ModelInfo)
-_model_decoder: Final = KeptDecoder(ModelInfo)
 _counted_decoder: Final = msgspec.json.Decoder(_Counted)
 _fields_decoder: Final = msgspec.json.Decoder(dict[str, Raw])
 
@@ -303,26 +299,15 @@ class AnthropicClient:
             lifecycle: "active", "deprecated", "retired"; the API leaves out retired ones unless
                 told.
         """
+        from llm_integrations.anthropic import listed_models  # noqa: PLC0415 - few need it
 
-        async def fetch(query: str) -> Page[ModelInfo]:
-            call = self._calls.free(
-                "GET", MODELS, "models", decoder=_model_page_decoder, query=query
-            )
-            return await self._caller.run(call)
-
-        filters = [("lifecycle[]", value) for value in lifecycle]
-        return [model async for model in walk(fetch, filters=filters)]
+        return await listed_models.list_models(self._calls, self._caller, lifecycle)
 
     async def get_model(self, model: str) -> ModelInfo:
         """Return what the API says of a model; an alias is resolved."""
-        call = self._calls.free(
-            "GET",
-            f"{MODELS}/{in_path('model', model)}",
-            "models",
-            decoder=_model_decoder,
-            route=f"{MODELS}/{{model_id}}",
-        )
-        return await self._caller.run(call)
+        from llm_integrations.anthropic import listed_models  # noqa: PLC0415 - few need it
+
+        return await listed_models.get_model(self._calls, self._caller, model)
 
     async def check(self) -> None:
         """Make sure that the credentials are good, by the cheapest request there is.
@@ -330,9 +315,9 @@ class AnthropicClient:
         Raises:
             AuthFailed: they are not.
         """
-        await self._caller.run(
-            self._calls.free("GET", MODELS, "models", decoder=_model_page_decoder, query="limit=1")
-        )
+        from llm_integrations.anthropic import listed_models  # noqa: PLC0415 - few need it
+
+        await listed_models.look_at_models(self._calls, self._caller, "limit=1")
 
     def validate_request(self, request: AnyRequest, *, models: Iterable[ModelInfo] = ()) -> None:
         """Refuse what the API is known to refuse; nothing is sent.
