@@ -90,9 +90,11 @@ def source_of(module: str, node: ast.ImportFrom) -> str:
 
 
 def find(module: str, name: str) -> Found | None:
-    """Follow a name through imports inside the package to its definition."""
+    """Follow a name through imports inside the package to its definition, past its overloads."""
     for node in top_level(parse(module)):
         match node:
+            case ast.FunctionDef(decorator_list=[ast.Name(id="overload"), *_]):
+                continue
             case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef() if node.name == name:
                 return Found(module, node)
             case ast.Assign() if ast.unparse(node.targets[0]) == name:

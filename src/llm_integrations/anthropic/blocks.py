@@ -507,7 +507,9 @@ CacheableBlock = TypeVar(
 def cached(block: str, *, ttl: Literal["5m", "1h"] = "5m") -> TextBlock: ...
 @overload
 def cached(block: CacheableBlock, *, ttl: Literal["5m", "1h"] = "5m") -> CacheableBlock: ...
-def cached(block: Json, *, ttl: Literal["5m", "1h"] = "5m") -> Json:
+def cached(
+    block: str | CacheableBlock, *, ttl: Literal["5m", "1h"] = "5m"
+) -> TextBlock | CacheableBlock:
     """Return a block that ends a cached prefix: the prompt up to here is kept for `ttl`.
 
     A request has at most four of them. https://platform.claude.com/docs/en/build-with-claude/prompt-caching

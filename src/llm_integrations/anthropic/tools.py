@@ -117,7 +117,7 @@ def tool(
     **more: Json,
 ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
 def tool(
-    function: Callable[..., Json] | None = None,
+    function: Callable[P, R] | None = None,
     /,
     *,
     name: str | None = None,
@@ -125,7 +125,7 @@ def tool(
     strict: bool = False,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     **more: Json,
-) -> Json:
+) -> Tool[P, R] | Callable[[Callable[P, R]], Tool[P, R]]:
     """Return the tool that a function is.
 
         @tool
@@ -147,7 +147,7 @@ def tool(
         InvalidRequest: a parameter has no annotation, or one that the API cannot take; names it.
     """
 
-    def define(function: Callable[..., Json]) -> Tool[..., Json]:
+    def define(function: Callable[P, R]) -> Tool[P, R]:
         label = name or str(getattr(function, "__name__", ""))
         if NAME.fullmatch(label) is None:
             raise InvalidRequest(f"tool {label!r}: a name has 1 to 64 letters, digits, _ and -")
