@@ -11,12 +11,14 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import json
 import re
 import struct
 import sys
 import types
 import zlib
 from collections.abc import Iterator
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -56,7 +58,7 @@ def png(width: int, height: int) -> bytes:
 
 
 @pytest.fixture
-def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a folder with the files that the pages name the current one."""
     (tmp_path / "screenshot.png").write_bytes(png(64, 48))
     (tmp_path / "report.pdf").write_bytes(b"%PDF-1.4\n1 0 obj <</Type /Page>> endobj\n%%EOF\n")
@@ -65,7 +67,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 async def test_every_example_of_a_page_runs(
-    name: str, files: None, monkeypatch: pytest.MonkeyPatch
+    name: str, folder: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = types.ModuleType("page")
     monkeypatch.setitem(sys.modules, "page", page)
@@ -80,6 +82,24 @@ async def test_every_example_of_a_page_runs(
                 await eval(code, page.__dict__)  # noqa: S307 - our own documents
             else:
                 exec(code, page.__dict__)  # noqa: S102 - the same
+
+
+def test_the_tour_says_how_far_off_estimates_are_as_the_data_file_does() -> None:
+    page = (DOCS / "claude.md").read_text("utf-8")
+    data = files("llm_integrations.anthropic") / "data" / "tokens.json"
+    measured = json.loads(data.read_text("utf-8"))["tokenizers"]
+    for tokenizer, models in (("2024", "Claude 3 to 4.6"), ("2026", "Claude 4.7 and newer")):
+        for tier in ("vocabulary", "base"):
+            text, tools = (
+                measured[tokenizer][tier]["held_out"][kind] for kind in ("text", "tools")
+            )
+            row = f"| {models} | `{tier}` | {off_by(text)} | {off_by(tools)} |"
+            assert row in page
+
+
+def off_by(found: dict[str, float]) -> str:
+    """Return a median and a 90th percentile as the page writes them."""
+    return f"{found['median_percent']} / {found['p90_percent']} %"
 
 
 def coming_from_the_sdk() -> list[tuple[str, str]]:
