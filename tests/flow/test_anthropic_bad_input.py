@@ -417,14 +417,14 @@ async def test_pings_keep_the_connection_but_not_the_patience(book: Book) -> Non
     handler = stalling(START, TEXT_BLOCK, text(b"half"), ping_every_s=0.01)
     async with (
         serving(handler) as base_url,
-        claude(base_url, book, content_timeout_s=0.1) as client,
+        claude(base_url, book, content_timeout_s=0.3) as client,
         client.stream_message(ask()) as stream,
     ):
         assert await anext(stream.text()) == "half"
         with pytest.raises(StreamInterrupted) as caught:
             await stream.message()
     assert isinstance(caught.value.__cause__, TimedOut)
-    assert "no content for 0.1 s" in str(caught.value.__cause__)
+    assert "no content for 0.3 s" in str(caught.value.__cause__)
     assert caught.value.partial is not None
     assert caught.value.request_id == "req_7"
     assert [actual.state for actual in book.actuals] == ["partial"]
@@ -433,28 +433,28 @@ async def test_pings_keep_the_connection_but_not_the_patience(book: Book) -> Non
 async def test_content_that_flows_slowly_is_not_cut(book: Book) -> None:
     async def handle(_: int, writer: asyncio.StreamWriter) -> None:
         writer.write(chunked(START, TEXT_BLOCK, end=False))
-        for piece in [text(b"a")] * 6 + [END]:
-            await asyncio.sleep(0.05)
+        for piece in [text(b"a")] * 8 + [END]:
+            await asyncio.sleep(0.1)
             writer.write(b"%x\r\n%s\r\n" % (len(piece), piece))
         writer.write(b"0\r\n\r\n")
 
     async with (
         serving(handle) as base_url,
-        claude(base_url, book, content_timeout_s=0.2, timeout_s=0.2) as client,
+        claude(base_url, book, content_timeout_s=0.6, timeout_s=0.6) as client,
     ):
-        assert (await client.send_message(ask(9_000))).text == "aaaaaa"
+        assert (await client.send_message(ask(9_000))).text == "aaaaaaaa"
 
 
 async def test_a_silent_stream_is_interrupted_and_before_its_message_it_timed_out() -> None:
     for pieces, kind in (((START, TEXT_BLOCK, text(b"x")), StreamInterrupted), ((), TimedOut)):
         async with (
             serving(stalling(*pieces)) as base_url,
-            claude(base_url, timeout_s=0.1) as client,
+            claude(base_url, timeout_s=0.3) as client,
         ):
             with pytest.raises(kind) as caught:
                 await client.send_message(ask(9_000))
             cause = caught.value if kind is TimedOut else caught.value.__cause__
-            assert "no byte for 0.1 s" in str(cause)
+            assert "no byte for 0.3 s" in str(cause)
 
 
 async def test_a_stream_ends_at_the_deadline_of_its_call() -> None:
@@ -466,7 +466,7 @@ async def test_a_stream_ends_at_the_deadline_of_its_call() -> None:
             writer.write(b"%x\r\n%s\r\n" % (len(piece), piece))
             await writer.drain()
 
-    async with serving(handle) as base_url, claude(base_url, deadline_s=0.2) as client:
+    async with serving(handle) as base_url, claude(base_url, deadline_s=0.4) as client:
         with pytest.raises(StreamInterrupted) as caught:
             await client.send_message(ask(9_000))
     assert "deadline" in str(caught.value.__cause__)
@@ -478,18 +478,18 @@ async def test_a_reader_that_takes_its_time_is_not_silence(book: Book) -> None:
 
     async def handle(_: int, writer: asyncio.StreamWriter) -> None:
         writer.write(stream)
-        await asyncio.sleep(0.35)
+        await asyncio.sleep(0.6)
         writer.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(rest), rest))
 
     async with (
         serving(handle) as base_url,
-        claude(base_url, book, content_timeout_s=0.2, timeout_s=0.2) as client,
+        claude(base_url, book, content_timeout_s=0.4, timeout_s=0.4) as client,
         client.stream_message(ask()) as stream_of_text,
     ):
         pieces = []
         async for piece in stream_of_text.text():
             pieces.append(piece)
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(0.5)
     assert pieces == ["a", "b"]
 
 
