@@ -53,6 +53,16 @@ FLOOR: Final = 12.0  # tokens: below, an error counts as it is, not as a share
 UNMEASURED: Final = {"latin": 1.5, "alphabetic": 0.8, "ideographic": 1.15}
 # Two recordings each, of one repository.
 FEW_RECORDINGS: Final = {"document": 36.0, "task_budget": 36.0}
+# The prompt before tools where `tool_choice` names one: 23 recordings of Haiku and Sonnet 4.5 in
+# three repositories, 16 of Sonnet 4 in one; and the models that share their documented prompts.
+NAMED_TOOL_PROMPTS: Final = {
+    "claude-haiku-4-5-20251001": 597,
+    "claude-sonnet-4-5-20250929": 597,
+    "claude-opus-4-5-20251101": 597,
+    "claude-sonnet-4-20250514": 284,
+    "claude-opus-4-20250514": 284,
+    "claude-opus-4-1-20250805": 284,
+}
 # (tokens, spread) of a tool of Anthropic's and of what one use of it adds at the server, from one
 # to thirty recordings each. Its description alone: web_search 1,710, web_fetch 525, memory 1,070,
 # tool_search 213 to 250, code_execution 1,297 (2025-05) to 2,100 (2026-01).
@@ -242,16 +252,18 @@ def part_samples(
         hidden = prompt.guess.spread or prompt.server_tools
         if is_text(recording, prompt) or hidden or recording.request.get("context_management"):
             continue
-        prompt_tokens = recording.entry and recording.entry.tool_prompt_tokens
-        if prompt.tool_texts and not prompt_tokens:
+        entry = recording.entry
+        prompt_tokens = None if entry is None else entry.tool_prompt_tokens
+        if prompt.tool_texts and prompt_tokens is None:
             continue
         fixed = measurer.tokens(prompt.texts, text) + prompt.image_tokens
         parts = dict(prompt.parts)
         for name in ("request", "message"):
             fixed += text[name] * parts.pop(name, 0)
-        if prompt.tool_texts and prompt_tokens:
+        if entry is not None and prompt_tokens is not None and prompt.tool_texts:
             choice = (recording.request.get("tool_choice") or {}).get("type")
-            fixed += prompt_tokens[choice in {"any", "tool"}]
+            named = NAMED_TOOL_PROMPTS.get(entry.id) if choice == "tool" else None
+            fixed += named or prompt_tokens[choice in {"any", "tool"}]
         calls = parts.pop("tool_use", 0) + parts.pop("tool_result", 0)
         columns: dict[str, float] = {name: float(n) for name, n in parts.items() if n}
         columns["tool_block"] = float(calls)
@@ -512,6 +524,7 @@ def main() -> None:
             "repositories": len({recording.repo for recording in recordings}),
             "tokenizers": tokenizers,
             "server_tools": SERVER_TOOLS,
+            "named_tool_prompts": NAMED_TOOL_PROMPTS,
         }
         TARGET.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 

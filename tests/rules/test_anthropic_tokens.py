@@ -99,7 +99,7 @@ def errors_of(kind: str, tokenizer: str, tier: TierName) -> tuple[list[float], f
     ("kind", "tokenizer", "limits"),
     [
         ("text", "2024", {"vocabulary": (0.04, 0.10), "base": (0.06, 0.16)}),
-        ("tools", "2024", {"vocabulary": (0.03, 0.08), "base": (0.03, 0.08)}),
+        ("tools", "2024", {"vocabulary": (0.03, 0.06), "base": (0.03, 0.06)}),
         ("settings", "2024", {"vocabulary": (0.04, 0.10), "base": (0.04, 0.10)}),
         ("text", "2026", {"vocabulary": (0.08, 0.20), "base": (0.08, 0.20)}),
         ("tools", "2026", {"vocabulary": (0.08, 0.20), "base": (0.08, 0.20)}),
@@ -361,7 +361,7 @@ def test_an_image_is_measured_by_its_head_and_guessed_without_one() -> None:
     )
     assert 1_296 <= known.tokens - plain <= 1_301
     assert known.margin < 0.01
-    for unknown in ({"type": "url", "url": "x"}, {"type": "base64", "data": "?é"}, None):
+    for unknown in ({"type": "url", "url": "x"}, {"type": "base64", "data": "?é??"}, None):
         unseen = {"type": "image", "source": unknown}
         guess = TokenCounter(tier="base").count_request(ask([unseen]))
         assert 784 <= guess.tokens <= 800
@@ -403,7 +403,10 @@ def test_tools_add_their_definition_and_the_prompt_of_their_model() -> None:
     assert count("Hi", tools=[tool | {"cache_control": {"type": "ephemeral"}}]) == count(
         "Hi", tools=[tool]
     )
-    unknown = ask("Hi", tools=[tool]) | {"model": "claude-next"}
+    named = {"type": "tool", "name": "look"}
+    assert plain + 595 < count("Hi", tools=[tool], tool_choice=named) < plain + 630
+    assert count("Hi", tools=[tool], tool_choice="any") == count("Hi", tools=[tool])
+    unknown = ask("Hi", tools=[tool], tool_choice=named) | {"model": "claude-next"}
     assert TokenCounter(tier="base").count_request(unknown).tokens > plain + 350
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["Margin", "Weights", "hidden_prompt", "weights_for"]
+__all__ = ["Margin", "Weights", "hidden_prompt", "named_tool_prompt", "weights_for"]
 
 NEWEST_TOKENIZER: Final = "2026"
 
@@ -49,6 +49,7 @@ class Weights(msgspec.Struct, frozen=True):
 class _Calibration(msgspec.Struct, frozen=True):
     tokenizers: dict[str, dict[str, Weights]]
     server_tools: dict[str, tuple[float, float]]
+    named_tool_prompts: dict[str, int]
 
 
 def weights_for(tokenizer: str | None, tier: str) -> Weights:
@@ -63,6 +64,14 @@ def hidden_prompt(server_tool: str) -> tuple[float, float] | None:
     One use of it is in that; an answer may use it ten times.
     """
     return _load().server_tools.get(server_tool)
+
+
+def named_tool_prompt(model: str) -> int | None:
+    """Return what the server writes before tools of which one is asked for by its name.
+
+    The documentation has one number for that and for "any", but they differ. None: unmeasured.
+    """
+    return _load().named_tool_prompts.get(model)
 
 
 @cache

@@ -26,7 +26,12 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 import msgspec
 
 from llm_integrations._core.codec import decode
-from llm_integrations.anthropic.calibration import Weights, hidden_prompt, weights_for
+from llm_integrations.anthropic.calibration import (
+    Weights,
+    hidden_prompt,
+    named_tool_prompt,
+    weights_for,
+)
 from llm_integrations.anthropic.catalogue import CatalogueEntry, find_model, shape_of
 from llm_integrations.anthropic.corrections import Corrector
 from llm_integrations.anthropic.holds import hold_for
@@ -375,10 +380,13 @@ def _key(fields: Mapping[str, Json], template: str) -> str:
 
 def _tool_prompt(entry: CatalogueEntry | None, fields: Mapping[str, Json]) -> int:
     """Return what the server writes before the tools."""
-    known = None if entry is None else entry.tool_prompt_tokens
     choice = fields.get("tool_choice")
-    forced = isinstance(choice, dict) and choice.get("type") in {"any", "tool"}
-    return (known or DEFAULT_TOOL_PROMPT)[forced]
+    kind = choice.get("type") if isinstance(choice, dict) else None
+    named = named_tool_prompt(entry.id) if entry is not None and kind == "tool" else None
+    if named is not None:
+        return named
+    known = None if entry is None else entry.tool_prompt_tokens
+    return (known or DEFAULT_TOOL_PROMPT)[kind in ("any", "tool")]
 
 
 def _rounded(tokens: float, margin: float, tier: str) -> TokenEstimate:
