@@ -7,8 +7,8 @@ In: modules of the package, by path. Out: a line for each mutant that no test ki
 A mutant lives in the memory of a forked process only; no file is written. Libraries, and the rooms
 that do not import the module, are imported once, before the forks, so that a mutant costs about a
 second. Properties run on fewer examples and are not shrunk. By default a module is held against the
-tests whose name holds its own (`tests/rules/test_*NAME*.py`). docs/mutants.md keeps the figures and
-the survivors.
+tests that are named after it (`tests/rules/test_ROOM_NAME*.py`). docs/mutants.md keeps the figures
+and the survivors.
 """
 
 from __future__ import annotations
@@ -90,14 +90,21 @@ def main() -> int:
     for name in (*HEAVY, *(f"_pytest.{plugin}" for plugin in default_plugins)):
         importlib.import_module(name)
     for module in wanted.modules:
-        tests = wanted.tests or [
-            str(path) for path in sorted(ROOT.glob(f"tests/rules/test_*{Path(module).name}*.py"))
-        ]
+        tests = wanted.tests or _tests_of(module)
         if wanted.without:
             tests += ["-k", f"not ({wanted.without})"]
         if not _try_all(module, tests):
             return 1
     return 0
+
+
+def _tests_of(module: str) -> list[str]:
+    """Return the tests that are named after a module, with its room or without."""
+    room_and_name, name = module.replace("/", "_"), Path(module).name
+    for pattern in (f"test_{room_and_name}*.py", f"test_{name}*.py"):
+        if found := sorted(ROOT.glob(f"tests/rules/{pattern}")):
+            return [str(path) for path in found]
+    return []
 
 
 def _try_all(module: str, tests: list[str]) -> bool:
