@@ -304,7 +304,7 @@ def _run(swapped: _Swapped, tests: list[str]) -> int:
     hypothesis.settings.load_profile("mutants")
     sys.meta_path.insert(0, swapped)
     for name in _importers(swapped.name):
-        del sys.modules[name]
+        sys.modules.pop(name, None)  # it may be imported lazily
     return int(pytest.main([*BARE, *tests]))
 
 
