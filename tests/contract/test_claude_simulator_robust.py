@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_integrations.simulators.anthropic import Behaviour
+from llm_integrations.simulators.anthropic import Behaviour, price_pusd
 from llm_integrations.simulators.anthropic.caching import InputCounts
 from llm_integrations.simulators.anthropic.errors import ApiError
 from llm_integrations.simulators.anthropic.events import Written
@@ -21,12 +21,15 @@ NOW = datetime(2026, 11, 22, tzinfo=UTC)
 WORDS = st.sampled_from([
     "text", "user", "assistant", "tool_result", "tool_use", "document", "image", "object",
     "string", "auto", "any", "adaptive", "json_schema", "ephemeral", "#", "#/x", "$ref", "Hello",
+    "web_search_20260318", "code_execution_20260521", "mcp_toolset", "search_result", "file",
+    "compact_20260112", "clear_tool_uses_20250919", "default", "use web_search", "server_tool_use",
 ])  # fmt: skip
 KEYS = st.sampled_from([
     "type", "role", "content", "text", "source", "data", "id", "tool_use_id", "name", "schema",
     "input_schema", "properties", "items", "enum", "format", "effort", "$ref", "anyOf", "allOf",
     "cache_control", "ttl", "display", "budget_tokens", "required", "minItems", "strict",
-    "additionalProperties", "citations", "enabled", "title",
+    "additionalProperties", "citations", "enabled", "title", "edits", "trigger", "keep", "value",
+    "max_uses", "model", "file_id",
 ])  # fmt: skip
 VALUES: st.SearchStrategy[Json] = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-5, 5_000), WORDS, st.text(max_size=5)),
@@ -37,6 +40,7 @@ FIELDS = st.dictionaries(
     st.sampled_from([
         "messages", "system", "tools", "tool_choice", "thinking", "output_config", "metadata",
         "stop_sequences", "cache_control", "max_tokens", "stream", "speed", "inference_geo",
+        "context_management", "compaction", "fallbacks", "container", "mcp_servers",
     ]),
     VALUES,
     max_size=3,
@@ -59,7 +63,11 @@ STATE = State(
     behaviour=Behaviour(),
 )
 MESSAGES = MessageRoutes(STATE)
-HEADERS = {"anthropic-version": "2026-10-21"}
+BETAS = "context-management-1,compact-2026-09-04,server-side-fallback-1,mcp-client-1"
+HEADERS = {"anthropic-version": "2026-10-21", "anthropic-beta": BETAS}
+
+
+REPORTED = 24  # what a refusal or the model that takes over says, whatever the limit
 
 
 def answered(body: Json) -> Written:
@@ -85,7 +93,8 @@ def test_any_request_is_answered_or_refused(fields: dict[str, Json]) -> None:
     sent = compact_json(body).encode()
     media = body_has_media(body)
     assert media or counts.plain + counts.read + counts.written <= len(sent) + 346 + 7
-    assert written.answer.output_tokens <= body["max_tokens"]
+    assert written.answer.output_tokens <= max(body["max_tokens"], REPORTED)
+    assert price_pusd(written.usage(), written.asked_model, at=NOW) >= 0
     events = [event.data for event in written.events()]
     assert events[0]["type"] == "message_start"
     assert events[-1]["type"] == "message_stop"

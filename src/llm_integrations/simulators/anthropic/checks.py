@@ -50,6 +50,7 @@ _NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _MAX_MESSAGES: Final = 100_000
 _MAX_BREAKPOINTS: Final = 4
 _MAX_STRICT_TOOLS: Final = 20
+_MAX_FALLBACKS: Final = 3
 _MIN_THINKING_BUDGET: Final = 1_024
 _ROLES: Final = ("user", "assistant", "system")
 
@@ -78,7 +79,9 @@ def check_request(
     if not isinstance(body, dict):
         raise _invalid("Input should be a valid dictionary")
     _check_fields(body, version, betas, counting=counting)
-    model = _model(body, now)
+    model = _model(str(body["model"]), now)
+    for other in _other_models(body):
+        _model(other, now)
     max_tokens = model.max_output if counting else _max_tokens(body, model)
     _check_sampling(body, version, model)
     _check_thinking(body, model, max_tokens)
@@ -156,8 +159,24 @@ _TYPES: Final[Sequence[tuple[str, Callable[[object], bool], str]]] = (
 )
 
 
-def _model(body: Json, now: datetime) -> Model:
-    name = str(body["model"])
+def _other_models(body: Json) -> list[str]:
+    """Return the models that a request names beside its own: fallbacks and advisors."""
+    fallbacks = body.get("fallbacks")
+    if fallbacks is None or fallbacks == "default":
+        named = []
+    elif isinstance(fallbacks, list) and len(fallbacks) <= _MAX_FALLBACKS:
+        named = [str(one.get("model")) for one in blocks_of(fallbacks)]
+    else:
+        raise _invalid(f"fallbacks: Input should be 'default' or at most {_MAX_FALLBACKS} models")
+    advisors = [
+        str(tool["model"])
+        for tool in blocks_of(body.get("tools"))
+        if str(tool.get("type")).startswith("advisor_") and tool.get("model")
+    ]
+    return named + advisors
+
+
+def _model(name: str, now: datetime) -> Model:
     model = find_model(name)
     if model is None or model.lifecycle(now) == "retired":
         raise ApiError(404, f"model: {name}")

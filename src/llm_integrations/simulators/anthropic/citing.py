@@ -36,7 +36,7 @@ def _sources(value: object) -> Iterator[Json]:
         for item in value:
             yield from _sources(item)
     elif isinstance(value, dict):
-        if value.get("type") in {"document", "search_result"}:
+        if str(value.get("type")) in {"document", "search_result"}:
             yield value
         else:
             yield from _sources(value.get("content"))

@@ -86,7 +86,7 @@ def read_prompt(request: Mapping[str, object], model: Model, rule: TokenRule) ->
     segments = _with_automatic_breakpoint(segments, request.get("cache_control"))
     turns = blocks_of(request["messages"])
     last = next((turn for turn in reversed(turns) if turn.get("role") == "user"), {})
-    kinds = {block.get("type") for block in blocks_of(last.get("content"))}
+    kinds = {str(block.get("type")) for block in blocks_of(last.get("content"))}
     return Prompt(
         segments=tuple(segments),
         last_user_text=text_of(last.get("content")),
@@ -145,7 +145,7 @@ class _Reader:
             key=f"{place}:{compact_json(bare)}",
             tokens=extra + self._count(bare),
             ttl=_ttl(block.get("cache_control")),
-            cacheable=block.get("type") not in _UNCACHEABLE,
+            cacheable=str(block.get("type")) not in _UNCACHEABLE,
         )
 
     def _count(self, block: dict[str, object]) -> int:
