@@ -90,6 +90,19 @@ async def test_time_is_logged_changed_and_removed(jira: JiraClient, site: JiraSi
     ]
 
 
+async def test_a_text_of_any_length_is_written_in_several_comments(
+    jira: JiraClient, site: JiraSimulator
+) -> None:
+    text = "\n\n".join(f"Paragraph {number}: {'word ' * 200}" for number in range(60))
+    made = await jira.add_comments("DEMO-1", text)
+    assert len(made) > 1
+    assert [comment.id for comment in made] == [each.id for each in site.comments("DEMO-1")]
+    said = " ".join(comment.text for comment in site.comments("DEMO-1"))
+    assert said.split() == text.split()
+    with pytest.raises(InvalidRequest):
+        await jira.add_comments("DEMO-1", " ")
+
+
 async def test_links_show_at_both_ends(jira: JiraClient) -> None:
     blocks = next(kind for kind in await jira.get_link_types() if kind.name == "Blocks")
     await jira.link_issues(blocks.name, inward="DEMO-1", outward="DEMO-2")

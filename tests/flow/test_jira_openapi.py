@@ -124,6 +124,7 @@ async def use_comments(jira: JiraClient, key: str) -> None:
     await jira.set_comment_property(comment.id, "mark", 3)
     await jira.get_comment_property(comment.id, "mark")
     await jira.delete_comment(key, comment.id)
+    await jira.add_comments(key, "Short")
 
 
 async def use_history(jira: JiraClient, key: str) -> None:

@@ -49,6 +49,7 @@ from llm_integrations.jira.models import (
 )
 from llm_integrations.jira.oauth import Grant, GrantStore, OAuth2, authorize_url
 from llm_integrations.jira.projects import CreateField
+from llm_integrations.jira.splitting import split
 from llm_integrations.jira.sprints import Move
 from llm_integrations.jira.webhooks import (
     LoggingWebhookHandler,
@@ -120,6 +121,7 @@ __all__ = [
     "jql",
     "parse_event",
     "parse_issue",
+    "split",
     "verify",
     "verify_token",
 ]

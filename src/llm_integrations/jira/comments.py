@@ -97,16 +97,19 @@ class CommentCalls:
         Raises:
             InvalidRequest: the text is empty or longer than Jira stores.
         """
+        return await self._add(issue_key(issue_key_or_id), await self._body(markdown, properties))
+
+    async def add_comments(self, issue_key_or_id: str, markdown: str) -> list[Comment]:
+        """Write a text of any length, in as many comments as it takes, and return them in order.
+
+        The text is cut where its structure allows: see `split`. If one of the comments cannot be
+        written, those before it stand.
+        """
+        if not markdown.strip():
+            raise InvalidRequest("a comment needs text")
         key = issue_key(issue_key_or_id)
-        operation = Operation(
-            method="POST",
-            route=_COMMENTS,
-            path={"key": key},
-            body=await self._body(markdown, properties),
-            repeatable=False,
-            writes_to=key,
-        )
-        return await self._connection.run(operation, _comment)
+        parts = (await self._connection.dialect()).rich_parts(markdown)
+        return [await self._add(key, {"body": part}) for part in parts]
 
     async def update_comment(
         self,
@@ -159,6 +162,17 @@ class CommentCalls:
                 body=value,
             )
         )
+
+    async def _add(self, key: str, body: dict[str, object]) -> Comment:
+        operation = Operation(
+            method="POST",
+            route=_COMMENTS,
+            path={"key": key},
+            body=body,
+            repeatable=False,
+            writes_to=key,
+        )
+        return await self._connection.run(operation, _comment)
 
     async def _body(self, markdown: str, marks: Mapping[str, object] | None) -> dict[str, object]:
         if not markdown.strip():

@@ -17,7 +17,9 @@ from urllib.parse import quote, urlencode
 from llm_integrations.errors import InvalidRequest
 from llm_integrations.jira import adf, wiki
 from llm_integrations.jira.jql import issue_key, project_key
+from llm_integrations.jira.markdown import parse_blocks
 from llm_integrations.jira.models import CreateIssueRequest, UpdateIssueRequest
+from llm_integrations.jira.splitting import split
 
 __all__ = [
     "CLOUD",
@@ -59,6 +61,14 @@ class Dialect:
             if self.is_cloud
             else wiki.from_markdown(markdown)
         )
+
+    def rich_parts(self, markdown: str) -> list[object]:
+        """Return Markdown of any length as this kind of Jira stores it, in parts that it takes."""
+        doc = {"type": "doc", "version": 1, "content": parse_blocks(markdown)}
+        if self.is_cloud:
+            return list(split(doc))
+        # Markup is longer than the text in it; half the limit leaves room for it.
+        return [wiki.from_adf(part) for part in split(doc, limit=adf.TEXT_LIMIT // 2)]
 
     def user(self, user_id: str | None) -> dict[str, str | None]:
         """Return a user reference."""
