@@ -221,7 +221,7 @@ def test_citations_thinking_and_compaction_are_joined() -> None:
         ),
         _block(
             1,
-            {"type": "text", "text": "", "citations": []},
+            {"type": "text", "text": "", "citations": [{"cited_text": "w"}]},
             {"type": "citations_delta", "citation": {"cited_text": "x"}},
             {"type": "text_delta", "text": "so"},
         ),
@@ -233,7 +233,7 @@ def test_citations_thinking_and_compaction_are_joined() -> None:
     )
     assert message.to_dict()["content"] == [
         {"type": "thinking", "thinking": "hmm", "signature": "c2ln"},
-        {"type": "text", "text": "so", "citations": [{"cited_text": "x"}]},
+        {"type": "text", "text": "so", "citations": [{"cited_text": "w"}, {"cited_text": "x"}]},
         {"type": "compaction", "content": "sum", "encrypted_content": "e"},
     ]
 

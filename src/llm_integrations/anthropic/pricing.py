@@ -87,14 +87,14 @@ class _Row(msgspec.Struct, frozen=True, kw_only=True):
 
     since: date
     rates: Rates
-    above_tokens: int | None = None
-    long_prompt: Rates | None = None
+    long_prompt: Rates | None
+    above_tokens: int
 
     def rates_for(self, prompt_tokens: int) -> Rates:
         """Return the rates of the tier that a prompt falls into."""
-        if self.above_tokens is None or self.long_prompt is None:
+        if self.long_prompt is None or prompt_tokens <= self.above_tokens:
             return self.rates
-        return self.long_prompt if prompt_tokens > self.above_tokens else self.rates
+        return self.long_prompt
 
 
 class ModelPrices(msgspec.Struct, frozen=True, kw_only=True):
@@ -388,7 +388,7 @@ class _FileRow(msgspec.Struct, kw_only=True, rename={"since": "from"}):
     cache_write_5m: str | None = None
     cache_write_1h: str | None = None
     cache_read: str | None = None
-    above_tokens: int | None = None
+    above_tokens: int = 0
     long_prompt: _FileRow | None = None
 
 
@@ -447,8 +447,8 @@ def _row(row: _FileRow) -> _Row:
     return _Row(
         since=row.since,
         rates=_rates(row),
-        above_tokens=None if tier is None else tier.above_tokens,
         long_prompt=None if tier is None else _rates(tier),
+        above_tokens=0 if tier is None else tier.above_tokens,
     )
 
 
