@@ -12,10 +12,29 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["find_fault"]
+__all__ = ["find_fault", "holds_nan"]
 
 MAX_DEPTH: Final = 400  # msgspec gives up somewhat below Python's limit of recursion
 MAX_PATH: Final = 80
+
+
+def holds_nan(request: object) -> bool:
+    """Whether a request that could be encoded holds a number that JSON does not have."""
+    waiting = [request]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, (str, msgspec.Raw)):
+            continue  # most values, so first
+        if isinstance(value, float):
+            if not math.isfinite(value):
+                return True
+        elif isinstance(value, msgspec.Struct):
+            waiting += [getattr(value, name) for name in value.__struct_fields__]
+        elif isinstance(value, (list, tuple)):
+            waiting += value
+        elif isinstance(value, Mapping):
+            waiting += value.values()
+    return False
 
 
 def find_fault(request: object, encode: Callable[[object], bytes]) -> str | None:

@@ -35,7 +35,7 @@ from llm_integrations.anthropic.blocks import (
 )
 from llm_integrations.anthropic.catalogue import ClaudeModel
 from llm_integrations.anthropic.definitions import HasDefinition, ToolDefinition
-from llm_integrations.anthropic.faults import find_fault
+from llm_integrations.anthropic.faults import find_fault, holds_nan
 from llm_integrations.errors import AnswerMalformed, InvalidRequest
 
 __all__ = [
@@ -214,10 +214,12 @@ def encode_request(request: MessageRequest | Mapping[str, Json], *, stream: bool
         found = find_fault(request, _encode)
         raise InvalidRequest(found or "the request: cannot be sent as JSON") from error
     # 1. msgspec writes null for NaN and the infinities: where there is a null, look for them.
-    if b"null" in body and (fault := find_fault(request, _encode)) is not None:
-        raise InvalidRequest(fault)
+    if b"null" in body and holds_nan(request):
+        raise InvalidRequest(find_fault(request, _encode))
     # 2. A block of unknown kind goes back as it came.
-    return _UNKNOWN_BLOCK.sub(_as_it_came, body) if b'"~unknown"' in body else body
+    if b"~" in body and b'"~unknown"' in body:  # one byte is found many times faster
+        return _UNKNOWN_BLOCK.sub(_as_it_came, body)
+    return body
 
 
 def _body_of(request: MessageRequest | Mapping[str, Json], *, stream: bool) -> bytes:
