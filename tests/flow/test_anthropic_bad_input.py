@@ -396,6 +396,61 @@ async def test_any_cut_and_any_line_end_give_the_same_text(newline: bytes, size:
         assert (await client.send_message(ask(9_000))).text == said
 
 
+@pytest.mark.parametrize(
+    ("kind", "code", "error", "retryable"),
+    [
+        ("overloaded_error", None, Overloaded, True),
+        ("api_error", None, ServerFailed, True),
+        ("timeout_error", None, ServerFailed, True),
+        ("rate_limit_error", None, RateLimited, True),
+        ("rate_limit_error", "enforced_spend_limit_reached", SpendLimitReached, False),
+        ("billing_error", None, SpendLimitReached, False),
+        ("invalid_request_error", None, Rejected, False),
+        ("authentication_error", None, AuthFailed, False),
+        ("permission_error", None, NotAllowed, False),
+        ("not_found_error", None, NotFound, False),
+        ("conflict_error", None, Conflict, True),
+        ("an_error_of_tomorrow", None, ServerFailed, True),
+    ],
+)
+async def test_an_error_in_a_stream_is_the_class_that_it_has_over_http(
+    kind: str, code: str | None, error: type[APIError], retryable: bool
+) -> None:
+    event = b"event: error\ndata: " + error_body(kind, code) + b"\n\n"
+    found = await refused(chunked(START, event), max_tokens=9_000)
+    assert type(found) is error
+    assert isinstance(found, APIError)
+    assert (found.status, found.request_id, found.retryable) == (200, "req_7", retryable)
+
+
+async def test_an_end_without_message_stop_is_an_interruption_though_the_reason_came(
+    book: Book,
+) -> None:
+    stream = chunked(START, TEXT_BLOCK, text(b"all of it"), END.removesuffix(STOP))
+    async with serving(replies(stream)) as base_url, claude(base_url, book) as client:
+        with pytest.raises(StreamInterrupted) as caught:
+            await client.send_message(ask(9_000))
+    partial = caught.value.partial
+    assert isinstance(partial, MessageResponse)
+    assert (partial.text, partial.stop_reason) == ("all of it", "end_turn")
+    (actual,) = book.actuals
+    assert (actual.state, actual.output_tokens) == ("partial", 3)
+
+
+async def test_a_loop_over_a_stream_may_be_left_and_another_one_begun(book: Book) -> None:
+    stream = chunked(START, TEXT_BLOCK, text(b"a"), text(b"b"), text(b"c") + END)
+    async with (
+        serving(replies(stream)) as base_url,
+        claude(base_url, book) as client,
+        client.stream_message(ask()) as live,
+    ):
+        async for piece in live.text():
+            assert piece == "a"
+            break
+        assert (await live.message()).text == "abc"
+    assert [actual.state for actual in book.actuals] == ["settled"]
+
+
 # Silence
 
 

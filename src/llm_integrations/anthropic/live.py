@@ -6,9 +6,8 @@ In: an `OpenStream` of `_core/call`. Out: events in batches, at the end the mess
 1. What is billed is settled once: in full at `message_stop`, else what was reported so far.
 2. A stream that is left early is closed, never returned to the pool half read.
 3. An error event is the error it would have been over HTTP; an end without `message_stop` is
-   `StreamInterrupted` with what came. That is so after a `message_delta` with a `stop_reason`, too:
-   `error.partial` is the whole answer then, and its `stop_reason` says so, but nobody is left to
-   guess which of his answers were closed in order.
+   `StreamInterrupted` with what came. One rule for every cut: it holds after a `stop_reason` came,
+   too; then `error.partial` is the whole answer, its `stop_reason` says so, and so does the bill.
 4. A stream that breaks, or falls silent, after its message began is `StreamInterrupted`, caused by
    the `TransportError`; before, it is that `TransportError`.
 5. Pings are no content: they keep the connection, not the patience for an answer.
@@ -169,8 +168,8 @@ class StreamReader:
         """Take chunks until they hold an event."""
         if self._message is not None:
             return []
-        if self.collector.error is not None:
-            raise stream_error(self.collector.error.error, self.request_id)
+        if (error := self.collector.error) is not None:
+            raise stream_error(error.error, self.request_id or error.request_id or "")
         stream = self._stream
         try:
             while chunk := await stream.read_some():

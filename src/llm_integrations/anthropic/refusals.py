@@ -119,7 +119,7 @@ def stream_error(
         code=code,
         detail=detail,
         request_id=request_id,
-        retryable=issubclass(found, _RETRYABLE_CLASS),
+        retryable=issubclass(found, _RETRYABLE_CLASS) or kind == "conflict_error",
     )
 
 
