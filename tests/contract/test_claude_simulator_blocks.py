@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from anthropic import AsyncAnthropic, BadRequestError, DefaultAsyncHttpxClient
+from anthropic import AsyncAnthropic, BadRequestError, DefaultAsyncHttpxClient, NotFoundError
 
 from llm_integrations.simulators import ClaudeSimulator
 
@@ -326,6 +326,20 @@ async def test_the_model_that_takes_over_is_named_and_billed(
     assert message["model"] == ("claude-sonnet-5" if midway else "claude-opus-5")
     assert message["stop_reason"] == "end_turn"
     assert sim.invoice_pusd() == dollars * 10**6
+
+
+async def test_a_model_that_takes_over_exists_and_keeps_to_max_tokens(sdk: AsyncAnthropic) -> None:
+    short = await create(sdk, ask("[[refuse]]", fallbacks="default", max_tokens=3))
+
+    assert (short["stop_reason"], short["usage"]["output_tokens"]) == ("max_tokens", 3)
+    for unknown in (
+        {"fallbacks": [{"model": "claude-unknown"}]},
+        {"tools": [ADVISOR | {"model": "claude-unknown"}]},
+    ):
+        with pytest.raises(NotFoundError, match="claude-unknown"):
+            await create(sdk, ask("hello", **unknown))
+    with pytest.raises(BadRequestError, match="at most 3"):
+        await create(sdk, ask("hello", fallbacks=[{"model": "claude-opus-5"}] * 4))
 
 
 async def test_nobody_takes_over_from_a_refusal_of_all(

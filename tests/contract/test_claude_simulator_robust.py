@@ -67,7 +67,7 @@ BETAS = "context-management-1,compact-2026-09-04,server-side-fallback-1,mcp-clie
 HEADERS = {"anthropic-version": "2026-10-21", "anthropic-beta": BETAS}
 
 
-REPORTED = 24  # what a refusal or the model that takes over says, whatever the limit
+REPORTED = 5  # what a refusal says, whatever the limit
 
 
 def answered(body: Json) -> Written:

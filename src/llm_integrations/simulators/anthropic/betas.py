@@ -147,10 +147,11 @@ def fall_back(answer: Answer, checked: Checked, prompt: Prompt) -> Answer:
         "trigger": {"type": "refusal", "category": "general_harms"},
     }
     text = text_part(f"Simulated answer: {model} took over.")
-    return replace(
+    taken_over = replace(
         answer,
         parts=(*answer.parts, replace(complete(hand_over), next_model=model), text),
         stop_reason="end_turn",
         stop_details=None,
         reported_tokens=0,
     )
+    return taken_over.cut_to(checked.max_tokens, "max_tokens")
