@@ -33,9 +33,10 @@ TierName = Literal["vocabulary", "base"]
 RECORDINGS = Path(__file__).parents[2].parent / "shared/data/claude"
 BASE: Json = {"model": "claude-haiku-4-5", "max_tokens": 1}
 
-recorded = pytest.mark.skipif(
+present = pytest.mark.skipif(
     not RECORDINGS.exists(), reason="the recordings are not on this machine"
 )
+one_process = pytest.mark.xdist_group("token recordings")  # so that they are read once
 with_vocabulary = pytest.param(
     "vocabulary",
     marks=pytest.mark.skipif(
@@ -93,7 +94,8 @@ def errors_of(kind: str, tokenizer: str, tier: TierName) -> tuple[list[float], f
     return errors, inside / len(errors)
 
 
-@recorded
+@present
+@one_process
 @each_tier
 @pytest.mark.parametrize(
     ("kind", "tokenizer", "limits"),
@@ -116,7 +118,8 @@ def test_estimates_of_recorded_requests_are_near_and_their_margin_is_honest(
     assert inside >= 0.9
 
 
-@recorded
+@present
+@one_process
 def test_images_of_known_size_are_within_five_tokens() -> None:
     counter = TokenCounter()
     off: list[int] = []
@@ -132,7 +135,8 @@ def test_images_of_known_size_are_within_five_tokens() -> None:
     assert sum(tokens <= 5 for tokens in off) / len(off) >= 0.8
 
 
-@recorded
+@present
+@one_process
 def test_recorded_bills_lie_between_low_and_high_and_near_what_was_expected() -> None:
     counter = TokenCounter()
     bills = near = 0
@@ -160,7 +164,8 @@ def test_recorded_bills_lie_between_low_and_high_and_near_what_was_expected() ->
     assert near / bills >= 0.9
 
 
-@recorded
+@present
+@one_process
 def test_what_was_learned_of_a_template_makes_its_next_estimates_better() -> None:
     """Each recording is estimated before it is learned, in the order of the files."""
     plain, learning = TokenCounter(tier="base"), TokenCounter(tier="base")
@@ -583,19 +588,6 @@ def test_memory_of_corrections_is_bounded_and_nothing_is_learned_from_nothing() 
     corrector.learn("d", estimated=0, true=5)
     corrector.learn("d", estimated=5, true=0)
     assert corrector.correction("d") == (1.0, None)
-
-
-async def test_an_exact_count_is_the_api_s_and_is_learned_from() -> None:
-    class Api:
-        async def count_tokens(self, request: object) -> int:
-            return 1_000
-
-    counter = TokenCounter(tier="base")
-    request = ask("word " * 500)
-    before = counter.count_request(request).tokens
-    exact = await counter.count_exact(Api(), request)
-    assert exact == (1_000, 0.05, "exact")
-    assert counter.count_request(request).tokens > before
 
 
 # --- cost and budget ----------------------------------------------------------------------------
