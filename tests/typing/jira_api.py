@@ -1,38 +1,63 @@
 """The Jira client and its webhooks as people write them; checked by mypy and pyright, never run."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import assert_type
 
 import httpx2
 
 from llm_integrations.errors import BadDelivery, NotFound
 from llm_integrations.jira import (
+    AuthManager,
     BasicAuth,
     Board,
+    BoardColumn,
+    BoardConfiguration,
+    BulkCreated,
     Comment,
+    CreateField,
     CreateIssueRequest,
+    DynamicWebhook,
+    EditField,
+    FileGrants,
+    Grant,
+    GrantStore,
+    HistoryEntry,
     Httpx2Transport,
     Issue,
+    IssueLink,
+    IssueLinkType,
     JiraAuth,
     JiraClient,
     JiraConfig,
     JqlSearchRequest,
     JqlSearchResponse,
+    Move,
+    NotCreated,
+    OAuth2,
     PersonalAccessToken,
     Project,
+    RemoteLink,
     Sprint,
     Transition,
     UpdateIssueRequest,
+    User,
+    Version,
     WebhookEvent,
     WebhookHandler,
     WebhookProcessor,
+    Worklog,
     adf,
+    authorize_url,
     delivery_identity,
     jql,
     parse_event,
     parse_issue,
+    split,
     verify,
+    verify_token,
 )
+from llm_integrations.store.grants import PostgresGrants
 
 
 def either_kind_of_credentials(token: str) -> list[JiraConfig]:
@@ -121,3 +146,76 @@ async def a_client_of_ones_own(config: JiraConfig, stored: bytes) -> Issue:
     async with httpx2.AsyncClient() as own:
         await JiraClient(config, transport=Httpx2Transport(own)).myself()
     return parse_issue(stored)
+
+
+async def an_application_logs_in(key: str, state: str, code: str) -> str:
+    grants: GrantStore = FileGrants("grants", key=key)
+    app = OAuth2(client_id="id", client_secret="secret", grants=grants)
+    page = authorize_url(app, "https://example.atlassian.net", state)
+    auth: JiraAuth = app
+    async with JiraClient(JiraConfig("https://example.atlassian.net", auth)) as client:
+        await client.log_in(code)
+    return page
+
+
+def a_fleet_shares_its_grant(dsn: str, key: str) -> OAuth2:
+    return OAuth2(client_id="id", client_secret="secret", grants=PostgresGrants(dsn, key=key))
+
+
+def what_rests_shows_no_token(grant: Grant, manager: AuthManager) -> str:
+    assert_type(grant.expires_at, datetime)
+    return f"{grant!r} {manager!r}"
+
+
+async def many_issues_at_once(client: JiraClient) -> list[str]:
+    made = await client.create_issues([CreateIssueRequest(project="ABC", summary="One")])
+    assert_type(made, BulkCreated)
+    refused: tuple[NotCreated, ...] = made.errors
+    assert_type(await client.get_issues(["ABC-1", "ABC-2"]), list[Issue])
+    return [str(error.position) for error in refused]
+
+
+async def all_of_an_issue(client: JiraClient, started: datetime) -> None:
+    async for entry in client.iter_changelog("ABC-1"):
+        assert_type(entry, HistoryEntry)
+    log = await client.add_worklog("ABC-1", seconds=3600, started=started, comment="Done")
+    assert_type(log, Worklog)
+    kinds: list[IssueLinkType] = await client.get_link_types()
+    await client.link_issues(kinds[0].name, inward="ABC-1", outward="ABC-2")
+    links: tuple[IssueLink, ...] = (await client.get_issue("ABC-1")).fields.issue_links
+    await client.delete_link(links[0].id)
+    await client.set_remote_link("ABC-1", global_id="g", url="https://a.example", title="A")
+    assert_type(await client.get_remote_links("ABC-1"), list[RemoteLink])
+    assert_type(await client.get_watchers("ABC-1"), list[User])
+    fields: dict[str, EditField] = await client.get_edit_fields("ABC-1")
+    assert_type(fields["summary"].operations, tuple[str, ...])
+    assert_type(await client.get_create_fields("ABC", "10001"), list[CreateField])
+    assert_type(await client.get_project_versions("ABC"), list[Version])
+
+
+async def a_sprint_from_plan_to_close(client: JiraClient, start: datetime, end: datetime) -> None:
+    setup: BoardConfiguration = await client.get_board_configuration(1)
+    columns: tuple[BoardColumn, ...] = setup.columns
+    sprint = await client.create_sprint(1, columns[0].name)
+    failed: list[Move] = await client.move_to_sprint(sprint.id, ["ABC-1"], after="ABC-2")
+    assert_type(failed, list[Move])
+    assert_type(await client.start_sprint(sprint.id, start=start, end=end), Sprint)
+    await client.close_sprint(sprint.id)
+
+
+async def an_application_has_webhooks_of_its_own(client: JiraClient) -> datetime | None:
+    number = await client.register_dynamic_webhook(
+        url="https://me.example", events=["jira:issue_updated"], jql="project = ABC"
+    )
+    assert_type(await client.get_dynamic_webhooks(), list[DynamicWebhook])
+    return await client.refresh_dynamic_webhooks([number])
+
+
+def a_dynamic_delivery_brings_a_token(headers: Mapping[str, str], now: datetime) -> None:
+    verify_token(headers, "client secret", now=now)
+
+
+async def a_text_of_any_length(client: JiraClient, text: str) -> list[Comment]:
+    parts = split(adf.from_markdown(text, fences=False))
+    assert_type(parts, list[dict[str, object]])
+    return await client.add_comments("ABC-1", text)
