@@ -14,9 +14,15 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from llm_integrations.jira import FileGrants, GrantStore, JiraClient, JiraConfig, OAuth2
+from llm_integrations.jira import (
+    FileGrants,
+    GrantStore,
+    JiraClient,
+    JiraConfig,
+    OAuth2,
+    PostgresGrants,
+)
 from llm_integrations.jira.oauth import GrantSlot
-from llm_integrations.store.grants import PostgresGrants
 
 
 class _DeadlySlot:

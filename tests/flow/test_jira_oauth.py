@@ -31,11 +31,11 @@ from llm_integrations.jira import (
     JiraClient,
     JiraConfig,
     OAuth2,
+    PostgresGrants,
     authorize_url,
 )
 from llm_integrations.jira.oauth import Tokens, grant_of, write_grant
 from llm_integrations.simulators import JiraSimulator
-from llm_integrations.store.grants import PostgresGrants
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = FileGrants.generate_key()

@@ -36,6 +36,7 @@ from llm_integrations.jira import (
     NotCreated,
     OAuth2,
     PersonalAccessToken,
+    PostgresGrants,
     Project,
     RemoteLink,
     Sprint,
@@ -57,7 +58,6 @@ from llm_integrations.jira import (
     verify,
     verify_token,
 )
-from llm_integrations.store.grants import PostgresGrants
 
 
 def either_kind_of_credentials(token: str) -> list[JiraConfig]:

@@ -4,6 +4,8 @@
 Only these names are public; errors are in `llm_integrations.errors`.
 """
 
+from typing import TYPE_CHECKING
+
 from llm_integrations._core.http import AiohttpTransport, Httpx2Transport, Transport
 from llm_integrations.jira import adf, jql
 from llm_integrations.jira.agile import BoardColumn, BoardConfiguration
@@ -60,6 +62,9 @@ from llm_integrations.jira.webhooks import (
     verify_token,
 )
 
+if TYPE_CHECKING:
+    from llm_integrations.store.grants import PostgresGrants
+
 __all__ = [
     "AiohttpTransport",
     "AuthManager",
@@ -98,6 +103,7 @@ __all__ = [
     "NotCreated",
     "OAuth2",
     "PersonalAccessToken",
+    "PostgresGrants",
     "Priority",
     "Project",
     "RemoteLink",
@@ -125,3 +131,12 @@ __all__ = [
     "verify",
     "verify_token",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import the store of a fleet's grants when it is asked for: its driver is an extra."""
+    if name != "PostgresGrants":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from llm_integrations.store.grants import PostgresGrants  # noqa: PLC0415 - see above
+
+    return PostgresGrants
