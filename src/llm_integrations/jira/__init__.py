@@ -7,6 +7,7 @@ Only these names are public; errors are in `llm_integrations.errors`.
 from typing import TYPE_CHECKING
 
 from llm_integrations._core.http import AiohttpTransport, Httpx2Transport, Transport
+from llm_integrations.errors import ConfigError
 from llm_integrations.jira import adf, jql
 from llm_integrations.jira.agile import BoardColumn, BoardConfiguration
 from llm_integrations.jira.auth import AuthManager, BasicAuth, JiraAuth, PersonalAccessToken
@@ -137,6 +138,10 @@ def __getattr__(name: str) -> object:
     """Import the store of a fleet's grants when it is asked for: its driver is an extra."""
     if name != "PostgresGrants":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from llm_integrations.store.grants import PostgresGrants  # noqa: PLC0415 - see above
-
+    try:
+        from llm_integrations.store.grants import PostgresGrants  # noqa: PLC0415 - see above
+    except ImportError:
+        raise ConfigError(
+            "PostgresGrants needs the extras: pip install 'llm-integrations[oauth,postgres]'"
+        ) from None
     return PostgresGrants
