@@ -140,7 +140,7 @@ class ServerTools:
         elif kind == _OLD_CODE_EXECUTION:
             given = {"code": "print('simulated')"}
         elif _EDIT in self._text:
-            given = {"command": "create", "path": "/tmp/simulated.txt", "file_text": "simulated"}  # noqa: S108 - a path in a container that does not exist
+            given = {"command": "create", "path": "simulated.txt", "file_text": "simulated"}
             frame["name"] = "text_editor_code_execution"
         else:
             given = {"command": "echo simulated"}
