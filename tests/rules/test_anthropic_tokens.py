@@ -26,7 +26,7 @@ from llm_integrations.anthropic.models import Message
 from llm_integrations.anthropic.prompts import read_prompt
 from llm_integrations.anthropic.tokenizers import Pieces, foreign_bytes
 from llm_integrations.errors import BudgetExceeded, ConfigError
-from scripts.fit_tokens import Recording, is_text, prompt_of, read_recordings
+from scripts.token_recordings import Recording, is_text, prompt_of, read_recordings
 
 Json = dict[str, Any]
 TierName = Literal["vocabulary", "base"]

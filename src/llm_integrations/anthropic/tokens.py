@@ -21,7 +21,7 @@ import math
 import operator
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -46,6 +46,9 @@ from llm_integrations.anthropic.tokenizers import (
     load_vocabulary,
 )
 from llm_integrations.errors import BudgetExceeded, ConfigError
+
+if TYPE_CHECKING:
+    from llm_integrations.anthropic.client import AnthropicClient
 
 __all__ = ["CostEstimate", "TokenBudget", "TokenCounter", "TokenEstimate"]
 
@@ -90,13 +93,6 @@ class CostEstimate(NamedTuple):
     low_pusd: int | None
     expected_pusd: int | None
     high_pusd: int | None
-
-
-class CountsByApi(Protocol):
-    """An `AnthropicClient`, as far as it is asked to count."""
-
-    async def count_tokens(self, request: AnyRequest) -> int:
-        """Return the API's own count of a request's input tokens."""
 
 
 class TokenCounter:
@@ -179,7 +175,7 @@ class TokenCounter:
         self._learn(request, usage.prompt_tokens, template)
 
     async def count_exact(
-        self, client: CountsByApi, request: AnyRequest, *, template: str | None = None
+        self, client: AnthropicClient, request: AnyRequest, *, template: str | None = None
     ) -> TokenEstimate:
         """Ask the API for the count, and learn from it.
 
