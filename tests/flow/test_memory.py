@@ -135,33 +135,66 @@ async def test_200_000_calls_need_no_more_memory_than_the_first_40_000(
     assert all(later < mb + 8 for _, later in seen[1:])
 
 
+CAP = WindowClaim("cap", "", 0, PLENTY)
+
+
+def attempt(number: int, *windows: WindowClaim) -> Hold:
+    return Hold(
+        call_id=f"{number:09}",
+        attempt=1,
+        owner="me",
+        group="opus",
+        model="claude-opus-5-5",
+        hold_pusd=9,
+        bounded=True,
+        price_version="",
+        tags="{}",
+        issue=None,
+        delivery=None,
+        created_us=number,
+        windows=windows,
+    )
+
+
+def budget(name: str, limit_pusd: int) -> BudgetRow:
+    return BudgetRow(name=name, limit_pusd=limit_pusd, span="day", tag=None, zone="UTC", hard=True)
+
+
+async def test_windows_stay_exact_when_there_are_more_than_are_remembered() -> None:
+    store = await open_store("memory:", clock=SystemClock())
+    await store.beat("me", 3_600)
+    await store.save_budgets([budget("cap", 10**9), budget("each", 10)])
+    count = 4_500
+
+    def windows(number: int) -> tuple[WindowClaim, WindowClaim]:
+        return CAP, WindowClaim("each", f"ABC-{number}", 0, PLENTY)
+
+    for number in range(count):  # none has ended when the first ones are forgotten
+        assert await store.hold(attempt(number, *windows(number))) is None
+    refusal = await store.hold(attempt(count, *windows(0)))
+    assert refusal is not None
+    assert (refusal.budget, refusal.key, refusal.left_pusd) == ("each", "ABC-0", 1)
+    for number in range(count):
+        end = Settlement(
+            call_id=f"{number:09}", attempt=1, state="settled", cost_pusd=1, settled_us=1
+        )
+        assert await store.settle(end)
+        assert not await store.settle(end)
+    cap, *each = await store.load_windows(1)
+    assert (cap.spent_pusd, cap.held_pusd) == (count, 0)
+    assert {(row.spent_pusd, row.held_pusd) for row in each} == {(1, 0)}
+    assert await store.hold(attempt(count + 1, *windows(0))) is None
+    await store.close()
+
+
 async def test_a_ledger_in_memory_forgets_old_attempts_but_not_their_cost() -> None:
     store = await open_store("memory:", clock=SystemClock())
     await store.beat("me", 3_600)
-    await store.save_budgets(
-        [BudgetRow(name="cap", limit_pusd=10**9, span="day", tag=None, zone="UTC", hard=True)]
-    )
+    await store.save_budgets([budget("cap", 10**9)])
     count = KEPT_ROWS * 3 // 2
 
-    def attempt(number: int) -> Hold:
-        return Hold(
-            call_id=f"{number:09}",
-            attempt=1,
-            owner="me",
-            group="opus",
-            model="claude-opus-5-5",
-            hold_pusd=9,
-            bounded=True,
-            price_version="",
-            tags="{}",
-            issue=None,
-            delivery=None,
-            created_us=number,
-            windows=(WindowClaim("cap", "", 0, PLENTY),),
-        )
-
     for number in range(count):
-        assert await store.hold(attempt(number)) is None
+        assert await store.hold(attempt(number, CAP)) is None
         if number != 5:  # this one never ends
             end = Settlement(
                 call_id=f"{number:09}", attempt=1, state="settled", cost_pusd=3, settled_us=number
