@@ -240,7 +240,7 @@ def test_citations_thinking_and_compaction_are_joined() -> None:
 
 def test_without_its_end_a_message_is_interrupted_with_what_came() -> None:
     collector = _collect(_wire([START, *_text(0, "half"), END]))
-    with pytest.raises(StreamInterrupted) as caught:
+    with pytest.raises(StreamInterrupted, match="ended before the message did") as caught:
         collector.message()
     partial = caught.value.partial
     assert isinstance(partial, MessageResponse)
@@ -273,8 +273,9 @@ def test_an_error_event_is_kept_for_its_reader() -> None:
 @pytest.mark.parametrize("message", [b"1", b'{"content": 1}', b'{"content": {"a": 1}}'])
 def test_a_start_without_a_message_is_malformed(message: bytes) -> None:
     data = b'data: {"type":"message_start","message":' + message + b"}\n\n"
-    with pytest.raises(AnswerMalformed):
+    with pytest.raises(AnswerMalformed, match="holds no message") as caught:
         _collect(data)
+    assert (caught.value.vendor, caught.value.status) == ("anthropic", 200)
 
 
 def test_a_handler_hears_each_kind_of_piece() -> None:
@@ -331,8 +332,16 @@ def test_lenient_start_events_keep_their_slices() -> None:
 
 def test_an_event_above_the_cap_is_malformed() -> None:
     splitter = Splitter(max_event_bytes=8)
-    with pytest.raises(AnswerMalformed, match="larger"):
+    with pytest.raises(AnswerMalformed, match="larger") as caught:
         split_events(splitter, b"data: 0123456789")
+    assert (caught.value.vendor, caught.value.status) == ("anthropic", 200)
+
+
+@pytest.mark.parametrize("payload", [b"", b"1", b"[]", b"{", b'"x"', b'{"a":\xff}', b"NaN"])
+def test_an_event_that_is_no_object_is_malformed(payload: bytes) -> None:
+    with pytest.raises(AnswerMalformed, match="an event of the stream is no JSON") as caught:
+        decode_event(payload)
+    assert (caught.value.vendor, caught.value.status) == ("anthropic", 200)
 
 
 def test_changes_before_the_message_and_errors_of_an_unknown_shape_change_nothing() -> None:
@@ -424,8 +433,9 @@ def test_a_block_that_is_no_object_is_malformed_not_a_bare_parser_error(begun: s
     assert collector.partial_input(0) == {}
     ended = _collect(data + _wire(_text(0)[1:]))
     assert ended.partial_input(0) == {}
-    with pytest.raises(AnswerMalformed):
+    with pytest.raises(AnswerMalformed, match="no content block") as caught:
         _collect(data + _wire(_text(0, "x")[1:]))
+    assert (caught.value.vendor, caught.value.status) == ("anthropic", 200)
 
 
 def test_pieces_of_a_field_that_began_as_something_else_replace_it() -> None:
