@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from llm_integrations._core.clock import SystemClock
 from llm_integrations._core.http import Httpx2Transport, Transport
+from llm_integrations._core.multipart import Form, check_filename, check_media_type
 from llm_integrations.anthropic import AnthropicClient, AnthropicConfig, FileInfo
 from llm_integrations.anthropic.files import MAX_FILE_BYTES, FileSource
-from llm_integrations.anthropic.multipart import Form, check_filename, check_media_type
 from llm_integrations.errors import (
     AnswerMalformed,
     APIError,

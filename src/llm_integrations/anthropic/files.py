@@ -26,9 +26,9 @@ from msgspec.structs import replace
 
 from llm_integrations._core.admission import Actual, Ask
 from llm_integrations._core.call import Call, Caller, OpenStream, Response
+from llm_integrations._core.disk import write_pieces
+from llm_integrations._core.multipart import Form, check_filename, check_media_type
 from llm_integrations.anthropic.calls import Calls, free_of_charge, read_answer
-from llm_integrations.anthropic.disk import write_pieces
-from llm_integrations.anthropic.multipart import Form, check_filename, check_media_type
 from llm_integrations.anthropic.pages import KeptDecoder, Page, PageDecoder, in_path, walk
 from llm_integrations.errors import (
     AnswerMalformed,

@@ -14,12 +14,13 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
-from llm_integrations.anthropic.disk import READ_AT_ONCE, read_pieces
+from llm_integrations._core.disk import READ_AT_ONCE, read_pieces
 from llm_integrations.errors import InvalidRequest
 
 __all__ = ["Form", "check_filename", "check_media_type"]
 
-# https://platform.claude.com/docs/en/build-with-claude/files#error-handling
+# The Files API refuses these (https://platform.claude.com/docs/en/build-with-claude/files), and no
+# file system has all of them.
 _FORBIDDEN: Final = re.compile(r'[<>:"|?*\\/\x00-\x1f\x7f\ud800-\udfff]')
 _MEDIA_TYPE: Final = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+(; ?[\w-]+=[\w.+-]+)*", re.ASCII)
 
