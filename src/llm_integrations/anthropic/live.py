@@ -168,8 +168,8 @@ class StreamReader:
         """Take chunks until they hold an event."""
         if self._message is not None:
             return []
-        if (error := self.collector.error) is not None:
-            raise stream_error(error.error, self.request_id or error.request_id or "")
+        if (failure := self.collector.error) is not None:
+            raise stream_error(failure.error, self.request_id or failure.request_id or "")
         stream = self._stream
         try:
             while chunk := await stream.read_some():
