@@ -30,14 +30,14 @@ async def test_a_limit_may_be_used_again_and_moved() -> None:
     dog = Watchdog()
     watch = dog.limit(10)
     for _ in range(3):
-        watch.due_at = watch.now() + 0.01
+        watch.due_at = dog.now() + 0.01
         with pytest.raises(TimeoutError), watch:
             await asyncio.sleep(10)
-        watch.due_at = watch.now() + 10
+        watch.due_at = dog.now() + 10
         with watch:
             await asyncio.sleep(0.02)
         assert not watch.expired
-    watch.due_at = watch.now() - 1
+    watch.due_at = dog.now() - 1
     with pytest.raises(TimeoutError), watch:
         await asyncio.sleep(10)
 

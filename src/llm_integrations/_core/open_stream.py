@@ -6,6 +6,7 @@ knows what they mean (`anthropic/live`) and says what is content and what was bi
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from llm_integrations._core.admission import Actual
@@ -38,6 +39,7 @@ class OpenStream:
         "_reply",
         "_request",
         "_settled",
+        "_time",
         "_watch",
         "response",
     )
@@ -58,7 +60,8 @@ class OpenStream:
         self._request = request
         self._watch = watch
         self._ends_at = watch.due_at
-        self._left_at = self._content_at = watch.now()
+        self._time = asyncio.get_running_loop().time  # read twice for each chunk
+        self._left_at = self._content_at = self._time()
         self._settled = False
         self.response = response
 
@@ -70,7 +73,7 @@ class OpenStream:
             TimedOut: no byte or no content came for too long, or the call's deadline is reached.
         """
         watch, request = self._watch, self._request
-        now = watch.now()
+        now = self._time()
         self._content_at += now - self._left_at  # the reader's own time is nobody's silence
         due_at = min(now + request.timeout_s, self._ends_at)
         if request.content_timeout_s is not None:
@@ -84,7 +87,7 @@ class OpenStream:
                 raise
             raise self._timed_out(now) from None
         finally:
-            self._left_at = watch.now()
+            self._left_at = self._time()
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield all that `read_some` returns."""
@@ -97,7 +100,7 @@ class OpenStream:
 
     async def drain(self, limit_s: float) -> None:
         """Read what is left of a body that is of no more use, so that the connection lives on."""
-        self._ends_at = min(self._ends_at, self._watch.now() + limit_s)
+        self._ends_at = min(self._ends_at, self._time() + limit_s)
         try:
             while await self.read_some():
                 pass

@@ -65,10 +65,6 @@ class Watch:
             if ours and kind is asyncio.CancelledError:
                 raise TimeoutError from error
 
-    def now(self) -> float:
-        """Return the time on the running loop's clock."""
-        return self._dog.now()
-
     def expire(self) -> None:
         """End the wait."""
         if self._task is not None:
