@@ -656,3 +656,26 @@ def test_what_came_is_counted_in_bytes_of_utf_8_over_all_blocks() -> None:
     whole = _block(2, {"type": "redacted_thinking", "data": "xyz"})
     events = [START, *_text(0, "\u00e9", "x"), *whole, *_tool(1, '{"a"', ":")[:-1]]
     assert _collect(_wire(events)).received_bytes == 3 + 5
+
+
+def test_what_a_start_leaves_out_is_empty() -> None:
+    start = {"type": "message_start", "message": {"id": "msg_1"}}
+    text = _block(
+        0,
+        {"type": "text", "text": ""},
+        {"type": "citations_delta", "citation": {"cited_text": "x"}},
+    )
+    summary = _block(
+        1, {"type": "compaction", "content": None}, {"type": "compaction_delta", "content": "sum"}
+    )
+    message = _collect(_wire([start, *text, *summary, STOP])).message()
+    assert message.usage == Usage()
+    assert message.to_dict()["content"] == [
+        {"type": "text", "text": "", "citations": [{"cited_text": "x"}]},
+        {"type": "compaction", "content": "sum"},
+    ]
+
+
+@pytest.mark.parametrize("payload", [b"{}", b'{"type": 5}', b'{"type": null}'])
+def test_an_event_without_a_name_is_unknown_and_kept(payload: bytes) -> None:
+    assert decode_event(payload) == UnknownEvent(type="", raw=payload)

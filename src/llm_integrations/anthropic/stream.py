@@ -487,7 +487,6 @@ class StreamCollector:
             case MessageStart():
                 self._start(event)
             case ContentBlockStart():
-                self._whole.pop(event.index, None)
                 self._open[event.index] = _OpenBlock(bytes(event.block_raw))
             case ContentBlockStop():
                 block = self._open.pop(event.index, None)
