@@ -280,6 +280,19 @@ BILLS: Final[tuple[Bill, ...]] = (
         ),
         "0.00866",
     ),
+    # 412 x 5 + 264 x 25 = 2,060 + 6,600: neither of the two that declined is billed
+    Bill(
+        "10 second fallback",
+        "claude-fable-5",
+        {
+            "iterations": [
+                _run("message", 408, 0, model="claude-fable-5"),
+                _run("fallback_message", 409, 0, model="claude-opus-5"),
+                _run("fallback_message", 412, 264, model="claude-opus-4-8"),
+            ],
+        },
+        "0.00866",
+    ),
     # 408 x 10 + 5 x 50 + 412 x 5 + 264 x 25 = 4,080 + 250 + 8,660: declined in the middle is billed
     Bill(
         "10 late fallback",
