@@ -29,13 +29,12 @@ from llm_integrations.anthropic import (
     SucceededResult,
     UnknownResult,
     UnreadableResult,
-    batch_models,
-    batch_plan,
     price_message,
 )
-from llm_integrations.anthropic.batch_bills import Bill, Tally
-from llm_integrations.anthropic.batch_models import LineSplitter, parse_result
-from llm_integrations.anthropic.batch_plan import Planner
+from llm_integrations.anthropic.batches import plan, values
+from llm_integrations.anthropic.batches.bills import Bill, Tally
+from llm_integrations.anthropic.batches.plan import Planner
+from llm_integrations.anthropic.batches.values import LineSplitter, parse_result
 from llm_integrations.anthropic.catalogue import shape_of
 from llm_integrations.anthropic.pages import KeptDecoder, PageDecoder
 from llm_integrations.errors import (
@@ -190,7 +189,7 @@ def test_any_chunking_gives_the_same_lines(
 
 def test_a_line_above_the_cap_ends_the_reading() -> None:
     splitter = LineSplitter()
-    assert splitter.feed(bytes(batch_models.LINE_CAP_BYTES)) == []
+    assert splitter.feed(bytes(values.LINE_CAP_BYTES)) == []
     with pytest.raises(APIError, match="larger than"):
         splitter.feed(b"x")
 
@@ -374,7 +373,7 @@ def test_the_limits_of_a_batch_are_refused_here() -> None:
     large.add("a", ask())
     with pytest.raises(InvalidRequest, match=r"request 'c' of the batch: .* larger than 300 bytes"):
         large.add("c", ask(system="x" * 200))
-    assert (batch_plan.MAX_REQUESTS, batch_plan.MAX_BODY_BYTES) == (100_000, 256 * 2**20)
+    assert (plan.MAX_REQUESTS, plan.MAX_BODY_BYTES) == (100_000, 256 * 2**20)
 
 
 # Objects that are kept as they came

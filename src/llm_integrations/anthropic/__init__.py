@@ -78,7 +78,8 @@ if TYPE_CHECKING:
     from llm_integrations.anthropic.tools import Tool, tool
 
 if TYPE_CHECKING:
-    from llm_integrations.anthropic.batch_models import (
+    from llm_integrations.anthropic.batches.endpoint import Batches
+    from llm_integrations.anthropic.batches.values import (
         Batch,
         BatchRequest,
         BatchResult,
@@ -90,7 +91,6 @@ if TYPE_CHECKING:
         UnknownResult,
         UnreadableResult,
     )
-    from llm_integrations.anthropic.batches import Batches
     from llm_integrations.anthropic.files import FileInfo, Files
     from llm_integrations.anthropic.tokens import (
         CostEstimate,
@@ -189,18 +189,18 @@ __all__ = [
 
 # Names that few need: their modules are imported when they are asked for, not with this one.
 _LAZY: Final = {
-    "Batch": "batch_models",
-    "BatchRequest": "batch_models",
-    "BatchResult": "batch_models",
-    "Batches": "batches",
-    "CanceledResult": "batch_models",
+    "Batch": "batches.values",
+    "BatchRequest": "batches.values",
+    "BatchResult": "batches.values",
+    "Batches": "batches.endpoint",
+    "CanceledResult": "batches.values",
     "CostEstimate": "tokens",
-    "ErroredResult": "batch_models",
-    "ExpiredResult": "batch_models",
+    "ErroredResult": "batches.values",
+    "ExpiredResult": "batches.values",
     "FileInfo": "files",
     "Files": "files",
-    "RequestCounts": "batch_models",
-    "SucceededResult": "batch_models",
+    "RequestCounts": "batches.values",
+    "SucceededResult": "batches.values",
     "TokenBudget": "tokens",
     "TokenCounter": "tokens",
     "TokenEstimate": "tokens",
@@ -208,8 +208,8 @@ _LAZY: Final = {
     "ToolCall": "tool_loop",
     "ToolRun": "tool_loop",
     "ToolTurn": "tool_loop",
-    "UnknownResult": "batch_models",
-    "UnreadableResult": "batch_models",
+    "UnknownResult": "batches.values",
+    "UnreadableResult": "batches.values",
     "output_format": "structured",
     "parse_output": "structured",
     "tool": "tools",

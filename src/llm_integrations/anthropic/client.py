@@ -36,7 +36,7 @@ from llm_integrations.anthropic.models import (
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from llm_integrations.anthropic.batches import Batches
+    from llm_integrations.anthropic.batches.endpoint import Batches
     from llm_integrations.anthropic.files import Files
     from llm_integrations.anthropic.tool_loop import AnyTool, OnTurn, ToolRun
 
@@ -338,7 +338,7 @@ class AnthropicClient:
     @cached_property
     def batches(self) -> Batches:
         """Batches of messages: half the price, within a day."""
-        from llm_integrations.anthropic.batches import Batches  # noqa: PLC0415 - few need it
+        from llm_integrations.anthropic.batches.endpoint import Batches  # noqa: PLC0415 - few need it
 
         return Batches(self._calls, self._caller, self._admission, self._clock)
 

@@ -13,13 +13,13 @@ from typing import Final
 
 from llm_integrations._core.admission import Actual, Admission, Ask
 from llm_integrations._core.codec import encode
-from llm_integrations.anthropic.batch_models import (
+from llm_integrations.anthropic.batches.plan import Plan
+from llm_integrations.anthropic.batches.values import (
     BatchResult,
     SucceededResult,
     UnknownResult,
     UnreadableResult,
 )
-from llm_integrations.anthropic.batch_plan import Plan
 from llm_integrations.anthropic.pricing import price_message_details, table_version
 
 __all__ = ["GROUP", "Bill", "Tally"]

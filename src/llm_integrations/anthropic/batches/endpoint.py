@@ -34,15 +34,15 @@ from llm_integrations._core.clock import Clock
 from llm_integrations._core.codec import Decoder
 from llm_integrations._core.http import Request
 from llm_integrations._core.retry import parse_retry_after
-from llm_integrations.anthropic.batch_bills import Bill, Tally
-from llm_integrations.anthropic.batch_models import (
+from llm_integrations.anthropic.batches.bills import Bill, Tally
+from llm_integrations.anthropic.batches.plan import Plan, Planner
+from llm_integrations.anthropic.batches.results import ResultReader
+from llm_integrations.anthropic.batches.values import (
     Batch,
     BatchRequest,
     BatchResult,
     UnreadableResult,
 )
-from llm_integrations.anthropic.batch_plan import Plan, Planner
-from llm_integrations.anthropic.batch_reader import ResultReader
 from llm_integrations.anthropic.calls import AnyRequest, Calls, free_of_charge, read_answer
 from llm_integrations.anthropic.pages import KeptDecoder, Page, PageDecoder, in_path, walk
 from llm_integrations.errors import (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llm_integrations.anthropic.batch_models import (
+from llm_integrations.anthropic.batches.values import (
     BatchResult,
     LineSplitter,
     UnreadableResult,
@@ -20,7 +20,7 @@ from llm_integrations.errors import AnswerMalformed, StreamInterrupted, Transpor
 
 if TYPE_CHECKING:
     from llm_integrations._core.call import OpenStream
-    from llm_integrations.anthropic.batch_bills import Tally
+    from llm_integrations.anthropic.batches.bills import Tally
 
 __all__ = ["ResultReader"]
 
