@@ -46,6 +46,8 @@ class Splitter:
             EventTooLarge: an event passed the cap; the stream is of no use any more.
         """
         tail = self._tail
+        if not tail and self._started and chunk.endswith(b"\n\n") and b"\r" not in chunk:
+            return _payloads(chunk[:-2])  # whole events, as a model that writes slowly sends them
         scanned = max(len(tail) - 1, 0)
         tail += chunk
         if not self._started:
@@ -61,7 +63,7 @@ class Splitter:
             return []
         complete = bytes(tail[:end])
         del tail[: end + 2]
-        return [p for frame in complete.split(b"\n\n") if (p := _payload(frame)) is not None]
+        return _payloads(complete)
 
     def finish(self) -> list[bytes]:
         """Return the payload of an event that lacks its empty line; it may be cut anywhere."""
@@ -77,6 +79,11 @@ class Splitter:
         if held:
             tail += b"\r"
         return 0
+
+
+def _payloads(frames: bytes) -> list[bytes]:
+    """Return the payloads of complete events."""
+    return [p for frame in frames.split(b"\n\n") if (p := _payload(frame)) is not None]
 
 
 def _payload(frame: bytes) -> bytes | None:
