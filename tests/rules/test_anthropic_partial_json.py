@@ -77,6 +77,10 @@ def test_what_is_no_beginning_of_an_object_says_nothing(text: str) -> None:
     assert read_partial_object(text) == {}
 
 
+def test_half_a_character_is_a_question_mark() -> None:
+    assert read_partial_object('{"a": "x\ud800", "b": "y') == {"a": "x?", "b": "y"}
+
+
 def test_a_bad_escape_ends_the_text() -> None:
     assert read_partial_object('{"a": "x\\uZZ", "b": 1}') == {"a": "x"}
 
