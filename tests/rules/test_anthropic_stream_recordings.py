@@ -305,6 +305,7 @@ def _with_news(events: list[Json], place: str, data: st.DataObject) -> None:
         return data.draw(st.sampled_from(found)) if found else None
 
     unknown = {"type": "aurora", "news": NEWS}
+    last = [event for event in events if event["type"] == "message_delta"][-1]
     match place:
         case "event":
             events.insert(data.draw(st.integers(1, len(events) - 1)), unknown)
@@ -315,7 +316,7 @@ def _with_news(events: list[Json], place: str, data: st.DataObject) -> None:
             at = next(i for i, event in enumerate(events) if event["type"] == "message_delta")
             events[at:at] = [begin, end]
         case "stop reason":
-            events[-2]["delta"]["stop_reason"] = NEWS
+            last["delta"]["stop_reason"] = NEWS
         case "field of an event":
             data.draw(st.sampled_from(events))["news"] = NEWS
         case "field of a delta" if event := pick("content_block_delta"):
@@ -327,7 +328,7 @@ def _with_news(events: list[Json], place: str, data: st.DataObject) -> None:
         case "field of the first usage":
             events[0]["message"]["usage"]["first"] = {"deep": [NEWS]}
         case "field of the last usage":
-            events[-2]["usage"]["news"] = NEWS
+            last["usage"]["news"] = NEWS
         case "delta" if event := pick("content_block_start"):
             delta = {"type": "content_block_delta", "index": event["index"], "delta": unknown}
             events.insert(events.index(event) + 1, delta)
