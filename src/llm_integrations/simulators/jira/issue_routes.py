@@ -12,7 +12,7 @@ from typing import Any, Final
 from .fields import FIELDS, Context, Field
 from .payloads import property_item
 from .records import Comment, Issue, IssueType, Json
-from .refusal import Refused
+from .refusal import NO_USER_NAMES, Refused
 from .wire import Answer, Desk, Request, Route, issue_of, named_page, page, route
 
 _API: Final = "/rest/api/{version}"
@@ -76,6 +76,8 @@ def delete_issue(desk: Desk, request: Request) -> Answer:
 def assign_issue(desk: Desk, request: Request) -> Answer:
     """PUT /issue/{issue}/assignee."""
     issue = issue_of(desk, request)
+    if desk.site.is_cloud and {"name", "key"} & request.object.keys():
+        raise Refused(400, NO_USER_NAMES)
     wanted = request.object.get("accountId" if desk.site.is_cloud else "name")
     is_cleared = wanted is None or wanted == "-1"
     user = None if is_cleared else desk.site.find_user(str(wanted))

@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from .records import Json
 
 NO_ISSUE = "Issue does not exist or you do not have permission to see it."
+# Cloud, since 2019: https://developer.atlassian.com/cloud/jira/platform/deprecation-notice-
+# user-privacy-api-migration-guide/
+NO_USER_NAMES = "Users are named by 'accountId'; 'username' and 'key' are not supported."
 
 
 class Refused(Exception):

@@ -10,7 +10,7 @@ from typing import Final
 from .clock import jira_time
 from .fields import FIELDS
 from .records import Json, Project, User
-from .refusal import Refused
+from .refusal import NO_USER_NAMES, Refused
 from .wire import Answer, Desk, Request, Route, named_page, page, route
 
 _API: Final = "/rest/api/{version}"
@@ -43,6 +43,7 @@ def myself(_desk: Desk, request: Request) -> Answer:
 
 def get_user(desk: Desk, request: Request) -> Answer:
     """GET /user."""
+    _names_no_user(desk, request)
     wanted = request.text("accountId" if desk.site.is_cloud else "username")
     user = desk.site.find_user(wanted) if wanted else None
     if user is None:
@@ -52,6 +53,7 @@ def get_user(desk: Desk, request: Request) -> Answer:
 
 def search_users(desk: Desk, request: Request) -> Answer:
     """GET /user/search and /user/assignable/search: a flat array."""
+    _names_no_user(desk, request)
     asked = request.text("query") or request.text("username")
     account = request.text("accountId")
     found = [
@@ -192,6 +194,12 @@ def _listed(request: Request, project: Project, expand: list[str]) -> Json:
     whole = request.render.project_page(project)
     wanted = {"style", "isPrivate"} | ({*expand} & {"description", "lead", "issueTypes"})
     return short | {name: whole[name] for name in sorted(wanted)}
+
+
+def _names_no_user(desk: Desk, request: Request) -> None:
+    """Cloud takes no login names, in no query."""
+    if desk.site.is_cloud and {"username", "userKey", "key"} & request.query.keys():
+        raise Refused(400, NO_USER_NAMES)
 
 
 def _user(request: Request, user: User) -> Json:

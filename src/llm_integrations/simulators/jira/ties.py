@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
 
+from .clock import jira_time
 from .fields import read_rich
 from .records import Issue, Json, LinkType, RichText, User
 from .refusal import Refused, bad_field
@@ -80,7 +81,8 @@ class Ties:
     def add_worklog(
         self, actor: User, issue: Issue, sent: Json, now_ms: int, *, documents: bool
     ) -> Worklog:
-        """Log time."""
+        """Log time, from now on when no start is sent."""
+        sent = {"started": jira_time(now_ms)} | sent
         seconds, started, comment = _worklog_members(sent, documents=documents)
         worklog = Worklog(
             str(next(self._ids)), issue.id, actor, started, seconds, comment, now_ms, now_ms
