@@ -28,7 +28,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from llm_integrations.anthropic.tokenizers import Pieces, Tier, load_vocabulary
+from llm_integrations.anthropic.tokens.tokenizers import Pieces, Tier, load_vocabulary
 from scripts.token_recordings import (
     NEWER,
     OLDER,

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeAlias
 
 from llm_integrations.anthropic import StreamCollector, parse_events, parse_message
 from llm_integrations.anthropic.catalogue import CatalogueEntry, find_model
-from llm_integrations.anthropic.prompts import Prompt, read_prompt
+from llm_integrations.anthropic.tokens.prompts import Prompt, read_prompt
 
 Json: TypeAlias = Any  # the JSON border
 

@@ -19,12 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_integrations.anthropic import MessageRequest, TokenBudget, TokenCounter, Usage, price
-from llm_integrations.anthropic.calibration import hidden_prompt, weights_for
-from llm_integrations.anthropic.corrections import ENOUGH, WINDOW, Corrector
-from llm_integrations.anthropic.media_tokens import image_tokens, pdf_pages, size_in_base64
 from llm_integrations.anthropic.models import Message
-from llm_integrations.anthropic.prompts import read_prompt
-from llm_integrations.anthropic.tokenizers import Pieces, foreign_bytes
+from llm_integrations.anthropic.tokens.calibration import hidden_prompt, weights_for
+from llm_integrations.anthropic.tokens.corrections import ENOUGH, WINDOW, Corrector
+from llm_integrations.anthropic.tokens.media import image_tokens, pdf_pages, size_in_base64
+from llm_integrations.anthropic.tokens.prompts import read_prompt
+from llm_integrations.anthropic.tokens.tokenizers import Pieces, foreign_bytes
 from llm_integrations.errors import BudgetExceeded, ConfigError
 from scripts.token_recordings import Recording, is_text, prompt_of, read_recordings
 

@@ -92,7 +92,7 @@ if TYPE_CHECKING:
         UnreadableResult,
     )
     from llm_integrations.anthropic.files import FileInfo, Files
-    from llm_integrations.anthropic.tokens import (
+    from llm_integrations.anthropic.tokens.counter import (
         CostEstimate,
         TokenBudget,
         TokenCounter,
@@ -194,16 +194,16 @@ _LAZY: Final = {
     "BatchResult": "batches.values",
     "Batches": "batches.endpoint",
     "CanceledResult": "batches.values",
-    "CostEstimate": "tokens",
+    "CostEstimate": "tokens.counter",
     "ErroredResult": "batches.values",
     "ExpiredResult": "batches.values",
     "FileInfo": "files",
     "Files": "files",
     "RequestCounts": "batches.values",
     "SucceededResult": "batches.values",
-    "TokenBudget": "tokens",
-    "TokenCounter": "tokens",
-    "TokenEstimate": "tokens",
+    "TokenBudget": "tokens.counter",
+    "TokenCounter": "tokens.counter",
+    "TokenEstimate": "tokens.counter",
     "Tool": "tools",
     "ToolCall": "tool_loop",
     "ToolRun": "tool_loop",
