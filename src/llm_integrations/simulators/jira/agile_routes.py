@@ -8,6 +8,7 @@ jira/software/rest/). Boards, sprint lists and moves stay on agile. Kanban board
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final, cast
 
 from .clock import agile_time
@@ -179,7 +180,7 @@ def _issues_by_token(scope: _Scope) -> Callable[[Desk, Request], Answer]:
     def handler(desk: Desk, request: Request) -> Answer:
         holds = scope(desk, request)
         query = dict(request.query) | {"jql": [request.text("jql") or _EVERYTHING]}
-        bound = _with_query(request, query)
+        bound = replace(request, query=query)
         ask = read_ask(bound, default_fields="*navigable")
         body = token_page(desk, bound, ask, holds, bounded=False)
         _add_sprints(desk, body)
@@ -233,18 +234,6 @@ def _add_sprints(desk: Desk, body: Json) -> None:
             shown["fields"]["closedSprints" if closed else "sprint"] = (
                 [page_of] if closed else page_of
             )
-
-
-def _with_query(request: Request, query: dict[str, list[str]]) -> Request:
-    return Request(
-        request.method,
-        request.path,
-        query,
-        request.raw_body,
-        request.user,
-        request.arguments,
-        request.render,
-    )
 
 
 def _board(desk: Desk, request: Request) -> Board:

@@ -80,6 +80,16 @@ def create_link(desk: Desk, request: Request) -> Answer:
     return Answer(201, None, {"Location": location})
 
 
+def get_link(desk: Desk, request: Request) -> Answer:
+    """GET a link, with both of its issues."""
+    wanted = request.arguments["id"]
+    for link in desk.site.ties.links:
+        if link.id == wanted:
+            ends = [request.render.issue_link(link, end) for end in (link.inward, link.outward)]
+            return Answer(body=ends[0] | ends[1])
+    raise Refused(404, f"No issue link with id '{wanted}' exists.")
+
+
 def delete_link(desk: Desk, request: Request) -> Answer:
     """DELETE a link."""
     desk.site.ties.unlink(request.arguments["id"])
@@ -106,6 +116,26 @@ def delete_remote_link(desk: Desk, request: Request) -> Answer:
     """DELETE a remote link by its global id."""
     links = desk.site.ties.remote_links[issue_of(desk, request).id]
     links.remove(_remote(links, request.text("globalId")))
+    return Answer(204)
+
+
+def get_remote_link(desk: Desk, request: Request) -> Answer:
+    """GET one remote link."""
+    return Answer(body=_shown(request, _remote_by_id(desk, request)))
+
+
+def edit_remote_link(desk: Desk, request: Request) -> Answer:
+    """PUT a remote link: what is not sent is gone, but for its global id."""
+    link = _remote_by_id(desk, request)
+    sent = {"globalId": link.global_id} | request.object
+    link.change(sent)
+    return Answer(204)
+
+
+def delete_remote_link_by_id(desk: Desk, request: Request) -> Answer:
+    """DELETE one remote link."""
+    links = desk.site.ties.remote_links[issue_of(desk, request).id]
+    links.remove(_remote_by_id(desk, request))
     return Answer(204)
 
 
@@ -163,6 +193,13 @@ def _remote(links: list[RemoteLink], global_id: str) -> RemoteLink:
     raise Refused(404, f"No remote issue link with global id '{global_id}' exists.")
 
 
+def _remote_by_id(desk: Desk, request: Request) -> RemoteLink:
+    for link in desk.site.ties.remote_links[issue_of(desk, request).id]:
+        if str(link.id) == request.arguments["id"]:
+            return link
+    raise Refused(404, f"No remote issue link with id '{request.arguments['id']}' exists.")
+
+
 def _shown(request: Request, link: RemoteLink) -> Json:
     path = f"issue/{request.arguments['issue']}/remotelink/{link.id}"
     thing = {"url": link.url, "title": link.title}
@@ -185,10 +222,14 @@ ROUTES: Final[tuple[Route, ...]] = (
     route("DELETE", f"{_WORKLOG}/{{id}}", delete_worklog),
     route("GET", f"{_API}/issueLinkType", list_link_types),
     route("POST", f"{_API}/issueLink", create_link),
+    route("GET", f"{_API}/issueLink/{{id}}", get_link),
     route("DELETE", f"{_API}/issueLink/{{id}}", delete_link),
     route("GET", _REMOTE, list_remote_links),
     route("POST", _REMOTE, set_remote_link),
     route("DELETE", _REMOTE, delete_remote_link),
+    route("GET", f"{_REMOTE}/{{id}}", get_remote_link),
+    route("PUT", f"{_REMOTE}/{{id}}", edit_remote_link),
+    route("DELETE", f"{_REMOTE}/{{id}}", delete_remote_link_by_id),
     route("GET", _WATCHERS, list_watchers),
     route("POST", _WATCHERS, add_watcher),
     route("DELETE", _WATCHERS, remove_watcher),

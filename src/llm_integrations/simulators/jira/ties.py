@@ -1,4 +1,4 @@
-"""What issues are tied to: worklogs, links to issues and to pages, watchers; and their rules.
+"""What issues are tied to: worklogs, links, attachments, watchers; and their rules.
 
 In flow an actor, an issue and the members of a request; out flow records. Kept beside the issues
 and not in them, since Jira gives each of these its own resource. A rule that says no raises
@@ -63,6 +63,28 @@ class RemoteLink:
     summary: str | None = None
     relationship: str | None = None
 
+    def change(self, sent: Json) -> None:
+        """Take over what a request says of it, or refuse."""
+        thing = sent.get("object")
+        if not isinstance(thing, dict) or not thing.get("url") or not thing.get("title"):
+            raise Refused(400, errors={"object": "The fields 'url' and 'title' are required."})
+        self.global_id = sent.get("globalId")
+        self.url, self.title = str(thing["url"]), str(thing["title"])
+        self.summary, self.relationship = thing.get("summary"), sent.get("relationship")
+
+
+@dataclass(slots=True, frozen=True)
+class Attachment:
+    """A file of an issue."""
+
+    id: str
+    issue_id: str
+    filename: str
+    mime_type: str
+    content: bytes
+    author: User
+    created_ms: int
+
 
 @dataclass(slots=True)
 class Ties:
@@ -70,6 +92,7 @@ class Ties:
 
     worklogs: dict[str, list[Worklog]] = field(default_factory=lambda: defaultdict(list))
     remote_links: dict[str, list[RemoteLink]] = field(default_factory=lambda: defaultdict(list))
+    attachments: dict[str, list[Attachment]] = field(default_factory=lambda: defaultdict(list))
     watchers: dict[str, list[User]] = field(default_factory=lambda: defaultdict(list))
     links: list[IssueLink] = field(default_factory=list)
     _ids: count[int] = field(default_factory=lambda: count(400_000))
@@ -99,10 +122,28 @@ class Ties:
 
     def edit_worklog(self, worklog: Worklog, sent: Json, now_ms: int, *, documents: bool) -> None:
         """Change a worklog; what is not sent stays."""
-        before = {"timeSpentSeconds": worklog.seconds, "started": worklog.started}
+        before: Json = {"started": worklog.started}
+        if "timeSpent" not in sent:
+            before["timeSpentSeconds"] = worklog.seconds
         seconds, started, comment = _worklog_members(before | sent, documents=documents)
         worklog.seconds, worklog.started, worklog.updated_ms = seconds, started, now_ms
         worklog.comment = comment if "comment" in sent else worklog.comment
+
+    def attach(
+        self, actor: User, issue: Issue, file: tuple[str, str, bytes], now_ms: int
+    ) -> Attachment:
+        """Keep a file: its name, media type and content."""
+        attachment = Attachment(str(next(self._ids)), issue.id, *file, actor, now_ms)
+        self.attachments[issue.id].append(attachment)
+        return attachment
+
+    def attachment(self, attachment_id: str) -> Attachment:
+        """Return an attachment or refuse with 404."""
+        for attachments in self.attachments.values():
+            for attachment in attachments:
+                if attachment.id == attachment_id:
+                    return attachment
+        raise Refused(404, f"The attachment with id '{attachment_id}' does not exist")
 
     def link(self, kind: str, inward: Issue, outward: Issue) -> IssueLink:
         """Link two issues; the same link twice is one link."""
@@ -128,15 +169,11 @@ class Ties:
 
     def set_remote_link(self, issue: Issue, sent: Json) -> tuple[RemoteLink, bool]:
         """Make a remote link, or change the one of the same global id; True when it is new."""
-        thing = sent.get("object")
-        if not isinstance(thing, dict) or not thing.get("url") or not thing.get("title"):
-            raise Refused(400, errors={"object": "The fields 'url' and 'title' are required."})
         global_id = sent.get("globalId")
         links = self.remote_links[issue.id]
         known = [link for link in links if global_id and link.global_id == global_id]
         link = known[0] if known else RemoteLink(next(self._ids), global_id, "", "")
-        link.url, link.title = str(thing["url"]), str(thing["title"])
-        link.summary, link.relationship = thing.get("summary"), sent.get("relationship")
+        link.change(sent)
         if not known:
             links.append(link)
         return link, not known
@@ -144,7 +181,7 @@ class Ties:
     def forget(self, issue: Issue) -> None:
         """Drop the ties of an issue that is gone."""
         self.links = [link for link in self.links if issue not in (link.inward, link.outward)]
-        for by_issue in (self.worklogs, self.remote_links, self.watchers):
+        for by_issue in (self.worklogs, self.remote_links, self.watchers, self.attachments):
             by_issue.pop(issue.id, None)
 
 
