@@ -1,7 +1,7 @@
 # Every task of the project. Each one sets up what it needs in .venv, and is quick the second time.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench soak lock fmt clean
+.PHONY: help demo test check bench soak mutants lock fmt clean
 SHELL := /bin/sh
 unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH VIRTUAL_ENV
 
@@ -46,6 +46,10 @@ bench: ## speed beside other libraries and bare baselines; writes bench/results
 soak: ## the tests that run for minutes
 	@sh scripts/bootstrap.sh dev
 	@.venv/bin/python -m pytest -m soak --timeout 1800 $(ARGS)
+
+mutants: ## whether the tests notice every small change of a module; ARGS="anthropic/pricing"
+	@sh scripts/bootstrap.sh dev
+	@.venv/bin/python -m scripts.mutants $(ARGS)
 
 lock: ## write requirements/*.txt anew; ARGS=--upgrade takes newer versions
 	@sh scripts/bootstrap.sh dev
