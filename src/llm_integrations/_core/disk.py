@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
+import stat
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
-__all__ = ["READ_AT_ONCE", "read_pieces", "write_pieces"]
+from llm_integrations.errors import InvalidRequest
+
+__all__ = ["READ_AT_ONCE", "check_target", "measure", "read_pieces", "replacing", "write_pieces"]
 
 READ_AT_ONCE: Final = 256 * 1024
 WRITTEN_AT_ONCE: Final = 1024 * 1024
@@ -47,6 +51,45 @@ async def write_pieces(
                 waiting, written_bytes = [], size_bytes
         await asyncio.to_thread(file.writelines, waiting)
     return size_bytes
+
+
+async def measure(path: Path) -> int:
+    """Return how many bytes a file has.
+
+    Raises:
+        InvalidRequest: it is no regular file.
+        OSError: it is not there, or may not be looked at.
+    """
+    found = await asyncio.to_thread(path.stat)
+    if not stat.S_ISREG(found.st_mode):
+        raise InvalidRequest(f"file: {path} is no regular file")
+    return found.st_size
+
+
+def check_target(to: str | os.PathLike[str]) -> Path:
+    """Return a path that a file can be written to.
+
+    Raises:
+        InvalidRequest: it is a folder, or in none.
+    """
+    target = Path(to)
+    if target.is_dir() or not target.parent.is_dir():
+        raise InvalidRequest(f"to: {target} is a folder, or in none")
+    return target
+
+
+@asynccontextmanager
+async def replacing(target: Path) -> AsyncIterator[Path]:
+    """Give the path of a part; it takes the target's place in one step when the block succeeds.
+
+    Whatever happens, the part is gone afterwards, and nobody ever sees half of a file.
+    """
+    part = target.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        yield part
+        await asyncio.to_thread(part.replace, target)
+    finally:
+        await asyncio.to_thread(part.unlink, missing_ok=True)
 
 
 @asynccontextmanager

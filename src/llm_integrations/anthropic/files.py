@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import stat
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -26,7 +25,7 @@ from msgspec.structs import replace
 
 from llm_integrations._core.admission import Actual, Ask
 from llm_integrations._core.call import Call, Caller, OpenStream, Response
-from llm_integrations._core.disk import write_pieces
+from llm_integrations._core.disk import check_target, measure, replacing, write_pieces
 from llm_integrations._core.multipart import Form, check_filename, check_media_type
 from llm_integrations.anthropic.calls import Calls, free_of_charge, read_answer
 from llm_integrations.anthropic.pages import KeptDecoder, Page, PageDecoder, in_path, walk
@@ -205,9 +204,7 @@ class Files:
             Rejected: it is not downloadable (code "file_not_downloadable").
             StreamInterrupted: it broke off in every attempt.
         """
-        target = None if to is None else Path(to)
-        if target is not None and (target.is_dir() or not target.parent.is_dir()):
-            raise InvalidRequest(f"to: {target} is a folder, or in none")
+        target = None if to is None else check_target(to)
         info = await self.get(file_id)
         if info.size_bytes is not None and info.size_bytes > max_bytes:
             raise InvalidRequest(
@@ -220,16 +217,12 @@ class Files:
 
         if target is None:
             return await self._caller.open(call, collect)
-        part = target.with_name(f".{secrets.token_hex(8)}.part")
+        async with replacing(target) as part:
 
-        async def save(stream: OpenStream) -> None:
-            await write_pieces(part, _received(stream, info, max_bytes))
+            async def save(stream: OpenStream) -> None:
+                await write_pieces(part, _received(stream, info, max_bytes))
 
-        try:
             await self._caller.open(call, save)
-            await asyncio.to_thread(part.replace, target)
-        finally:
-            await asyncio.to_thread(part.unlink, missing_ok=True)
         return target
 
     async def _send(self, form: Form) -> FileInfo:
@@ -281,10 +274,7 @@ async def _at_hand(file: FileSource) -> AsyncIterator[tuple[bytes | Path, int]]:
         yield file, _checked_size(len(file))
     elif isinstance(file, (str, os.PathLike)):
         path = Path(file)
-        found = await asyncio.to_thread(path.stat)
-        if not stat.S_ISREG(found.st_mode):
-            raise InvalidRequest(f"file: {path} is no regular file")
-        yield path, _checked_size(found.st_size)
+        yield path, _checked_size(await measure(path))
     else:
         path = Path(tempfile.gettempdir(), f"llm-integrations-{secrets.token_hex(16)}")
         try:
