@@ -37,6 +37,9 @@ class Asked(Protocol):
     def path(self) -> str: ...
 
     @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    @property
     def query(self) -> Mapping[str, Sequence[str]]: ...
 
     @property
@@ -52,6 +55,7 @@ class Operation:
     template: str
     query: frozenset[str]
     body: Json = None
+    takes_form: bool = False
     schemas: Mapping[str, Json] = field(default_factory=dict)
 
 
@@ -120,7 +124,8 @@ def _operation(
     query = frozenset(each["name"] for each in parameters if each.get("in") == "query")
     content = operation.get("requestBody", {}).get("content", {})
     schema = content.get("application/json", {}).get("schema") if content else None
-    return Operation(method.upper(), _pattern(path), path, query, schema, schemas)
+    takes_form = "multipart/form-data" in content
+    return Operation(method.upper(), _pattern(path), path, query, schema, takes_form, schemas)
 
 
 def _pattern(template: str) -> re.Pattern[str]:
@@ -138,6 +143,11 @@ def _judge(request: Asked, operations: Sequence[Operation]) -> Iterable[str]:
     for name in request.query.keys() - operation.query:
         yield f"undeclared query parameter {name}"
     if not request.body:
+        return
+    if operation.takes_form:
+        kind = request.headers.get("content-type", "")
+        if not kind.startswith("multipart/form-data"):
+            yield f"{kind} where a form is declared"
         return
     if operation.body is None:
         yield "a body where none is declared"

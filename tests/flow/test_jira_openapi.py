@@ -64,6 +64,7 @@ async def use_everything(jira: JiraClient) -> None:
     await jira.server_info()
     key, other = await use_issues(jira, user_id)
     await use_comments(jira, key)
+    await use_attachments(jira, key)
     await use_history(jira, key)
     await use_links(jira, key, other)
     await use_people(jira, key, user_id)
@@ -125,6 +126,14 @@ async def use_comments(jira: JiraClient, key: str) -> None:
     await jira.get_comment_property(comment.id, "mark")
     await jira.delete_comment(key, comment.id)
     await jira.add_comments(key, "Short")
+
+
+async def use_attachments(jira: JiraClient, key: str) -> None:
+    await jira.get_attachment_limits()
+    (file,) = await jira.add_attachment(key, b"text", filename="a b.txt")
+    await jira.get_attachment(file.id)
+    assert await jira.download_attachment(file) == b"text"
+    await jira.delete_attachment(file.id)
 
 
 async def use_history(jira: JiraClient, key: str) -> None:

@@ -10,6 +10,7 @@ from llm_integrations._core.http import AiohttpTransport, Httpx2Transport, Trans
 from llm_integrations.errors import ConfigError
 from llm_integrations.jira import adf, jql
 from llm_integrations.jira.agile import BoardColumn, BoardConfiguration
+from llm_integrations.jira.attachments import Attachment, AttachmentLimits
 from llm_integrations.jira.auth import AuthManager, BasicAuth, JiraAuth, PersonalAccessToken
 from llm_integrations.jira.bulk import BulkCreated, NotCreated
 from llm_integrations.jira.client import JiraClient
@@ -68,6 +69,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AiohttpTransport",
+    "Attachment",
+    "AttachmentLimits",
     "AuthManager",
     "BasicAuth",
     "Board",

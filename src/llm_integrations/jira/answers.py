@@ -9,12 +9,14 @@ Traps this knows (reference: Jira page, sections 1.5, 5 and 6):
    `X-Seraph-LoginReason` tells. That is an auth error.
 2. After too many bad logins Jira wants a CAPTCHA; each further try prolongs it.
 3. A login page (HTML, or a redirect to one) is an auth error; other HTML is a wrong base URL.
-4. A 429 is a refusal before work, so safe to repeat for any request. A 5xx is not: whether to
+4. A file may be kept elsewhere: only a request for one is told where (`Redirected`).
+5. A 429 is a refusal before work, so safe to repeat for any request. A 5xx is not: whether to
    repeat is up to the request.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final, TypeVar
@@ -35,15 +37,30 @@ from llm_integrations.errors import (
     Rejected,
     ServerFailed,
 )
+from llm_integrations.jira.limits import pause_of, read_limits
 from llm_integrations.jira.models import ErrorResponse
-from llm_integrations.jira.pacing import pause_of, scope_of
 
-__all__ = ["CAPTCHA", "VENDOR", "observe", "read_json", "read_nothing", "refuse"]
+__all__ = [
+    "CAPTCHA",
+    "TOO_LARGE",
+    "VENDOR",
+    "XSRF",
+    "Redirected",
+    "check_login",
+    "observe",
+    "read_json",
+    "read_nothing",
+    "refuse",
+    "refuse_content",
+    "refuse_elsewhere",
+]
 
 T = TypeVar("T")
 
 VENDOR: Final = "jira"
 CAPTCHA: Final = "captcha"
+XSRF: Final = "xsrf"
+TOO_LARGE: Final = "too_large"
 _errors: Final = msgspec.json.Decoder(ErrorResponse)
 _BY_STATUS: Final[Mapping[int, type[APIError]]] = {
     401: AuthFailed,
@@ -61,6 +78,20 @@ _HINTS: Final[Mapping[int, str]] = {
     410: "this API was removed from Jira Cloud; a newer version of this library may know its heir",
     413: "too large, or the issue is full",
 }
+_TO_LOGIN: Final = re.compile(r"[^?#]*/login(\.jsp|\.action)?/?([?#]|$)")
+_XSRF_BODY: Final = b"XSRF check failed"  # a plain line, the same in every language
+
+
+class Redirected(AnswerMalformed):
+    """Jira keeps this content elsewhere; whoever asked for it follows, nobody else sees this.
+
+    Attributes:
+        location: where to, perhaps relative. It may be signed: a secret.
+    """
+
+    def __init__(self, message: str, *, status: int, request_id: str, location: str) -> None:
+        super().__init__(message, vendor=VENDOR, status=status, request_id=request_id)
+        self.location = location
 
 
 def refuse(response: Response, now: datetime) -> APIError:
@@ -68,7 +99,7 @@ def refuse(response: Response, now: datetime) -> APIError:
     status = response.status
     if _login_trouble(response):
         return _login_error(response)
-    if 300 <= status < 400:
+    if _is_redirect(status):
         return _redirect_error(response)
     envelope = _envelope(response)
     kind = response.headers.get("RateLimit-Reason", "") if status == 429 else ""
@@ -77,6 +108,7 @@ def refuse(response: Response, now: datetime) -> APIError:
         vendor=VENDOR,
         status=status,
         kind=kind,
+        code=_code(response),
         detail=envelope.detail,
         request_id=response.request_id,
         retry_after_s=pause_of(response.headers, now) if status in {429, 503} else None,
@@ -84,16 +116,37 @@ def refuse(response: Response, now: datetime) -> APIError:
     )
 
 
-def observe(response: Response, now: datetime) -> Observation | None:
-    """Return what the answer asks the client to slow down for."""
-    if response.status not in {429, 503}:
-        return None
-    pause_s = pause_of(response.headers, now)
-    if not pause_s:
-        return None
-    return Observation(
-        pause_s=pause_s, scope=scope_of(response.headers.get("RateLimit-Reason", ""))
+def refuse_content(response: Response, now: datetime) -> APIError:
+    """Return the error of an answer to a request for a file; it may be kept elsewhere."""
+    location = response.headers.get("Location", "")
+    if not _is_redirect(response.status) or not location:
+        return refuse(response, now)
+    if _TO_LOGIN.match(location.lower()) is not None:
+        return _login_error(response)
+    return Redirected(
+        f"Jira redirected a download (status {response.status})",
+        status=response.status,
+        request_id=response.request_id,
+        location=location,
     )
+
+
+def refuse_elsewhere(response: Response, now: datetime) -> APIError:
+    """Return the error of a store of files that is not Jira and was told no credentials."""
+    error = refuse_content(response, now)
+    if not isinstance(error, AuthFailed):
+        return error
+    return NotAllowed(
+        "the store of files did not accept Jira's own signature",
+        vendor=VENDOR,
+        status=response.status,
+        request_id=response.request_id,
+    )
+
+
+def observe(response: Response, now: datetime) -> Observation | None:
+    """Return what the answer says of the server's limits."""
+    return read_limits(response.status, response.headers, now)
 
 
 def read_json(
@@ -120,6 +173,12 @@ def read_nothing(response: Response) -> tuple[None, Actual]:
     return None, _settled(response)
 
 
+def check_login(response: Response) -> None:
+    """Apply trap 1 to the headers of an answer whose body may be anything."""
+    if _login_trouble(response):
+        raise _login_error(response)
+
+
 def _settled(response: Response) -> Actual:
     return Actual(
         state="settled",
@@ -131,8 +190,7 @@ def _settled(response: Response) -> Actual:
 
 def _trust(response: Response) -> None:
     """Apply traps 1 and 3 to an answer that says yes."""
-    if _login_trouble(response):
-        raise _login_error(response)
+    check_login(response)
     if _is_html(response):
         raise _malformed(response, "HTML; is the base URL Jira's own?")
 
@@ -172,6 +230,18 @@ def _redirect_error(response: Response) -> APIError:
         status=response.status,
         request_id=response.request_id,
     )
+
+
+def _is_redirect(status: int) -> bool:
+    return 300 <= status < 400
+
+
+def _code(response: Response) -> str:
+    """Name what a caller can react to and no class says."""
+    if response.status == 413:
+        return TOO_LARGE
+    is_xsrf = response.status == 403 and response.body.lstrip().startswith(_XSRF_BODY)
+    return XSRF if is_xsrf else ""
 
 
 def _class_of(status: int) -> type[APIError]:

@@ -1,8 +1,8 @@
 """The Jira client: one object, every call.
 
 In: calls with keys, JQL, Markdown. Out: typed values or typed errors. The calls live by subject in
-`issues`, `bulk`, `comments`, `history`, `links`, `people`, `search`, `projects`, `agile`,
-`sprints`, `admin` and `dynamic`; this file only puts them on one connection.
+`issues`, `bulk`, `comments`, `attachments`, `history`, `links`, `people`, `search`, `projects`,
+`agile`, `sprints`, `admin` and `dynamic`; this file only puts them on one connection.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from llm_integrations._core.clock import Clock
 from llm_integrations._core.http import Transport
 from llm_integrations.jira.admin import AdminCalls
 from llm_integrations.jira.agile import AgileCalls
+from llm_integrations.jira.attachments import AttachmentCalls
 from llm_integrations.jira.bulk import BulkCalls
 from llm_integrations.jira.comments import CommentCalls
 from llm_integrations.jira.config import JiraConfig
 from llm_integrations.jira.connection import Connection
 from llm_integrations.jira.dynamic import DynamicWebhookCalls
+from llm_integrations.jira.forecast import Forecast, forecast
 from llm_integrations.jira.history import HistoryCalls
 from llm_integrations.jira.issues import IssueCalls
 from llm_integrations.jira.links import LinkCalls
@@ -34,6 +36,7 @@ class JiraClient(
     IssueCalls,
     BulkCalls,
     CommentCalls,
+    AttachmentCalls,
     HistoryCalls,
     LinkCalls,
     PeopleCalls,
@@ -72,6 +75,39 @@ class JiraClient(
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+    def forecast(
+        self,
+        issues: int,
+        *,
+        searches: bool = True,
+        reads: int = 0,
+        writes: int = 0,
+        creates: bool = False,
+    ) -> Forecast:
+        """Return how many points, requests and minutes a job over many issues needs.
+
+        It uses what this client's answers have taught of the site so far (latency, bursts, quota)
+        and sends nothing; without any answer yet it uses Jira's published defaults.
+
+        Args:
+            issues: how many.
+            searches: whether they are found by search, page after page.
+            reads: requests that read each issue, beside the search.
+            writes: requests that write to each issue: edits, comments, transitions.
+            creates: whether they are created, 50 with each request.
+
+        Raises:
+            InvalidRequest: a number is negative.
+        """
+        return forecast(
+            issues,
+            searches=searches,
+            reads=reads,
+            writes=writes,
+            creates=creates,
+            pace=self._connection.pace(),
+        )
 
     async def log_in(self, code: str) -> None:
         """Turn the code of an OAuth consent into the grant that this client works with.

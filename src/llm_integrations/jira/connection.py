@@ -9,24 +9,37 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Final, TypeVar, overload
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import msgspec
+from msgspec import structs
 
-from llm_integrations._core.call import Actual, Ask, Call, Caller, Response, Vendor
+from llm_integrations._core.call import (
+    Actual,
+    Ask,
+    Call,
+    Caller,
+    OpenStream,
+    Response,
+    Vendor,
+)
 from llm_integrations._core.clock import Clock, SystemClock
 from llm_integrations._core.codec import Decoder, encode
 from llm_integrations._core.http import AiohttpTransport, Request, Transport
+from llm_integrations._core.multipart import Form
 from llm_integrations._core.retry import RetryPolicy
-from llm_integrations.errors import AuthFailed, ConfigError
+from llm_integrations.errors import AnswerMalformed, AuthFailed, ConfigError, TransportError
 from llm_integrations.jira import answers
 from llm_integrations.jira.auth import AuthManager, BasicAuth, Pass
 from llm_integrations.jira.config import JiraConfig
+from llm_integrations.jira.forecast import Pace, points_of
 from llm_integrations.jira.models import ServerInfo
 from llm_integrations.jira.oauth import OAuth2
-from llm_integrations.jira.pacer import ISSUE_TAG, Pacer
+from llm_integrations.jira.pacer import ISSUE_TAG, POINTS_TAG, Pacer
 from llm_integrations.jira.pacing import Pacing
 from llm_integrations.jira.requests import CLOUD, SERVER, Dialect, Operation
 
@@ -40,6 +53,13 @@ _VENDOR: Final = Vendor(
     refuse=answers.refuse,
     observe=answers.observe,
 )
+_CONTENT: Final = replace(_VENDOR, refuse=answers.refuse_content)
+# What a store of files says of itself is no reason to slow down on the site.
+_ELSEWHERE: Final = replace(
+    _VENDOR, refuse=answers.refuse_elsewhere, observe=lambda _response, _now: None
+)
+_MOST_HOPS: Final = 3
+_XSRF_HEADER: Final = "X-Atlassian-Token"
 _server_info: Final = msgspec.json.Decoder(ServerInfo)
 # Version 2 answers on both kinds, so it can be asked before the kind is known.
 _ASK_KIND: Final = Operation(method="GET", route="/rest/api/2/serverInfo")
@@ -63,15 +83,21 @@ class Connection:
         self._timeout_s = config.timeout_s
         self._own = AiohttpTransport() if transport is None else None
         clock = clock or SystemClock()
-        pacing = Pacing(config.rate_limit_per_minute)
-        self._caller = Caller(
-            vendor=_VENDOR,
+        self._clock = clock
+        self._config = config
+        self._pacing = Pacing(config.rate_limit_per_minute)
+        self._pacer = Pacer(self._pacing, clock, concurrency=config.concurrency)
+        caller = partial(
+            Caller,
             transport=transport or self._own or AiohttpTransport(),
-            admission=Pacer(pacing, clock, concurrency=config.concurrency),
+            admission=self._pacer,
             clock=clock,
             policy=RetryPolicy(max_retries=config.max_retries, base_s=2.0),
             logger=logging.getLogger("llm_integrations.jira"),
         )
+        self._caller = caller(vendor=_VENDOR)
+        self._content = caller(vendor=_CONTENT)
+        self._elsewhere = caller(vendor=_ELSEWHERE)
         self._auth = AuthManager(
             config.auth, base_url=config.base_url, send=self._caller.run, clock=clock
         )
@@ -99,6 +125,20 @@ class Connection:
                     self._dialect = CLOUD if info.is_cloud else SERVER
         return self._dialect
 
+    def pace(self) -> Pace:
+        """Return what settings say and answers have taught of how fast this site may be asked."""
+        now, quota = self._clock.monotonic(), self._pacing.quota
+        return Pace(
+            per_minute=self._config.rate_limit_per_minute,
+            concurrency=self._config.concurrency,
+            latency_s=Pace().latency_s if self._pacer.latency_s is None else self._pacer.latency_s,
+            reads_per_s=self._pacing.rate_of("GET /rest/api/{api}/issue/{key}", now),
+            writes_per_s=self._pacing.rate_of("PUT /rest/api/{api}/issue/{key}", now),
+            points_per_hour=quota.limit if quota else None,
+            points_left=self._pacing.points_left,
+            reset_s=self._pacing.reset_s(now),
+        )
+
     async def server_info(self) -> ServerInfo:
         """Return what the site says of itself; works on both kinds."""
         return await self._send(_ASK_KIND, SERVER, answers.read_json(_server_info))
@@ -116,21 +156,70 @@ class Connection:
             return await self._send(operation, dialect, answers.read_nothing)
         return await self._send(operation, dialect, answers.read_json(decoder))
 
+    async def download(
+        self,
+        operation: Operation,
+        consume: Callable[[OpenStream], Awaitable[T]],
+        *,
+        answer_cap_bytes: int,
+    ) -> T:
+        """Open a file and return what `consume` makes of its bytes.
+
+        Jira may keep it elsewhere, and is followed there, at most three times: without the
+        credentials as soon as another host is named, and never from https to http.
+        """
+        dialect = await self.dialect()
+
+        async def send(used: Pass) -> T:
+            call = self._call(operation, dialect, answers.read_nothing, used)
+            plain = {**call.request.headers, "Accept": "*/*", "Accept-Encoding": "identity"}
+            request = structs.replace(
+                call.request, headers=plain, answer_cap_bytes=answer_cap_bytes
+            )
+            return await self._follow(structs.replace(call, request=request), consume)
+
+        return await self._with_pass(send)
+
+    async def _follow(self, call: Call[None], consume: Callable[[OpenStream], Awaitable[T]]) -> T:
+        """Open what the call asks for, wherever it is kept."""
+        caller = self._content
+        for _ in range(_MOST_HOPS + 1):
+            try:
+                return await caller.open(call, consume)
+            except answers.Redirected as error:
+                there = _next_hop(call.request, error)
+            if not _has_same_origin(call.request.url, there.url):
+                caller = self._elsewhere
+            call = structs.replace(call, request=there)
+        raise AnswerMalformed("Jira's redirects do not end", vendor=answers.VENDOR, status=303)
+
     async def _send(
         self,
         operation: Operation,
         dialect: Dialect,
         read: Callable[[Response], tuple[T, Actual]],
     ) -> T:
+        """Send with a pass that is good."""
+
+        async def send(used: Pass) -> T:
+            return await self._caller.run(self._call(operation, dialect, read, used))
+
+        try:
+            return await self._with_pass(send)
+        except TransportError as error:
+            if isinstance(operation.body, Form) and operation.body.failure is not None:
+                raise operation.body.failure from error
+            raise
+
+    async def _with_pass(self, send: Callable[[Pass], Awaitable[T]]) -> T:
         """Send with a pass that is good; with another one where that one was refused."""
         used = await self._auth.admit()
         try:
-            return await self._caller.run(self._call(operation, dialect, read, used))
+            return await send(used)
         except AuthFailed as error:
             if not await self._auth.refused(error, used):
                 raise
-        another = await self._auth.admit()
-        return await self._caller.run(self._call(operation, dialect, read, another))
+        return await send(await self._auth.admit())
 
     def _call(
         self,
@@ -145,8 +234,12 @@ class Connection:
             "Authorization": used.authorization,
             "User-Agent": "llm-integrations",
         }
-        body = None
-        if operation.body is not None:
+        body: bytes | Form | None = None
+        if isinstance(operation.body, Form):
+            # Without the second header Jira takes a form for a forged one of a web page.
+            headers |= {"Content-Type": operation.body.content_type, _XSRF_HEADER: "no-check"}
+            body = operation.body
+        elif operation.body is not None:
             headers["Content-Type"] = "application/json"
             body = encode(operation.body)
         request = Request(
@@ -172,6 +265,39 @@ def _dialect_of(config: JiraConfig) -> Dialect | None:
     return {"auto": None, "cloud": CLOUD, "server": SERVER}[told]
 
 
+def _next_hop(request: Request, error: answers.Redirected) -> Request:
+    """Return the request for where a file is kept; credentials go to their own host only."""
+    try:
+        url = urljoin(request.url, error.location)
+        scheme, host, _ = _origin(url)
+        has_password = urlsplit(url).username is not None
+    except ValueError:
+        url, scheme, host, has_password = "", "", None, False
+    is_downgrade = scheme == "http" and request.url.startswith("https:")
+    if scheme not in {"http", "https"} or not host or has_password or is_downgrade:
+        raise AnswerMalformed(
+            "Jira redirected a download to an address that is not followed",
+            vendor=answers.VENDOR,
+            status=error.status,
+            request_id=error.request_id,
+        )
+    headers: Mapping[str, str] = request.headers
+    if not _has_same_origin(request.url, url):
+        headers = {name: value for name, value in headers.items() if name != "Authorization"}
+    return structs.replace(request, url=url, headers=headers)
+
+
+def _has_same_origin(one: str, other: str) -> bool:
+    return _origin(one) == _origin(other)
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
 def _ask(operation: Operation) -> Ask:
-    tags = {ISSUE_TAG: operation.writes_to} if operation.writes_to else {}
+    tags = {POINTS_TAG: str(points_of(operation))}
+    if operation.writes_to:
+        tags[ISSUE_TAG] = operation.writes_to
     return Ask(group=f"{operation.method} {operation.route}", tags=tags)

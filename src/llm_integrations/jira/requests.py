@@ -87,7 +87,7 @@ class Operation:
         route: the path with variables; `{api}` is the site's REST version.
         path: values of the variables; always percent-encoded.
         query: None leaves a parameter out, a list is joined with commas.
-        body: becomes JSON; None sends no body at all (a GET with one is answered 403).
+        body: becomes JSON, or is a `Form`; None sends none at all (a GET with one is a 403).
         repeatable: whether it may be sent again after an unknown outcome.
         writes_to: the issue it writes to, for the per-issue limit.
     """

@@ -39,6 +39,10 @@ def events_of(change: Change, renderer: Renderer) -> list[Event]:
         # No issue and no user in these: only the worklog's own `issueId` says where it belongs.
         body: Json = {"timestamp": change.at_ms, "webhookEvent": change.kind}
         return [_event(change.kind, change, body | {"worklog": renderer.worklog(change.worklog)})]
+    if change.attachment is not None:
+        body = {"timestamp": change.at_ms, "webhookEvent": change.kind}
+        shown = renderer.attachment(change.attachment)
+        return [_event(change.kind, change, body | {"attachment": shown})]
     return [_event(f"jira:{change.kind}", change, _issue_body(change, renderer))]
 
 

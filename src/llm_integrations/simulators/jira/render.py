@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote
 
 from .clock import jira_time
 from .fields import FIELDS, SPRINT_FIELD, Context, Field
@@ -35,7 +36,7 @@ from .records import (
     Version,
 )
 from .state import Site
-from .ties import IssueLink, Worklog, spent
+from .ties import Attachment, IssueLink, Worklog, spent
 
 _NOT_NAVIGABLE: Final = frozenset({"comment", "attachment", "worklog", "issuelinks"})
 
@@ -223,6 +224,24 @@ class Renderer:
         }
         return shown | ({"comment": self.rich(worklog.comment)} if worklog.comment else {})
 
+    def attachment(self, attachment: Attachment) -> Json:
+        """Return a file of an issue; its address is another one on Data Center."""
+        number = attachment.id
+        name = quote(attachment.filename, safe="")
+        on_server = f"{self.base_url}/secure/attachment/{number}/{name}"
+        return {
+            "self": self.link(f"attachment/{number}"),
+            "id": number,
+            "filename": attachment.filename,
+            "author": self.user(attachment.author),
+            "created": jira_time(attachment.created_ms),
+            "size": len(attachment.content),
+            "mimeType": attachment.mime_type,
+            "content": self.link(f"attachment/content/{number}")
+            if self.site.is_cloud
+            else on_server,
+        }
+
     def link_type(self, kind: LinkType) -> Json:
         """Return a kind of link between issues."""
         return {
@@ -315,7 +334,7 @@ class Renderer:
             "resolutiondate": jira_time(issue.resolved_ms) if issue.resolved_ms else None,
             "subtasks": [],
             "issuelinks": [self.issue_link(link, issue) for link in ties.links_of(issue)],
-            "attachment": [],
+            "attachment": [self.attachment(each) for each in ties.attachments[issue.id]],
             "security": None,
             "timetracking": {},
             "timespent": None,

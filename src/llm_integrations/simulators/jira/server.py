@@ -21,6 +21,7 @@ from llm_integrations.simulators.loopback import Connection, Receive, Scope, Sen
 
 from . import (
     agile_routes,
+    attachment_routes,
     bulk_routes,
     comment_routes,
     issue_routes,
@@ -29,7 +30,7 @@ from . import (
     tie_routes,
     webhook_routes,
 )
-from .limits import Limits
+from .limits import Limiter, merged, points_of
 from .oauth import OAuthServer
 from .records import RecordedRequest, User
 from .refusal import Refused
@@ -44,6 +45,7 @@ _ROUTES: Final[tuple[Route, ...]] = (
     *bulk_routes.ROUTES,
     *issue_routes.ROUTES,
     *comment_routes.ROUTES,
+    *attachment_routes.ROUTES,
     *tie_routes.ROUTES,
     *agile_routes.ROUTES,
     *site_routes.ROUTES,
@@ -68,7 +70,7 @@ class Face:
     desk: Desk
     credentials: Credentials | None
     latency_ms: tuple[float, float]
-    limits: Limits | None
+    limiter: Limiter | None
     oauth: OAuthServer
     is_anonymous_allowed: bool = False
     faults: FaultPlan[RecordedRequest] = field(default_factory=FaultPlan)
@@ -131,6 +133,9 @@ class Face:
             granted = self.oauth.answer(request, self.desk.base_url)
             if granted is not None:
                 return Answer(granted.status, granted.body, {**headers, **granted.headers})
+            kept = attachment_routes.media(self.desk, request)
+            if kept is not None:
+                return kept
             path, through_gateway = self.oauth.site_path(request.path)
             found, arguments = self._route(request.method, path)
             user = self._authenticated(request, found, through_gateway=through_gateway)
@@ -138,10 +143,12 @@ class Face:
                 return Answer(body=_NOTHING_VISIBLE, headers=headers | _LOGIN_FAILED)
             request.user = user.account_id
             headers["X-AACCOUNTID" if self.desk.site.is_cloud else "X-AUSERNAME"] = user.name
-            headers |= self._admit(request, found, arguments)
+            headers |= self._admit(request, found, arguments, user)
             answer = found.handler(self.desk, self._request(request, user, arguments))
+            headers = merged(headers, self._spent(request, found, answer))
         except Refused as refused:
-            return Answer(refused.status, refused.envelope(), {**headers, **refused.headers})
+            body = refused.page or refused.envelope()
+            return Answer(refused.status, body, {**headers, **refused.headers})
         return Answer(answer.status, answer.body, {**headers, **answer.headers})
 
     def _route(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
@@ -189,23 +196,42 @@ class Face:
         raise Refused(401, _UNAUTHENTICATED, headers={**reason, **challenge})
 
     def _admit(
-        self, request: RecordedRequest, found: Route, arguments: Mapping[str, str]
+        self, request: RecordedRequest, found: Route, arguments: Mapping[str, str], user: User
     ) -> dict[str, str]:
         """Check the form of the request and the rate limits; return headers for the answer."""
         if request.method == "GET" and request.body:
             raise Refused(403, "A GET request must not carry a body.")
         kind = request.headers.get("content-type", "application/json")
-        if request.body and "json" not in kind:
+        if request.body and found.takes not in kind:
             raise Refused(415, f"Unsupported Media Type: {kind}")
-        if self.limits is None:
+        if self.limiter is None:
             return {}
         clock = self.desk.site.clock
         now, at = clock.tick_s(), clock.now_s()
-        headers = self.limits.admit_burst(request.method, found.template, now, at)
+        if self.limiter.limits.bucket is not None:
+            return self.limiter.admit_user(user.account_id, now, at)
+        app = self._app(request)
+        if app is not None:
+            self.limiter.admit_points(app, at)
+        headers = self.limiter.admit_burst(request.method, found.template, now, at)
         if found.writes:
             issue = self.desk.site.find_issue(arguments["issue"])
-            self.limits.admit_write(issue.key if issue else arguments["issue"], now, at)
+            self.limiter.admit_write(issue.key if issue else arguments["issue"], now, at)
         return headers
+
+    def _app(self, request: RecordedRequest) -> str | None:
+        """Return who pays points for a request; None for API tokens, which pay none."""
+        client_id = self.oauth.client_of(request.headers.get("authorization", ""))
+        pays = bool(client_id) or (self.limiter is not None and self.limiter.limits.everyone_pays)
+        return client_id if pays else None
+
+    def _spent(self, request: RecordedRequest, found: Route, answer: Answer) -> dict[str, str]:
+        """Count the points of an answer; return the headers that tell of the quota."""
+        app = self._app(request)
+        if self.limiter is None or self.limiter.limits.bucket is not None or app is None:
+            return {}
+        points = points_of(request.method, found.template, request.json, answer.body)
+        return self.limiter.spend(app, points, self.desk.site.clock.now_s())
 
     def _request(
         self, request: RecordedRequest, user: User, arguments: Mapping[str, str]
@@ -218,6 +244,7 @@ class Face:
             method=request.method,
             path=request.path,
             query=request.query,
+            headers=request.headers,
             raw_body=request.body,
             user=user,
             arguments=arguments,

@@ -22,7 +22,7 @@ from .adoption import adopt_issue
 from .clock import Dice, SiteClock
 from .events import Event, events_of
 from .fields import FIELDS
-from .limits import Limits
+from .limits import Limiter, Limits, UserBucket
 from .oauth import OAuthServer
 from .query import Search
 from .records import Comment, Issue, Json, RecordedRequest, User, Write
@@ -30,6 +30,7 @@ from .render import Renderer
 from .seed import OTHER_BOT, PEOPLE, new_site
 from .server import Credentials, Face
 from .state import Change
+from .ties import Attachment
 from .webhooks import Delivery, Postman, Webhook, WebhookFaults
 from .wire import Desk
 
@@ -59,7 +60,7 @@ class JiraSimulator:
         deployment: `Cloud` (v3 and v2, tokens) or `Server` (Data Center: v2, positions).
         latency_ms: How long answers take, drawn evenly.
         port: The port to listen on; 0 takes a free one.
-        limits: True enforces Cloud's burst and per-issue limits; a `Limits` enforces that one.
+        limits: True enforces Cloud's limits, or Data Center's bucket; a `Limits` that one.
         retry_delay_s: Between webhook attempts; Jira waits 5 to 15 minutes.
         webhook_faults: Seeded mischief of the deliveries; may be changed while running.
         index_lag_s: How long search does not see a new issue, unless it is reconciled.
@@ -101,10 +102,14 @@ class JiraSimulator:
         )
         # Requests and deliveries each have dice of their own: traffic does not move the mischief.
         desk = Desk(self._site, self._postman, Dice(seed, "requests"), "", index_lag_s, short_pages)
-        enforced = (Limits() if limits else None) if isinstance(limits, bool) else limits
+        if isinstance(limits, bool):
+            usual = Limits() if is_cloud else Limits(bucket=UserBucket())
+            limiter = Limiter(usual) if limits else None
+        else:
+            limiter = Limiter(limits)
         oauth = OAuthServer(clock, Dice(seed, "oauth"), is_cloud)
         desk.client_secrets = oauth.clients
-        self._face = Face(desk, credentials, latency_ms, enforced, oauth)
+        self._face = Face(desk, credentials, latency_ms, limiter, oauth)
         self._server = LoopbackServer(self._face, port=port)
         self._bots: list[_Bot] = []
         self._site.listeners += [self._announce, self._let_bots_answer]
@@ -178,6 +183,19 @@ class JiraSimulator:
     def comments(self, issue_key: str) -> list[Comment]:
         """Return the comments of an issue, oldest first."""
         return list(self._site.issue(issue_key).comments)
+
+    def attachments(self, issue_key: str) -> list[Attachment]:
+        """Return the files of an issue, oldest first."""
+        return list(self._site.ties.attachments[self._site.issue(issue_key).id])
+
+    @property
+    def upload_limit_bytes(self) -> int:
+        """How large a file may be."""
+        return self._site.upload_limit_bytes
+
+    @upload_limit_bytes.setter
+    def upload_limit_bytes(self, limit: int) -> None:
+        self._site.upload_limit_bytes = limit
 
     @property
     def oauth(self) -> OAuthServer:

@@ -36,7 +36,7 @@ from .records import (
     Write,
 )
 from .refusal import Refused, bad_field, no_issue
-from .ties import Ties, Worklog
+from .ties import Attachment, Ties, Worklog
 
 ChangeKind = Literal[
     "issue_created",
@@ -48,6 +48,8 @@ ChangeKind = Literal[
     "worklog_created",
     "worklog_updated",
     "worklog_deleted",
+    "attachment_created",
+    "attachment_deleted",
 ]
 
 _COMMENT_LIMIT: Final = 5_000
@@ -64,6 +66,7 @@ class Change:
     changelog: Changelog | None = None
     comment: Comment | None = None
     worklog: Worklog | None = None
+    attachment: Attachment | None = None
     cascade: bool = False
 
 
@@ -104,6 +107,7 @@ class Site:
         self.sprints = {sprint.id: sprint for sprint in catalogue.sprints}
         self.issues: dict[str, Issue] = {}
         self.ties = Ties()
+        self.upload_limit_bytes = 10 * 1024 * 1024
         self.writes: list[Write] = []
         self.listeners: list[Callable[[Change], None]] = []
         self._by_id: dict[str, Issue] = {}
@@ -223,8 +227,11 @@ class Site:
             self.delete_issue(actor, child, with_subtasks=True)
         self._log(actor, issue, "delete_issue", None)
         del self.issues[issue.key], self._by_id[issue.id]
+        attachments = list(self.ties.attachments[issue.id])
         self.ties.forget(issue)
         self._announce("issue_deleted", actor, issue)
+        for attachment in attachments:
+            self._announce("attachment_deleted", actor, issue, attachment=attachment, cascade=True)
         for comment in issue.comments:
             del self._comments[comment.id]
             self._announce("comment_deleted", actor, issue, comment=comment, cascade=True)
@@ -354,6 +361,28 @@ class Site:
         self.ties.worklogs[issue.id].remove(worklog)
         self._log(actor, issue, "delete_worklog", None)
         self._announce("worklog_deleted", actor, issue, worklog=worklog)
+
+    # Attachments
+
+    def attach(self, actor: User, issue: Issue, file: tuple[str, str, bytes]) -> Attachment:
+        """Attach a file (name, media type, content); the issue's changelog tells of it too."""
+        attachment = self.ties.attach(actor, issue, file, self.clock.now_ms())
+        self._log(actor, issue, "add_attachment", {"filename": attachment.filename})
+        self._announce("attachment_created", actor, issue, attachment=attachment)
+        item = _attachment_item(new=attachment)
+        changelog = self._record_change(issue, actor, [item])
+        self._announce("issue_updated", actor, issue, changelog=changelog)
+        return attachment
+
+    def detach(self, actor: User, attachment: Attachment) -> None:
+        """Delete an attachment."""
+        issue = self.issue(attachment.issue_id)
+        self.ties.attachments[issue.id].remove(attachment)
+        self._log(actor, issue, "delete_attachment", None)
+        self._announce("attachment_deleted", actor, issue, attachment=attachment)
+        item = _attachment_item(old=attachment)
+        changelog = self._record_change(issue, actor, [item])
+        self._announce("issue_updated", actor, issue, changelog=changelog)
 
     def set_property(self, actor: User, issue: Issue, owner: Issue | Comment, item: Json) -> bool:
         """Store one entity property; True when it is new."""
@@ -499,9 +528,22 @@ class Site:
         changelog: Changelog | None = None,
         comment: Comment | None = None,
         worklog: Worklog | None = None,
+        attachment: Attachment | None = None,
         cascade: bool = False,
     ) -> None:
         at_ms = self.clock.now_ms()
-        change = Change(kind, at_ms, actor, issue, changelog, comment, worklog, cascade)
+        change = Change(kind, at_ms, actor, issue, changelog, comment, worklog, attachment, cascade)
         for listener in list(self.listeners):
             listener(change)
+
+
+def _attachment_item(*, old: Attachment | None = None, new: Attachment | None = None) -> ChangeItem:
+    """Return what a changelog says of a file that came or went."""
+    return ChangeItem(
+        "Attachment",
+        "attachment",
+        None if old is None else old.id,
+        None if old is None else old.filename,
+        None if new is None else new.id,
+        None if new is None else new.filename,
+    )

@@ -53,6 +53,7 @@ class Desk:
     short_pages: bool
     client_secrets: Mapping[str, str] = field(default_factory=dict)
     cursors: dict[str, Cursor] = field(default_factory=dict)
+    media: dict[str, tuple[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Request:
     method: str
     path: str
     query: Mapping[str, list[str]]
+    headers: Mapping[str, str]
     raw_body: bytes
     user: User
     arguments: Mapping[str, str]
@@ -110,7 +112,10 @@ Handler = Callable[[Desk, Request], Answer]
 
 @dataclass(slots=True, frozen=True)
 class Route:
-    """A method and a path template, and who answers it. `writes` counts against the issue."""
+    """A method and a path template, and who answers it.
+
+    `writes` counts against the issue; `takes` is part of the media types it reads.
+    """
 
     method: str
     template: str
@@ -118,15 +123,18 @@ class Route:
     pattern: re.Pattern[str]
     writes: bool = False
     deployments: frozenset[str] = frozenset({"Cloud", "Server"})
+    takes: str = "json"
 
 
-def route(method: str, template: str, handler: Handler, *, only: str | None = None) -> Route:
+def route(
+    method: str, template: str, handler: Handler, *, only: str | None = None, takes: str = "json"
+) -> Route:
     """Build a route; `{name}` in the template is one path segment, `{version}` is 2 or 3."""
     versioned = re.escape(template).replace(r"\{version\}", "(?P<version>2|3|latest)")
     pattern = re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", versioned) + "/?")
     writes = method != "GET" and "{issue}" in template
     where = frozenset({only}) if only else frozenset({"Cloud", "Server"})
-    return Route(method, template, handler, pattern, writes, where)
+    return Route(method, template, handler, pattern, writes, where, takes)
 
 
 def issue_of(desk: Desk, request: Request) -> Issue:
