@@ -14,6 +14,7 @@ from llm_integrations.jira import (
     BasicAuth,
     CreateIssueRequest,
     FileGrants,
+    IssueUpdate,
     JiraClient,
     JiraConfig,
     OAuth2,
@@ -102,6 +103,7 @@ async def use_issues(jira: JiraClient, user_id: str) -> tuple[str, str]:
             notify_users=False,
         ),
     )
+    await jira.update_issue(key, IssueUpdate().set("Story point estimate", 3).comment("Estimated"))
     await jira.get_edit_fields(key)
     await jira.assign_issue(key, None)
     await jira.add_labels(key, ["c"])
@@ -177,6 +179,7 @@ async def use_projects(jira: JiraClient) -> None:
     await jira.get_priorities()
     await jira.get_fields()
     await jira.get_field_ids("Summary")
+    await jira.get_field_id("Summary")
 
 
 async def use_boards(jira: JiraClient, key: str, other: str) -> None:

@@ -55,6 +55,7 @@ from llm_integrations.jira.oauth import Grant, GrantStore, OAuth2, authorize_url
 from llm_integrations.jira.projects import CreateField
 from llm_integrations.jira.splitting import split
 from llm_integrations.jira.sprints import Move
+from llm_integrations.jira.updates import IssueUpdate
 from llm_integrations.jira.webhooks import (
     LoggingWebhookHandler,
     WebhookHandler,
@@ -97,6 +98,7 @@ __all__ = [
     "IssueLink",
     "IssueLinkType",
     "IssueType",
+    "IssueUpdate",
     "JiraAuth",
     "JiraClient",
     "JiraConfig",

@@ -20,6 +20,7 @@ from llm_integrations.jira.comments import CommentCalls
 from llm_integrations.jira.config import JiraConfig
 from llm_integrations.jira.connection import Connection
 from llm_integrations.jira.dynamic import DynamicWebhookCalls
+from llm_integrations.jira.field_names import FieldNames
 from llm_integrations.jira.forecast import Forecast, forecast
 from llm_integrations.jira.history import HistoryCalls
 from llm_integrations.jira.issues import IssueCalls
@@ -64,6 +65,7 @@ class JiraClient(
         self, config: JiraConfig, *, transport: Transport | None = None, clock: Clock | None = None
     ) -> None:
         self._connection = Connection(config, transport=transport, clock=clock)
+        self._field_names = FieldNames(self.get_fields)
 
     async def __aenter__(self) -> Self:
         return self

@@ -10,6 +10,7 @@ import msgspec
 from llm_integrations._core.codec import Raw
 from llm_integrations.errors import InvalidRequest, NotFound
 from llm_integrations.jira.connection import Connection
+from llm_integrations.jira.field_names import FieldNames
 from llm_integrations.jira.issue import Issue, IssueDecoder
 from llm_integrations.jira.jql import issue_key
 from llm_integrations.jira.models import (
@@ -18,6 +19,7 @@ from llm_integrations.jira.models import (
     UpdateIssueRequest,
 )
 from llm_integrations.jira.requests import Operation, create_body, labels, update_body
+from llm_integrations.jira.updates import IssueUpdate
 
 __all__ = ["EditField", "IssueCalls"]
 
@@ -57,6 +59,7 @@ class IssueCalls:
     """The part of `JiraClient` about single issues."""
 
     _connection: Connection
+    _field_names: FieldNames
 
     async def create_issue(self, request: CreateIssueRequest) -> Issue:
         """Create an issue and return its id and key; `get_issue` reads the rest.
@@ -91,13 +94,18 @@ class IssueCalls:
         )
         return await self._connection.run(operation, _one)
 
-    async def update_issue(self, key_or_id: str, request: UpdateIssueRequest) -> None:
+    async def update_issue(self, key_or_id: str, request: UpdateIssueRequest | IssueUpdate) -> None:
         """Change an issue.
 
+        An `IssueUpdate` may name custom fields as people do; names are looked up once and kept.
+
         Raises:
+            InvalidRequest: a name that no field has or several have, or nothing to change.
             Conflict: somebody else changed it meanwhile.
             Rejected: a field cannot be set; `detail` says which and why.
         """
+        if isinstance(request, IssueUpdate):
+            request = await self._resolved(request)
         body = update_body(request, await self._connection.dialect())
         query = {} if request.notify_users else {"notifyUsers": False}
         # An `add` verb on anything but a set would be done twice by a second sending.
@@ -105,6 +113,17 @@ class IssueCalls:
         await self._connection.run(
             _write("PUT", _ISSUE, key_or_id, query=query, body=body, repeatable=repeatable)
         )
+
+    async def _resolved(self, update: IssueUpdate) -> UpdateIssueRequest:
+        """Find the ids of the fields that an update names, and which of them are rich text."""
+        names = {name: await self._field_names.find_id(name) for name in update.fields}
+        dialect = await self._connection.dialect()
+        rich = {each for each in names.values() if await self._field_names.is_rich(each)}
+
+        def written(field_id: str, value: object) -> object:
+            return dialect.rich(value) if field_id in rich and isinstance(value, str) else value
+
+        return update.resolved(names, written)
 
     async def get_edit_fields(self, key_or_id: str) -> dict[str, EditField]:
         """Return the fields one can change on an issue now, by id."""

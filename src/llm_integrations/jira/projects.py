@@ -9,6 +9,7 @@ import msgspec
 from llm_integrations._core.codec import Decoder, Raw
 from llm_integrations.errors import AuthFailed
 from llm_integrations.jira.connection import Connection
+from llm_integrations.jira.field_names import FieldNames
 from llm_integrations.jira.jql import project_key
 from llm_integrations.jira.models import (
     Component,
@@ -91,6 +92,7 @@ class ProjectCalls:
     """The part of `JiraClient` about projects and the instance itself."""
 
     _connection: Connection
+    _field_names: FieldNames
 
     async def get_projects(self) -> list[Project]:
         """Return all projects this account sees."""
@@ -176,10 +178,20 @@ class ProjectCalls:
         """Return the ids of the fields that people call `name`, whatever its case.
 
         Names are not unique: a team-managed project has fields of its own. Nothing is remembered
-        here; ask once and keep what you need.
+        here; `get_field_id` remembers.
         """
         wanted = name.casefold()
         return [field.id for field in await self.get_fields() if field.name.casefold() == wanted]
+
+    async def get_field_id(self, name: str) -> str:
+        """Return the id of the one field that people call `name`, for `Issue.field` and `fields`.
+
+        The instance's fields are fetched once, and again for a name that is not among them.
+
+        Raises:
+            InvalidRequest: no field is called so, or several are.
+        """
+        return await self._field_names.find_id(name)
 
     async def get_fields(self) -> list[FieldInfo]:
         """Return all fields of the instance, custom ones included."""

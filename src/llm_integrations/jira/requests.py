@@ -26,6 +26,7 @@ __all__ = [
     "SERVER",
     "Dialect",
     "Operation",
+    "check_verb",
     "create_body",
     "jira_time",
     "labels",
@@ -35,6 +36,7 @@ __all__ = [
 Parameter = str | int | Sequence[str]  # a bool is an int here, and becomes true or false
 Query = Mapping[str, Parameter | None]
 _RICH_FIELDS: Final = frozenset({"description", "environment"})
+_VERBS: Final = frozenset({"set", "add", "remove", "edit", "copy"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,8 @@ def update_body(request: UpdateIssueRequest, dialect: Dialect) -> dict[str, obje
     """Return the body that changes an issue.
 
     Raises:
-        InvalidRequest: nothing to change, or a field in both `fields` and `update`.
+        InvalidRequest: nothing to change, a field in both `fields` and `update`, or a verb that
+            Jira does not have.
     """
     both = sorted(request.fields.keys() & request.update.keys())
     if both:
@@ -164,6 +167,17 @@ def update_body(request: UpdateIssueRequest, dialect: Dialect) -> dict[str, obje
     if not body:
         raise InvalidRequest("an update without changes")
     return body
+
+
+def check_verb(verb: str) -> str:
+    """Return a verb that `update` takes.
+
+    Raises:
+        InvalidRequest: Jira has no such verb.
+    """
+    if verb not in _VERBS:
+        raise InvalidRequest(f"no verb of updates: {verb[:100]!r}; there are {sorted(_VERBS)}")
+    return verb
 
 
 def labels(values: Sequence[str]) -> list[str]:
@@ -212,6 +226,7 @@ def _rich_verb(name: str, verb: Mapping[str, object], dialect: Dialect) -> dict[
     """Turn Markdown inside one verb: `{"set": text}`, or `{"add": {"body": text}}`."""
     result: dict[str, object] = {}
     for action, value in verb.items():
+        check_verb(action)
         if name == "comment" and isinstance(value, Mapping) and isinstance(value.get("body"), str):
             result[action] = {**value, "body": dialect.rich(str(value["body"]))}
         else:
