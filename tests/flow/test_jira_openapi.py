@@ -143,6 +143,9 @@ async def use_history(jira: JiraClient, key: str) -> None:
     log = await jira.add_worklog(key, seconds=3600, started=NOW, comment="Work")
     await jira.update_worklog(key, log.id, seconds=7200, started=NOW)
     await jira.get_worklogs(key)
+    await jira.get_worklogs_by_id([log.id])
+    _ = [each async for each in jira.iter_updated_worklogs(NOW - timedelta(days=900))]
+    _ = [each async for each in jira.iter_deleted_worklogs(NOW)]
     await jira.delete_worklog(key, log.id)
 
 
@@ -161,6 +164,7 @@ async def use_links(jira: JiraClient, key: str, other: str) -> None:
 async def use_people(jira: JiraClient, key: str, user_id: str) -> None:
     await jira.get_user(user_id)
     await jira.find_users("a")
+    _ = [user async for user in jira.iter_users("a")]
     await jira.find_assignable_users("a", project="DEMO")
     await jira.find_assignable_users(issue=key)
     await jira.add_watcher(key, user_id)

@@ -13,6 +13,7 @@ from llm_integrations.jira.agile import BoardColumn, BoardConfiguration
 from llm_integrations.jira.attachments import Attachment, AttachmentLimits
 from llm_integrations.jira.auth import AuthManager, BasicAuth, JiraAuth, PersonalAccessToken
 from llm_integrations.jira.bulk import BulkCreated, NotCreated
+from llm_integrations.jira.changed_worklogs import ChangedWorklog
 from llm_integrations.jira.client import JiraClient
 from llm_integrations.jira.config import JiraConfig
 from llm_integrations.jira.dynamic import DynamicWebhook
@@ -78,6 +79,7 @@ __all__ = [
     "BoardColumn",
     "BoardConfiguration",
     "BulkCreated",
+    "ChangedWorklog",
     "Changelog",
     "ChangelogItem",
     "Comment",

@@ -1,8 +1,9 @@
 """The Jira client: one object, every call.
 
 In: calls with keys, JQL, Markdown. Out: typed values or typed errors. The calls live by subject in
-`issues`, `bulk`, `comments`, `attachments`, `history`, `links`, `people`, `search`, `projects`,
-`agile`, `sprints`, `admin` and `dynamic`; this file only puts them on one connection.
+`issues`, `bulk`, `comments`, `attachments`, `history`, `changed_worklogs`, `links`,
+`people`, `search`, `projects`, `agile`, `sprints`, `admin` and `dynamic`; this file only puts them
+on one connection.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from llm_integrations.jira.admin import AdminCalls
 from llm_integrations.jira.agile import AgileCalls
 from llm_integrations.jira.attachments import AttachmentCalls
 from llm_integrations.jira.bulk import BulkCalls
+from llm_integrations.jira.changed_worklogs import ChangedWorklogCalls
 from llm_integrations.jira.comments import CommentCalls
 from llm_integrations.jira.config import JiraConfig
 from llm_integrations.jira.connection import Connection
@@ -39,6 +41,7 @@ class JiraClient(
     CommentCalls,
     AttachmentCalls,
     HistoryCalls,
+    ChangedWorklogCalls,
     LinkCalls,
     PeopleCalls,
     SearchCalls,

@@ -125,6 +125,10 @@ class Connection:
                     self._dialect = CLOUD if info.is_cloud else SERVER
         return self._dialect
 
+    async def homes(self) -> tuple[str, str]:
+        """Return the site's own address, and the one that its API is asked at."""
+        return self._config.base_url, (await self._auth.admit()).api_url
+
     def pace(self) -> Pace:
         """Return what settings say and answers have taught of how fast this site may be asked."""
         now, quota = self._clock.monotonic(), self._pacing.quota

@@ -1,8 +1,15 @@
 """All pages of a list behind one iterator, the next page fetched while this one is read.
 
-In: a function that fetches the page at a cursor (a token, or the offset to start at). Out: the
-items in order. Must not: trust page lengths (servers return fewer than asked) or a cursor twice
-(loops were reported).
+In: a function that fetches the page at a cursor. Out: the items in order. Must not: trust page
+lengths (servers return fewer than asked) or a cursor twice (loops were reported).
+
+| style                                        | cursor                                         |
+|----------------------------------------------|------------------------------------------------|
+| token: `nextPageToken`, `isLast`             | the token                                      |
+| page bean: `startAt`, `isLast?`, `values`    | `next_offset`                                  |
+| named list: `startAt`, `total`, `comments`   | `next_offset`                                  |
+| flat array: `startAt`, nothing in the answer | `next_flat`: only an empty page is the last    |
+| since: `lastPage`, `nextPage` (an address)   | `next_since`: a number of it, never an address |
 """
 
 from __future__ import annotations
@@ -11,10 +18,11 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+from urllib.parse import parse_qs, urljoin, urlsplit
 
 from llm_integrations.errors import AnswerMalformed
 
-__all__ = ["Cursor", "Page", "items", "next_offset"]
+__all__ = ["Cursor", "Page", "items", "next_flat", "next_offset", "next_since"]
 
 T = TypeVar("T")
 Cursor = str | int
@@ -39,6 +47,40 @@ def next_offset(
     if count == 0 or is_last or (total is not None and after >= total):
         return None
     return None if total is None and is_last is None else after
+
+
+def next_flat(start_at: int, count: int) -> int | None:
+    """Return the offset of the next page of a list that says nothing of itself."""
+    return start_at + count if count else None
+
+
+def next_since(next_page: str | None, *, is_last: bool, homes: Sequence[str]) -> int | None:
+    """Return the `since` of the next page, in ms; None after the last.
+
+    Args:
+        next_page: the address that Jira names; only its number is used.
+        is_last: what the page says.
+        homes: base addresses of this site; an address elsewhere is not Jira's.
+
+    Raises:
+        AnswerMalformed: the address is of another site, or holds no such number.
+    """
+    if is_last or not next_page:
+        return None
+    try:
+        url = urljoin(homes[0], next_page)
+        is_home = _origin(url) in {_origin(home) for home in homes}
+        since = parse_qs(urlsplit(url).query).get("since", [""])[-1]
+    except ValueError:
+        is_home, since = False, ""
+    if not is_home or not (since.isascii() and since.isdigit()):
+        raise AnswerMalformed("the next page is not of this site", vendor="jira", status=200)
+    return int(since)
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc.lower()
 
 
 async def items(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Final
 
 import msgspec
@@ -10,12 +12,15 @@ from llm_integrations.errors import InvalidRequest
 from llm_integrations.jira.connection import Connection
 from llm_integrations.jira.jql import issue_key, project_key
 from llm_integrations.jira.models import User
+from llm_integrations.jira.paging import Cursor, Page, items, next_flat
 from llm_integrations.jira.requests import Operation
 
 __all__ = ["PeopleCalls"]
 
 _WATCHERS: Final = "/rest/api/{api}/issue/{key}/watchers"
+_SEARCH: Final = "/rest/api/{api}/user/search"
 _MOST: Final = 1_000
+_PAGE: Final = 100
 
 
 class _Watchers(msgspec.Struct, frozen=True, rename="camel"):
@@ -45,7 +50,25 @@ class PeopleCalls:
     async def find_users(self, text: str, *, limit: int = 50) -> list[User]:
         """Return users whose name or address matches; Jira looks at a thousand at most."""
         name = await self._name("query", "username")
-        return await self._found("/rest/api/{api}/user/search", {name: text}, limit)
+        return await self._found(_SEARCH, {name: text}, limit)
+
+    async def iter_users(
+        self, text: str, *, limit: int | None = None
+    ) -> AsyncGenerator[User, None]:
+        """Yield all users whose name or address matches, page by page."""
+        name = await self._name("query", "username")
+
+        async def fetch(cursor: Cursor | None) -> Page[User]:
+            start = int(cursor or 0)
+            query: dict[str, str | int] = {name: text, "startAt": start, "maxResults": _PAGE}
+            operation = Operation(method="GET", route=_SEARCH, query=query)
+            page = await self._connection.run(operation, _users)
+            # Those that this account may not see are left out after the page was cut.
+            return Page(page, next_flat(start, len(page)))
+
+        async with aclosing(items(fetch, limit=limit)) as users:
+            async for user in users:
+                yield user
 
     async def find_assignable_users(
         self,

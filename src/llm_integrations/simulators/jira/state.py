@@ -359,6 +359,7 @@ class Site:
     def delete_worklog(self, actor: User, issue: Issue, worklog: Worklog) -> None:
         """Remove a worklog."""
         self.ties.worklogs[issue.id].remove(worklog)
+        self.ties.deleted_worklogs.append((worklog.id, self.clock.now_ms()))
         self._log(actor, issue, "delete_worklog", None)
         self._announce("worklog_deleted", actor, issue, worklog=worklog)
 

@@ -6,6 +6,7 @@ issue-links, issue-remote-links and issue-watchers. Rules are in `ties`.
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Final
 
 from .records import Issue, Json
@@ -14,6 +15,7 @@ from .ties import LINK_TYPES, RemoteLink
 from .wire import Answer, Desk, Request, Route, issue_of, named_page, route
 
 _API: Final = "/rest/api/{version}"
+_CHANGES: Final = 1_000
 _WORKLOG: Final = f"{_API}/issue/{{issue}}/worklog"
 _REMOTE: Final = f"{_API}/issue/{{issue}}/remotelink"
 _WATCHERS: Final = f"{_API}/issue/{{issue}}/watchers"
@@ -57,6 +59,27 @@ def delete_worklog(desk: Desk, request: Request) -> Answer:
     worklog = desk.site.ties.worklog(issue, request.arguments["id"])
     desk.site.delete_worklog(request.user, issue, worklog)
     return Answer(204)
+
+
+def list_updated_worklogs(desk: Desk, request: Request) -> Answer:
+    """GET /worklog/updated, by moment. The real one leaves the last minute out."""
+    everything = (log for logs in desk.site.ties.worklogs.values() for log in logs)
+    return _changed(desk, request, [(log.id, log.updated_ms) for log in everything])
+
+
+def list_deleted_worklogs(desk: Desk, request: Request) -> Answer:
+    """GET /worklog/deleted, by moment."""
+    return _changed(desk, request, desk.site.ties.deleted_worklogs)
+
+
+def list_worklogs_by_id(desk: Desk, request: Request) -> Answer:
+    """POST /worklog/list with at most 1,000 ids; unknown ones are silently absent."""
+    ids = request.object.get("ids")
+    if not isinstance(ids, list) or len(ids) > _CHANGES:
+        raise Refused(400, f"The ids must be an array of at most {_CHANGES}.")
+    wanted = {str(number) for number in ids}
+    everything = (log for logs in desk.site.ties.worklogs.values() for log in logs)
+    return Answer(body=[request.render.worklog(log) for log in everything if log.id in wanted])
 
 
 def list_link_types(_desk: Desk, request: Request) -> Answer:
@@ -178,6 +201,29 @@ def remove_watcher(desk: Desk, request: Request) -> Answer:
     return Answer(204)
 
 
+def _changed(desk: Desk, request: Request, changes: list[tuple[str, int]]) -> Answer:
+    """Return a page of (id, ms) from a moment on; the next page is an address."""
+    since = request.number("since", 0)
+    found = sorted((change for change in changes if change[1] >= since), key=itemgetter(1))
+    shown = found[: 2 if desk.short_pages else _CHANGES]
+    is_last = len(shown) == len(found)
+    until = shown[-1][1] if shown else since
+    path = request.path.rpartition("/")[2]
+    body: Json = {
+        "values": [
+            {"worklogId": int(number), "updatedTime": at_ms, "properties": []}
+            for number, at_ms in shown
+        ],
+        "since": since,
+        "until": until,
+        "self": request.render.link(f"worklog/{path}?since={since}"),
+        "lastPage": is_last,
+    }
+    if not is_last:
+        body["nextPage"] = request.render.link(f"worklog/{path}?since={until}")
+    return Answer(body=body)
+
+
 def _end(desk: Desk, sent: Json, name: str) -> Issue:
     told = sent.get(name)
     wanted = (told.get("key") or told.get("id")) if isinstance(told, dict) else None
@@ -220,6 +266,9 @@ ROUTES: Final[tuple[Route, ...]] = (
     route("GET", f"{_WORKLOG}/{{id}}", get_worklog),
     route("PUT", f"{_WORKLOG}/{{id}}", edit_worklog),
     route("DELETE", f"{_WORKLOG}/{{id}}", delete_worklog),
+    route("GET", f"{_API}/worklog/updated", list_updated_worklogs),
+    route("GET", f"{_API}/worklog/deleted", list_deleted_worklogs),
+    route("POST", f"{_API}/worklog/list", list_worklogs_by_id),
     route("GET", f"{_API}/issueLinkType", list_link_types),
     route("POST", f"{_API}/issueLink", create_link),
     route("GET", f"{_API}/issueLink/{{id}}", get_link),

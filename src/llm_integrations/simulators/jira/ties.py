@@ -94,6 +94,7 @@ class Ties:
     remote_links: dict[str, list[RemoteLink]] = field(default_factory=lambda: defaultdict(list))
     attachments: dict[str, list[Attachment]] = field(default_factory=lambda: defaultdict(list))
     watchers: dict[str, list[User]] = field(default_factory=lambda: defaultdict(list))
+    deleted_worklogs: list[tuple[str, int]] = field(default_factory=list)
     links: list[IssueLink] = field(default_factory=list)
     _ids: count[int] = field(default_factory=lambda: count(400_000))
 
