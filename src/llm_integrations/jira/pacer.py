@@ -1,22 +1,31 @@
 """The waiting behind `pacing`: an `Admission` for one Jira site.
 
-In: `Ask`s whose group is method and route, tagged with the issue they write to. Out: permits. Must
-not: know what the requests mean, or sleep longer than anyone would wait: a pause longer than the
-patience is an error with the seconds in it, for a durable sleep.
+In: `Ask`s whose group is method and route, tagged with the issue they write to and their points.
+Out: permits. Must not: know what the requests mean, or sleep longer than anyone would wait: a pause
+longer than the patience is an error with the seconds in it, for a durable sleep.
+
+Who must wait stands in a lane: first that of the issue, then that of method and route. Only the
+head of a lane looks at the clock, so that a thousand waiting tasks cost no more than one, and each
+leaves in its turn; and what stops one lane stops no other.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from llm_integrations._core.call import Actual, Ask, Observation
 from llm_integrations._core.clock import Clock
 from llm_integrations.errors import RateLimited
-from llm_integrations.jira.pacing import Pacing
+from llm_integrations.jira.limits import Reading
+from llm_integrations.jira.pacing import Need, Pacing
 
-__all__ = ["ISSUE_TAG", "Pacer"]
+__all__ = ["ISSUE_TAG", "POINTS_TAG", "Pacer"]
 
 ISSUE_TAG = "issue"
+POINTS_TAG = "points"
+_SMOOTHING = 0.1
 
 
 class Pacer:
@@ -36,47 +45,85 @@ class Pacer:
         self._clock = clock
         self._slots = asyncio.Semaphore(concurrency)
         self._patience_s = patience_s
+        self._lanes: dict[str, _Lane] = {}
+        #: Seconds that an answer takes, smoothed; None before the first one.
+        self.latency_s: float | None = None
 
-    async def admit(self, ask: Ask) -> object:
+    async def admit(self, ask: Ask) -> Need:
         """Wait for room.
 
         Raises:
             RateLimited: the server's pause outlasts the patience; nothing was sent.
         """
-        issue = ask.tags.get(ISSUE_TAG, "")
-        while True:
-            # No slot is held while waiting: a pause of one issue stops no other.
-            while delay_s := self._delay_s(ask.group, issue):
-                await self._clock.sleep(delay_s)
+        need = _need_of(ask)
+        if not (need.group in self._lanes or self._slots.locked() or self._delay_s(need)):
             await self._slots.acquire()
-            if not self._delay_s(ask.group, issue):
-                break
-            self._slots.release()
-        self._pacing.take(issue, self._clock.monotonic())
-        return None
+            self._pacing.take(need, self._clock.monotonic())
+        elif need.issue:
+            async with self._lane(f"issue {need.issue}"):
+                await self._wait(need)
+        else:
+            await self._wait(need)
+        return need
 
     async def settle(self, permit: object, actual: Actual) -> None:
         """Give the slot back."""
-        self._slots.release()
+        if actual.latency_ms:
+            seconds = actual.latency_ms / 1000
+            before_s = seconds if self.latency_s is None else self.latency_s
+            self.latency_s = before_s + (seconds - before_s) * _SMOOTHING
+        await self.cancel(permit)
 
     async def cancel(self, permit: object) -> None:
         """Give the slot back; the request counts as sent, which errs on the quiet side."""
+        if isinstance(permit, Need):
+            self._pacing.done(permit, self._clock.monotonic())
         self._slots.release()
 
     def observe(self, ask: Ask, seen: Observation, sent_at: float) -> None:
-        """Pause what the server said is too busy."""
-        if seen.pause_s is not None:
-            self._pacing.pause(
-                seen.scope,
-                seen.pause_s,
-                group=ask.group,
-                issue=ask.tags.get(ISSUE_TAG, ""),
+        """Learn from an answer, and pause what the server said is too busy."""
+        if isinstance(seen, Reading):
+            self._pacing.learn(
+                _need_of(ask),
+                seen,
+                sent_at=sent_at,
                 now=self._clock.monotonic(),
+                chance=self._clock.random() if seen.pause_s else 0.0,
             )
 
-    def _delay_s(self, group: str, issue: str) -> float:
-        now = self._clock.monotonic()
-        paused_s = self._pacing.paused_s(group, issue, now)
+    async def _wait(self, need: Need) -> None:
+        """Wait for the issue, then in the lane of the group; take a slot and the turn."""
+        while True:
+            while delay_s := self._pacing.issue_delay_s(need, self._clock.monotonic()):
+                self._check_patience(need)
+                await self._clock.sleep(delay_s)
+            async with self._lane(need.group):
+                if await self._leave(need):
+                    return
+
+    async def _leave(self, need: Need) -> bool:
+        """Wait at the head of the lane and take the turn; False if the issue must wait again."""
+        while True:
+            # No slot is held while waiting: a pause of one issue or group stops no other.
+            while delay_s := self._delay_s(need):
+                if self._pacing.issue_delay_s(need, self._clock.monotonic()):
+                    return False
+                await self._clock.sleep(delay_s)
+            await self._slots.acquire()
+            if not self._holds_back(need):
+                self._pacing.take(need, self._clock.monotonic())
+                return True
+            self._slots.release()
+
+    def _delay_s(self, need: Need) -> float:
+        self._check_patience(need)
+        return self._pacing.delay_s(need, self._clock.monotonic())
+
+    def _holds_back(self, need: Need) -> bool:
+        return self._pacing.delay_s(need, self._clock.monotonic()) > 0
+
+    def _check_patience(self, need: Need) -> None:
+        paused_s = self._pacing.paused_s(need, self._clock.monotonic())
         if paused_s > self._patience_s:
             raise RateLimited(
                 f"Jira asked for a pause that lasts {paused_s:.0f} s more",
@@ -84,4 +131,31 @@ class Pacer:
                 status=429,
                 retry_after_s=paused_s,
             )
-        return self._pacing.delay_s(group, issue, now)
+
+    @asynccontextmanager
+    async def _lane(self, name: str) -> AsyncIterator[None]:
+        """Stand in a lane until the turn comes; the last one to leave takes it away."""
+        lane = self._lanes.setdefault(name, _Lane())
+        lane.standing += 1
+        try:
+            async with lane.turn:
+                yield
+        finally:
+            lane.standing -= 1
+            if not lane.standing:
+                del self._lanes[name]
+
+
+class _Lane:
+    """Those who wait for the same thing, in order of arrival."""
+
+    __slots__ = ("standing", "turn")
+
+    def __init__(self) -> None:
+        self.standing = 0
+        self.turn = asyncio.Lock()
+
+
+def _need_of(ask: Ask) -> Need:
+    """Read what an ask draws from; both tags are our own."""
+    return Need(ask.group, ask.tags.get(ISSUE_TAG, ""), int(ask.tags.get(POINTS_TAG, "1")))

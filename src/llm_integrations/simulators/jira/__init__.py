@@ -8,7 +8,7 @@ wrong field name in the client cannot agree with itself here.
 
 from __future__ import annotations
 
-from .limits import Limits
+from .limits import Limits, UserBucket
 from .records import Comment, Issue, RecordedRequest, User, Write
 from .refusal import Refused
 from .simulator import JiraSimulator
@@ -23,6 +23,7 @@ __all__ = [
     "RecordedRequest",
     "Refused",
     "User",
+    "UserBucket",
     "Webhook",
     "WebhookFaults",
     "Write",

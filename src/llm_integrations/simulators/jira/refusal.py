@@ -25,13 +25,17 @@ class Refused(Exception):
         *messages: str,
         errors: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
+        page: bytes | None = None,
     ) -> None:
-        """Keep the parts of the envelope."""
+        """Keep the parts of the envelope; `page` is HTML in its place, as gateways send."""
         super().__init__(*messages)
         self.status = status
         self.messages = list(messages)
         self.errors = dict(errors or {})
         self.headers = dict(headers or {})
+        if page is not None:
+            self.headers["Content-Type"] = "text/html; charset=utf-8"
+        self.page = page
 
     def envelope(self) -> Json:
         """Return the body: https://developer.atlassian.com/cloud/jira/platform/rest/v3/intro/."""
