@@ -14,6 +14,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
+from .adf_attributes import mark_problem, node_problem
 from .records import Json, RichText
 
 NOT_A_DOCUMENT: Final = (
@@ -34,7 +35,7 @@ _BLOCKS: Final = _PLAIN | _MEDIA | _TASKS | _CARDS | {"heading", "blockquote", "
 _TOP: Final = _BLOCKS | frozenset(
     "table expand layoutSection bodiedExtension syncBlock bodiedSyncBlock".split()
 )
-_CELL: Final = (_BLOCKS - {"embedCard"}) | {"nestedExpand"}
+_CELL: Final = _BLOCKS | {"nestedExpand"}
 
 
 class _Rule(NamedTuple):
@@ -72,9 +73,9 @@ _RULES: Final[dict[str, _Rule]] = {
     "tableHeader": _Rule(_CELL, filled=True),
     "expand": _Rule(_BLOCKS | {"table", "nestedExpand"}, filled=True),
     "nestedExpand": _Rule(_BLOCKS, filled=True),
-    "layoutSection": _Rule(frozenset({"layoutColumn"}), filled=True),
+    "layoutSection": _Rule(frozenset({"layoutColumn"})),
     "layoutColumn": _Rule(_TOP - {"layoutSection"}, filled=True, attrs=("width",)),
-    "mediaSingle": _Rule(frozenset({"media", "caption"}), filled=True),
+    "mediaSingle": _Rule(frozenset({"media", "caption"})),
     "mediaGroup": _Rule(frozenset({"media"}), filled=True),
     "caption": _Rule(_INLINE),
     "bodiedExtension": _Rule(_TOP, filled=True, attrs=("extensionKey", "extensionType")),
@@ -96,13 +97,7 @@ _RULES: Final[dict[str, _Rule]] = {
     "mediaInline": _Rule(attrs=("id", "collection")),
     "placeholder": _Rule(attrs=("text",)),
 }
-_MARKS: Final = (
-    "strong em code strike underline link subsup textColor backgroundColor alignment indentation "
-    "annotation border breakout fontSize fragment dataConsumer".split()
-)
-_MARK_ATTRS: Final = {"link": "href", "textColor": "color", "backgroundColor": "color"}
 _BESIDE_CODE: Final = frozenset({"code", "link", "annotation"})
-_PANELS: Final = frozenset("info note tip warning error success custom".split())
 _MEMBERS: Final = frozenset({"type", "attrs", "content", "marks"})
 
 
@@ -176,17 +171,17 @@ def _shape_problem(node: Json, kind: str, rule: _Rule) -> str | None:
         return f"{kind} lacks attrs.{missing[0]}"
     if "content" in node and not isinstance(node["content"], list):
         return f"{kind}.content must be an array"
+    if kind == "mediaSingle" and "attrs" in node and "layout" not in attrs:
+        return "mediaSingle.attrs lacks layout"
+    if kind == "nestedExpand" and "attrs" not in node:
+        return "nestedExpand lacks attrs"
     if rule.filled and not node.get("content"):
         return f"{kind} must not be empty"
-    if kind == "heading" and attrs["level"] not in range(1, 7):
-        return "heading level must be between 1 and 6"
     if kind == "date" and not str(attrs["timestamp"]).lstrip("-").isdigit():
         return "date needs a timestamp in ms"
-    if kind == "panel" and str(attrs["panelType"]) not in _PANELS:
-        return "unknown panelType"
     if kind == "codeBlock" and any(child.get("marks") for child in _children(node)):
         return "text in a codeBlock cannot carry marks"
-    return _marks_problem(node)
+    return node_problem(kind, attrs) or _marks_problem(node, kind)
 
 
 def _text_problem(node: Json) -> str | None:
@@ -194,24 +189,19 @@ def _text_problem(node: Json) -> str | None:
     text = node.get("text")
     if not isinstance(text, str) or not text or set(node) - {"type", "text", "marks"}:
         return "a text node needs a non-empty text"
-    return _marks_problem(node)
+    return _marks_problem(node, "text")
 
 
-def _marks_problem(node: Json) -> str | None:
+def _marks_problem(node: Json, kind: str) -> str | None:
     marks = node.get("marks", [])
     if not isinstance(marks, list):
         return "marks must be an array"
-    if not all(isinstance(mark, dict) and mark.get("type") in _MARKS for mark in marks):
-        return "unknown mark"
+    if not all(isinstance(mark, dict) and isinstance(mark.get("type"), str) for mark in marks):
+        return "every mark needs a type"
     kinds = {mark["type"] for mark in marks}
     if "code" in kinds and not kinds <= _BESIDE_CODE:
         return "code combines only with link"
-    for mark in marks:
-        needed = _MARK_ATTRS.get(mark["type"])
-        attrs = mark.get("attrs")
-        if needed and not (isinstance(attrs, dict) and isinstance(attrs.get(needed), str)):
-            return f"a {mark['type']} mark needs attrs.{needed}"
-    return None
+    return next(filter(None, (mark_problem(mark, kind) for mark in marks)), None)
 
 
 def _block(node: Json) -> str:
