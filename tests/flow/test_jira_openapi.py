@@ -27,7 +27,7 @@ from tests import openapi
 
 NOW = datetime(2026, 11, 23, 9, tzinfo=UTC)
 SECRET = "0123456789abcdef0123456789abcdef"
-SENDS_NOTHING = {"aclose", "log_in"}
+SENDS_NOTHING = {"aclose", "forecast", "log_in"}
 
 
 async def logged_in(site: JiraSimulator, folder: Path) -> OAuth2:

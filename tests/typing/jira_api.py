@@ -20,6 +20,7 @@ from llm_integrations.jira import (
     DynamicWebhook,
     EditField,
     FileGrants,
+    Forecast,
     Grant,
     GrantStore,
     HistoryEntry,
@@ -35,6 +36,7 @@ from llm_integrations.jira import (
     Move,
     NotCreated,
     OAuth2,
+    Pace,
     PersonalAccessToken,
     PostgresGrants,
     Project,
@@ -51,6 +53,7 @@ from llm_integrations.jira import (
     adf,
     authorize_url,
     delivery_identity,
+    forecast,
     jql,
     parse_event,
     parse_issue,
@@ -219,3 +222,10 @@ async def a_text_of_any_length(client: JiraClient, text: str) -> list[Comment]:
     parts = split(adf.from_markdown(text, fences=False))
     assert_type(parts, list[dict[str, object]])
     return await client.add_comments("ABC-1", text)
+
+
+def before_a_job_of_10_000_issues(client: JiraClient) -> bool:
+    job = client.forecast(10_000, writes=1)
+    assert_type(job, Forecast)
+    slow = forecast(10_000, writes=1, pace=Pace(per_minute=100, points_per_hour=65_000))
+    return job.points == slow.points and job.minutes < slow.minutes

@@ -24,6 +24,7 @@ from llm_integrations.jira.events import (
     WebhookEvent,
     parse_event,
 )
+from llm_integrations.jira.forecasts import Forecast, Pace, forecast
 from llm_integrations.jira.grants import FileGrants
 from llm_integrations.jira.history import HistoryEntry
 from llm_integrations.jira.issue import Issue, IssueFields, JqlSearchResponse, parse_issue
@@ -91,6 +92,7 @@ __all__ = [
     "ErrorResponse",
     "FieldInfo",
     "FileGrants",
+    "Forecast",
     "Grant",
     "GrantStore",
     "HistoryEntry",
@@ -110,6 +112,7 @@ __all__ = [
     "Move",
     "NotCreated",
     "OAuth2",
+    "Pace",
     "PersonalAccessToken",
     "PostgresGrants",
     "Priority",
@@ -132,6 +135,7 @@ __all__ = [
     "adf",
     "authorize_url",
     "delivery_identity",
+    "forecast",
     "jql",
     "parse_event",
     "parse_issue",

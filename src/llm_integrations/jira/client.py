@@ -23,7 +23,7 @@ from llm_integrations.jira.config import JiraConfig
 from llm_integrations.jira.connection import Connection
 from llm_integrations.jira.dynamic import DynamicWebhookCalls
 from llm_integrations.jira.field_names import FieldNames
-from llm_integrations.jira.forecast import Forecast, forecast
+from llm_integrations.jira.forecasts import Forecast, forecast
 from llm_integrations.jira.history import HistoryCalls
 from llm_integrations.jira.issues import IssueCalls
 from llm_integrations.jira.links import LinkCalls

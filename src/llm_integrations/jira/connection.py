@@ -36,7 +36,7 @@ from llm_integrations.errors import AnswerMalformed, AuthFailed, ConfigError, Tr
 from llm_integrations.jira import answers
 from llm_integrations.jira.auth import AuthManager, BasicAuth, Pass
 from llm_integrations.jira.config import JiraConfig
-from llm_integrations.jira.forecast import Pace, points_of
+from llm_integrations.jira.forecasts import Pace, points_of
 from llm_integrations.jira.models import ServerInfo
 from llm_integrations.jira.oauth import OAuth2
 from llm_integrations.jira.pacer import ISSUE_TAG, POINTS_TAG, Pacer

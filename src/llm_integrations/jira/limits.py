@@ -139,6 +139,7 @@ def read_limits(status: int, headers: Mapping[str, str], now: datetime) -> Readi
     is_refusal = status == 429
     pause_s = pause_of(headers, now) if is_refusal or status == 503 else None
     burst, quota = _counters(headers, now)
+    burst = _structured_burst(headers) or burst
     structured = _structured_quota(headers, "", now) or _structured_quota(headers, "Beta-", now)
     bucket = _bucket(headers)
     if not (is_refusal or pause_s or burst or quota or structured or bucket):
@@ -147,7 +148,7 @@ def read_limits(status: int, headers: Mapping[str, str], now: datetime) -> Readi
         pause_s=pause_s,
         scope=scope_of(headers.get("RateLimit-Reason", "")),
         is_refusal=is_refusal,
-        burst=None if bucket else _structured_burst(headers) or burst,
+        burst=None if bucket else burst,
         quota=None if bucket else structured or quota,
         bucket=bucket,
     )
@@ -235,7 +236,7 @@ def _reset_s(text: str | None, now: datetime) -> float | None:
         at = datetime.fromisoformat(text.strip())
         at = at.replace(tzinfo=UTC) if at.tzinfo is None else at
         return min(max((at - now).total_seconds(), 0.0), MAX_RETRY_AFTER_S)
-    except (ValueError, OverflowError):
+    except ValueError:
         return None
 
 

@@ -303,14 +303,15 @@ class _Burst:
 
     def slow(self, sent_at: float, now: float) -> None:
         """Halve the rate, unless the refused request left before it was halved."""
+        self._bucket.wait_s(now)
         self._bucket.tokens = min(self._bucket.tokens, 0.0)
         if sent_at >= self._slowed_at:
             factor = self.rate(now) / (self._limit * _SHARE)
             self._factor, self._slowed_at = max(factor / 2, _LEAST_FACTOR), now
 
     def learn(self, reading: BurstReading, sent_at: float, now: float) -> None:
+        self._bucket.wait_s(now)
         if reading.rate != self._limit:
-            self._bucket.wait_s(now)
             self._limit = reading.rate
             self._bucket.size = max(1.0, reading.rate * _BURST_S)
         if reading.remaining is not None and sent_at >= self._read_at:
