@@ -54,6 +54,7 @@ from llm_integrations.jira.models import (
     Worklog,
 )
 from llm_integrations.jira.oauth import Grant, GrantStore, OAuth2, authorize_url
+from llm_integrations.jira.poller import PollCursor, Poller
 from llm_integrations.jira.projects import CreateField
 from llm_integrations.jira.splitting import split
 from llm_integrations.jira.sprints import Move
@@ -114,6 +115,8 @@ __all__ = [
     "OAuth2",
     "Pace",
     "PersonalAccessToken",
+    "PollCursor",
+    "Poller",
     "PostgresGrants",
     "Priority",
     "Project",
