@@ -171,8 +171,8 @@ def _shape_problem(node: Json, kind: str, rule: _Rule) -> str | None:
         return f"{kind} lacks attrs.{missing[0]}"
     if "content" in node and not isinstance(node["content"], list):
         return f"{kind}.content must be an array"
-    if kind == "mediaSingle" and "attrs" in node and "layout" not in attrs:
-        return "mediaSingle.attrs lacks layout"
+    if kind == "mediaSingle" and "attrs" in node and not _is_frame(attrs):
+        return "mediaSingle has a layout, and its width in pixels or per cent"
     if kind == "nestedExpand" and "attrs" not in node:
         return "nestedExpand lacks attrs"
     if rule.filled and not node.get("content"):
@@ -182,6 +182,14 @@ def _shape_problem(node: Json, kind: str, rule: _Rule) -> str | None:
     if kind == "codeBlock" and any(child.get("marks") for child in _children(node)):
         return "text in a codeBlock cannot carry marks"
     return node_problem(kind, attrs) or _marks_problem(node, kind)
+
+
+def _is_frame(attrs: Json) -> bool:
+    """Tell whether a frame around a medium says its layout, and a width in pixels at length."""
+    if attrs.get("widthType") == "pixel":
+        return {"layout", "width"} <= attrs.keys()
+    width = attrs.get("width", 0)
+    return "layout" in attrs and isinstance(width, int | float) and width <= 100
 
 
 def _text_problem(node: Json) -> str | None:
