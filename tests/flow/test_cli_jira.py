@@ -12,9 +12,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from llm_integrations.cli.jira import files, hooks
+from llm_integrations.errors import ConfigError
 from llm_integrations.jira import FileGrants
 from llm_integrations.simulators import JiraSimulator
+from llm_integrations.simulators.faults import StatusError
 from tests.flow.test_cli import Ended, ended, start
+from tests.flow.test_jira_openapi import logged_in
 
 SECRET = "0123456789abcdef0123456789abcdef"
 
@@ -175,6 +179,62 @@ async def test_a_login_catches_the_redirect_and_keeps_the_grant(
     shown = await ended(await start("jira", "get", "DEMO-1", cwd=tmp_path, **environ))
     assert shown.code == 0, shown.err
     assert "/ex/jira/" in site.requests[-1].path
+
+
+async def test_a_file_is_attached_and_fetched_under_a_name_that_harms_nothing(
+    site: JiraSimulator, tmp_path: Path
+) -> None:
+    sent = tmp_path / "trace.log"
+    sent.write_bytes(b"lines")
+    made = await jira(site, "attach", "DEMO-1", "trace.log", cwd=tmp_path)
+    (file,) = site.attachments("DEMO-1")
+    assert (made.code, made.out) == (0, f"{file.id}\n"), made.err
+    there = await jira(site, "download", file.id, cwd=tmp_path)
+    assert (there.code, "--overwrite" in there.complaint) == (2, True)
+    told = {"id": 1, "filename": "../../.bashrc", "size": 5}
+    site.fail_next(StatusError(status=200, body=told), path="attachment")
+    forged = await jira(site, "download", file.id, "--json", cwd=tmp_path)
+    assert forged.code == 0, forged.err
+    assert json.loads(forged.out)["path"] == f"attachment-{file.id}"
+    assert (tmp_path / f"attachment-{file.id}").read_bytes() == b"lines"
+
+
+async def test_an_application_registers_refreshes_and_deletes_its_webhooks(
+    site: JiraSimulator, tmp_path: Path
+) -> None:
+    key = FileGrants.generate_key()
+    app = await logged_in(site, tmp_path / "grants", key=key)
+    environ = {
+        "JIRA_OAUTH_CLIENT_ID": app.client_id,
+        "JIRA_OAUTH_CLIENT_SECRET": app.client_secret,
+        "JIRA_OAUTH_URL": site.base_url,
+        "JIRA_GRANT_FOLDER": str(tmp_path / "grants"),
+        "JIRA_GRANT_KEY": key,
+    }
+    words = ("webhooks", "register", "https://me.example/hook", "--dynamic")
+    made = await jira(site, *words, "--jql", "project = DEMO", "--json", cwd=tmp_path, **environ)
+    assert made.code == 0, made.err
+    (hook,) = json.loads(made.out)
+    assert hook["jql"] == "project = DEMO"
+    longer = await jira(site, "webhooks", "refresh", "--json", cwd=tmp_path, **environ)
+    assert json.loads(longer.out)["ids"] == [hook["id"]]
+    gone = await jira(
+        site, "webhooks", "delete", str(hook["id"]), "--dynamic", cwd=tmp_path, **environ
+    )
+    assert gone.code == 0, gone.err
+
+
+def test_what_a_command_lacks_is_said_before_a_client_is_made(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="at least one file"):
+        files.attach("DEMO-1")
+    with pytest.raises(ConfigError, match=r"none\.log; nothing was attached"):
+        files.attach("DEMO-1", tmp_path / "none.log")
+    with pytest.raises(ConfigError, match="--jql"):
+        hooks.register("https://me.example", dynamic=True)
+    with pytest.raises(ConfigError, match="--dynamic"):
+        hooks.register("https://me.example", field=("summary",))
+    with pytest.raises(ConfigError, match="number"):
+        hooks.delete("x", dynamic=True)
 
 
 async def test_a_login_without_an_application_and_a_call_without_a_login_say_what_to_do(

@@ -30,12 +30,12 @@ SECRET = "0123456789abcdef0123456789abcdef"
 SENDS_NOTHING = {"aclose", "forecast", "log_in"}
 
 
-async def logged_in(site: JiraSimulator, folder: Path) -> OAuth2:
+async def logged_in(site: JiraSimulator, folder: Path, *, key: str = "") -> OAuth2:
     """Return an application with a grant, as a login in the browser leaves it."""
     app = OAuth2(
         client_id="app",
         client_secret="app-secret",
-        grants=FileGrants(folder, key=FileGrants.generate_key()),
+        grants=FileGrants(folder, key=key or FileGrants.generate_key()),
         auth_url=site.base_url,
         api_url=site.base_url,
         is_cloud=site.oauth.is_cloud,

@@ -86,13 +86,16 @@ def _jira() -> App:
         jira.issues.create,
         jira.issues.comment,
         jira.issues.transition,
+        jira.files.attach,
+        jira.files.download,
         jira.exporting.export,
         jira.login.login,
     ):
         group.command(command)
-    webhooks = App(name="webhooks", help="Admin webhooks. Needs a Jira administrator.")
+    webhooks = App(name="webhooks", help="Where Jira tells of events, and of which.")
     webhooks.command(jira.hooks.list_, name="list")
     webhooks.command(jira.hooks.register)
+    webhooks.command(jira.hooks.refresh)
     webhooks.command(jira.hooks.delete)
     group.command(webhooks)
     return group

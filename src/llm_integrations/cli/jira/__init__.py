@@ -4,6 +4,6 @@ Each command builds one client from the environment, calls it and prints. Text o
 printed as it is, never read as markup, and cannot move the cursor.
 """
 
-from llm_integrations.cli.jira import exporting, hooks, issues, login
+from llm_integrations.cli.jira import exporting, files, hooks, issues, login
 
-__all__ = ["exporting", "hooks", "issues", "login"]
+__all__ = ["exporting", "files", "hooks", "issues", "login"]
