@@ -19,6 +19,7 @@ from llm_integrations.jira import (
     Poller,
     WebhookEvent,
 )
+from llm_integrations.jira.webhooks import validate_event
 from llm_integrations.simulators import JiraSimulator
 from llm_integrations.simulators.faults import Reset, StatusError
 
@@ -104,6 +105,8 @@ async def test_the_events_are_those_that_webhooks_tell(
     assert all(event.project_key == "DEMO" and event.issue_id for event in events)
     assert b"A *bold* one" in (made.part("issue") or b"")
     assert [event.timestamp for event in events] == sorted(event.timestamp or 0 for event in events)
+    for event in events:
+        validate_event(event)
     assert await taken(poller) == []
 
 

@@ -2,18 +2,22 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import assert_type
 
 import httpx2
 
 from llm_integrations.errors import BadDelivery, NotFound
 from llm_integrations.jira import (
+    Attachment,
+    AttachmentLimits,
     AuthManager,
     BasicAuth,
     Board,
     BoardColumn,
     BoardConfiguration,
     BulkCreated,
+    ChangedWorklog,
     Comment,
     CreateField,
     CreateIssueRequest,
@@ -28,6 +32,7 @@ from llm_integrations.jira import (
     Issue,
     IssueLink,
     IssueLinkType,
+    IssueUpdate,
     JiraAuth,
     JiraClient,
     JiraConfig,
@@ -38,6 +43,8 @@ from llm_integrations.jira import (
     OAuth2,
     Pace,
     PersonalAccessToken,
+    PollCursor,
+    Poller,
     PostgresGrants,
     Project,
     RemoteLink,
@@ -229,3 +236,37 @@ def before_a_job_of_10_000_issues(client: JiraClient) -> bool:
     assert_type(job, Forecast)
     slow = forecast(10_000, writes=1, pace=Pace(per_minute=100, points_per_hour=65_000))
     return job.points == slow.points and job.minutes < slow.minutes
+
+
+async def files_of_an_issue(client: JiraClient, folder: Path) -> bytes:
+    limits: AttachmentLimits = await client.get_attachment_limits()
+    assert_type(limits.upload_limit_bytes, int | None)
+    made = await client.add_attachment("ABC-1", folder / "trace.log", media_type="text/plain")
+    assert_type(made, list[Attachment])
+    assert_type(await client.download_attachment(made[0], folder / "back.log"), Path)
+    issue = await client.get_issue("ABC-1")
+    assert_type(issue.field("attachment", type=list[Attachment]), list[Attachment] | None)
+    return await client.download_attachment(made[0].id, max_bytes=1_000_000)
+
+
+async def a_change_by_the_names_people_see(client: JiraClient) -> float | None:
+    update = IssueUpdate().set("Story Points", 5).add("labels", "seen").comment("**Done**")
+    await client.update_issue("ABC-1", update.remove("components", {"id": "10001"}))
+    points = await client.get_field_id("Story Points")
+    return (await client.get_issue("ABC-1")).field(points, type=float)
+
+
+async def worklogs_of_the_whole_site(client: JiraClient, since: datetime) -> list[Worklog]:
+    changed = [change async for change in client.iter_updated_worklogs(since)]
+    assert_type(changed, list[ChangedWorklog])
+    return await client.get_worklogs_by_id([change.worklog_id for change in changed])
+
+
+async def a_site_that_cannot_call(
+    client: JiraClient, processor: WebhookProcessor[WebhookHandler]
+) -> None:
+    poller = Poller(client, jql="project = ABC", cursor=PollCursor(floor_ms=0))
+    async for event in poller:
+        assert_type(event, WebhookEvent)
+        await processor.process_event(event)
+        assert_type(poller.cursor.dump(), str)

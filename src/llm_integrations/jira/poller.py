@@ -104,7 +104,7 @@ class Poller:
     Example:
         poller = Poller(jira, jql="project = ABC", cursor=PollCursor.load(saved))
         async for event in poller:
-            await processor.process(event)
+            await processor.process_event(event)
             save(poller.cursor.dump())
 
     Errors that pass (no answer, rate limits, 5xx) are waited out, ever longer; others are raised,
