@@ -17,9 +17,10 @@ from llm_integrations.errors import (
     SignatureMissing,
     SignatureWrong,
 )
-from llm_integrations.jira.events import parse_event
+from llm_integrations.jira.events import WebhookEvent, parse_event
 from llm_integrations.jira.webhooks import (
     LoggingWebhookHandler,
+    SeenDeliveries,
     WebhookHandler,
     WebhookProcessor,
     delivery_identity,
@@ -236,3 +237,52 @@ def test_validation_names_the_missing_part(body: bytes, missing: str) -> None:
     with pytest.raises(PayloadMalformed, match=missing):
         processor.validate_event(parse_event(body))
     processor.validate_event(parse_event(CREATED))
+
+
+def test_routing_matches_the_issues_type_and_the_beginning_of_a_name() -> None:
+    processor: WebhookProcessor[str] = WebhookProcessor()
+    processor.register_handler("bugs", issue_type="Bug")
+    processor.register_handler("by id", issue_type="10001")
+    processor.register_handler("stories", issue_type="Story")
+    processor.register_handler("sprints", event="sprint_*")
+    body = (
+        b'{"webhookEvent":"jira:issue_created","issue":{"id":"7",'
+        b'"fields":{"issuetype":{"id":10001,"name":"Bug"}}}}'
+    )
+    assert processor.route(parse_event(body)) == ("bugs", "by id")
+    assert processor.route(parse_event(b'{"webhookEvent":"sprint_closed"}')) == ("sprints",)
+    assert processor.route(parse_event(b'{"webhookEvent":"spring_closed"}')) == ()
+
+
+def test_handlers_come_in_their_order_and_then_as_registered() -> None:
+    processor: WebhookProcessor[str] = WebhookProcessor()
+    for name, order in (("c", 0), ("a", -1), ("d", 0), ("b", -1), ("e", 7)):
+        processor.register_handler(name, order=order)
+    assert processor.route(parse_event(CREATED)) == ("a", "b", "c", "d", "e")
+
+
+class Picky(Recorder):
+    def wants(self, event: WebhookEvent) -> bool:
+        return event.issue_key == "ABC-2"
+
+
+async def test_a_handler_may_decline_an_event_that_was_routed_to_it() -> None:
+    picky, recorder = Picky(), Recorder()
+    processor: WebhookProcessor[WebhookHandler] = WebhookProcessor()
+    processor.register_handler(picky)
+    processor.register_handler(recorder)
+    await processor.process_event(parse_event(CREATED))
+    await processor.process_event(parse_event(CREATED.replace(b"ABC-1", b"ABC-2")))
+    assert (picky.seen, recorder.seen) == (["created"], ["created", "created"])
+
+
+def test_a_delivery_that_was_seen_is_not_new_until_it_is_forgotten() -> None:
+    seen = SeenDeliveries(keep_s=60, most=2)
+    identity = delivery_identity({}, CREATED)
+    assert seen.add(identity, 0)
+    assert not seen.add(delivery_identity({}, CREATED), 59)
+    assert seen.add(delivery_identity({}, LABELLED), 59)
+    assert seen.add(identity, 60)
+    assert not seen.add(identity, 61)
+    assert seen.add("third", 61)
+    assert seen.add(delivery_identity({}, LABELLED), 62)

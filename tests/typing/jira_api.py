@@ -48,14 +48,19 @@ from llm_integrations.jira import (
     PostgresGrants,
     Project,
     RemoteLink,
+    SeenDeliveries,
     Sprint,
     Transition,
     UpdateIssueRequest,
     User,
     Version,
+    WebhookBoard,
     WebhookEvent,
     WebhookHandler,
+    WebhookIssue,
     WebhookProcessor,
+    WebhookSprint,
+    WebhookVersion,
     Worklog,
     adf,
     authorize_url,
@@ -270,3 +275,18 @@ async def a_site_that_cannot_call(
         assert_type(event, WebhookEvent)
         await processor.process_event(event)
         assert_type(poller.cursor.dump(), str)
+
+
+def what_an_event_is_about(event: WebhookEvent, seen: SeenDeliveries, now: float) -> bool:
+    issue: WebhookIssue | None = event.issue
+    sprint: WebhookSprint | None = event.sprint
+    assert_type(event.old_sprint, WebhookSprint | None)
+    assert_type(event.board, WebhookBoard | None)
+    merged: WebhookVersion | None = event.merged_to
+    is_new = seen.add(delivery_identity({}, event.raw), now)
+    return is_new and not (issue and sprint and merged)
+
+
+def handlers_by_type_and_order(processor: WebhookProcessor[str]) -> None:
+    processor.register_handler("bugs", issue_type="Bug", order=-1)
+    processor.register_handler("sprints", event="sprint_*")

@@ -17,13 +17,7 @@ from llm_integrations.jira.changed_worklogs import ChangedWorklog
 from llm_integrations.jira.client import JiraClient
 from llm_integrations.jira.config import JiraConfig
 from llm_integrations.jira.dynamic import DynamicWebhook
-from llm_integrations.jira.events import (
-    Changelog,
-    ChangelogItem,
-    WebhookComment,
-    WebhookEvent,
-    parse_event,
-)
+from llm_integrations.jira.events import EVENT_NAMES, WebhookEvent, parse_event
 from llm_integrations.jira.forecasts import Forecast, Pace, forecast
 from llm_integrations.jira.grants import FileGrants
 from llm_integrations.jira.history import HistoryEntry
@@ -54,6 +48,22 @@ from llm_integrations.jira.models import (
     Worklog,
 )
 from llm_integrations.jira.oauth import Grant, GrantStore, OAuth2, authorize_url
+from llm_integrations.jira.payloads import (
+    Changelog,
+    ChangelogItem,
+    WebhookAttachment,
+    WebhookBoard,
+    WebhookComment,
+    WebhookIssue,
+    WebhookIssueLink,
+    WebhookLocation,
+    WebhookProject,
+    WebhookSprint,
+    WebhookThing,
+    WebhookUser,
+    WebhookVersion,
+    WebhookWorklog,
+)
 from llm_integrations.jira.poller import PollCursor, Poller
 from llm_integrations.jira.projects import CreateField
 from llm_integrations.jira.splitting import split
@@ -61,6 +71,7 @@ from llm_integrations.jira.sprints import Move
 from llm_integrations.jira.updates import IssueUpdate
 from llm_integrations.jira.webhooks import (
     LoggingWebhookHandler,
+    SeenDeliveries,
     WebhookHandler,
     WebhookProcessor,
     delivery_identity,
@@ -72,6 +83,7 @@ if TYPE_CHECKING:
     from llm_integrations.store.grants import PostgresGrants
 
 __all__ = [
+    "EVENT_NAMES",
     "AiohttpTransport",
     "Attachment",
     "AttachmentLimits",
@@ -121,6 +133,7 @@ __all__ = [
     "Priority",
     "Project",
     "RemoteLink",
+    "SeenDeliveries",
     "ServerInfo",
     "Sprint",
     "Status",
@@ -129,11 +142,22 @@ __all__ = [
     "UpdateIssueRequest",
     "User",
     "Version",
+    "WebhookAttachment",
+    "WebhookBoard",
     "WebhookComment",
     "WebhookEvent",
     "WebhookHandler",
+    "WebhookIssue",
+    "WebhookIssueLink",
+    "WebhookLocation",
     "WebhookProcessor",
+    "WebhookProject",
     "WebhookRegistration",
+    "WebhookSprint",
+    "WebhookThing",
+    "WebhookUser",
+    "WebhookVersion",
+    "WebhookWorklog",
     "Worklog",
     "adf",
     "authorize_url",

@@ -8,38 +8,50 @@ Rules (reference: Jira's webhook page and 68 recorded bodies, Cloud and Server):
 1. Names are an open set. A body without `webhookEvent` is `custom` (Automation's "Send web
    request"), except the bare `{accountId, username}` that Jira sends for `user_deleted`.
 2. An empty body (a webhook with `excludeBody`) is `custom` too, and carries nothing.
-3. A part of the wrong shape is absent, not an error: `raw` still has it.
-4. The actor is `user`; on `comment_*` and `worklog_*`, which have none on Cloud, the last author.
+3. A member of the wrong shape is absent, not an error, and takes nothing else with it: what it is
+   a part of keeps the rest, and `raw` has it all.
+4. The actor is `user` (on `user_*` that is whom the event is about; Jira does not say who did it);
+   on `comment_*`, `worklog_*` and `attachment_*`, which have none on Cloud, the last author.
 5. The issue is `issue`; else `worklog.issueId`; else the source of an issue link; else the number
    in `comment.self` (Server's comment events carry no issue).
 6. A `jira:issue_updated` that only tells of a comment is the twin of a `comment_*` event.
+7. A version that was merged is told as `jira:version_deleted`: what tells it apart is `mergedTo`.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 
 from llm_integrations._core.codec import Raw, Undecodable, decode
 from llm_integrations.errors import PayloadMalformed
+from llm_integrations.jira.payloads import (
+    Changelog,
+    WebhookAttachment,
+    WebhookBoard,
+    WebhookComment,
+    WebhookIssue,
+    WebhookIssueLink,
+    WebhookProject,
+    WebhookSprint,
+    WebhookThing,
+    WebhookUser,
+    WebhookVersion,
+    WebhookWorklog,
+    Wire,
+    read_part,
+)
 
 __all__ = [
     "CUSTOM",
     "EVENT_NAMES",
-    "Changelog",
-    "ChangelogItem",
-    "WebhookComment",
     "WebhookEvent",
-    "WebhookUser",
-    "WebhookWorklog",
     "is_comment_twin",
     "parse_event",
 ]
-
-T = TypeVar("T")
 
 CUSTOM: Final = "custom"
 
@@ -75,100 +87,26 @@ _COMMENT_TYPES: Final = frozenset(
 _ISSUE_OF_COMMENT: Final = re.compile(r"/issue/(\d+)/comment/\d+$")
 
 
-class _Wire(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Base of payload parts: camelCase outside, unknown members ignored."""
-
-
-class WebhookUser(_Wire, frozen=True, kw_only=True):
-    """A person or app in a payload: `accountId` on Cloud, `name` and `key` on Data Center."""
-
-    account_id: str | None = None
-    name: str | None = None
-    key: str | None = None
-    display_name: str | None = None
-    account_type: str | None = None
-
-    @property
-    def id(self) -> str | None:
-        """What REST calls take for this user: the account id, on Data Center the name."""
-        return self.account_id or self.name or self.key
-
-
-class ChangelogItem(_Wire, frozen=True, kw_only=True):
-    """One changed field: ids in `from_` and `to`, what people read in the strings."""
-
-    field: str = ""
-    fieldtype: str = msgspec.field(name="fieldtype", default="")
-    field_id: str | None = None
-    from_: str | None = msgspec.field(name="from", default=None)
-    from_string: str | None = None
-    to: str | None = None
-    to_string: str | None = None
-
-
-class Changelog(_Wire, frozen=True, kw_only=True):
-    """What an update changed; the list may be empty."""
-
+class _Issue(Wire, frozen=True, kw_only=True):
     id: str | int | None = None
-    items: tuple[ChangelogItem, ...] = ()
-
-
-class WebhookComment(_Wire, frozen=True, kw_only=True):
-    """A comment in a payload: `body` is wiki markup, never ADF."""
-
-    id: str | int = ""
+    key: str | None = None
     self_: str = msgspec.field(name="self", default="")
-    body: str = ""
-    author: WebhookUser | None = None
-    update_author: WebhookUser | None = None
-    jsd_public: bool | None = None
-
-    @property
-    def author_id(self) -> str | None:
-        """Who wrote it."""
-        return self.author.id if self.author else None
-
-
-class WebhookWorklog(_Wire, frozen=True, kw_only=True):
-    """Time logged; the event carries no issue but `issue_id`."""
-
-    id: str | int = ""
-    issue_id: str | int | None = None
-    author: WebhookUser | None = None
-    update_author: WebhookUser | None = None
-    time_spent_seconds: int | None = None
-
-    @property
-    def author_id(self) -> str | None:
-        """Who logged it."""
-        return self.author.id if self.author else None
-
-
-class _Named(_Wire, frozen=True, kw_only=True):
-    """The identifying members of a project, board, version or link."""
-
-    id: str | int | None = None
-    key: str | None = None
-    project_id: str | int | None = None
-    project_key: str | None = None
-    source_issue_id: str | int | None = None
-
-
-class _Board(_Wire, frozen=True, kw_only=True):
-    location: _Named | None = None
-
-
-class _IssueFields(_Wire, frozen=True, kw_only=True):
-    project: _Named | None = None
-
-
-class _Issue(_Wire, frozen=True, kw_only=True):
-    id: str | int | None = None
-    key: str | None = None
     fields: Raw = Raw(b"")
 
 
-class _Body(_Wire, frozen=True, kw_only=True):
+class _IssueFields(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields of an issue that have an attribute, each still undecoded."""
+
+    summary: Raw = Raw(b"")
+    issuetype: Raw = Raw(b"")
+    status: Raw = Raw(b"")
+    priority: Raw = Raw(b"")
+    project: Raw = Raw(b"")
+    assignee: Raw = Raw(b"")
+    reporter: Raw = Raw(b"")
+
+
+class _Body(Wire, frozen=True, kw_only=True):
     """The members of a body that decide anything, each still undecoded."""
 
     webhook_event: Raw = Raw(b"")
@@ -182,6 +120,11 @@ class _Body(_Wire, frozen=True, kw_only=True):
     project: Raw = Raw(b"")
     version: Raw = Raw(b"")
     board: Raw = Raw(b"")
+    configuration: Raw = Raw(b"")
+    sprint: Raw = Raw(b"")
+    old_value: Raw = Raw(b"")
+    attachment: Raw = Raw(b"")
+    merged_to: Raw = Raw(b"")
     issue_link: Raw = Raw(b"")
     account_id: Raw = Raw(b"")
 
@@ -190,14 +133,20 @@ _body = msgspec.json.Decoder(_Body)
 _parts = msgspec.json.Decoder(dict[str, Raw])
 _text = msgspec.json.Decoder(str)
 _int = msgspec.json.Decoder(int)
+_id: msgspec.json.Decoder[int | str] = msgspec.json.Decoder(int | str)
 _user = msgspec.json.Decoder(WebhookUser)
 _issue = msgspec.json.Decoder(_Issue)
 _fields = msgspec.json.Decoder(_IssueFields)
 _changelog = msgspec.json.Decoder(Changelog)
 _comment = msgspec.json.Decoder(WebhookComment)
 _worklog = msgspec.json.Decoder(WebhookWorklog)
-_named = msgspec.json.Decoder(_Named)
-_board = msgspec.json.Decoder(_Board)
+_thing = msgspec.json.Decoder(WebhookThing)
+_sprint = msgspec.json.Decoder(WebhookSprint)
+_board = msgspec.json.Decoder(WebhookBoard)
+_project = msgspec.json.Decoder(WebhookProject)
+_version = msgspec.json.Decoder(WebhookVersion)
+_link = msgspec.json.Decoder(WebhookIssueLink)
+_attachment = msgspec.json.Decoder(WebhookAttachment)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +158,10 @@ class WebhookEvent:
         event_type_name: Jira's finer name of an issue event ("issue_assigned"), "" when absent.
         timestamp: when it happened, in ms since 1970; None when the body does not say.
         actor_id: account id of who did it; the user name on Data Center.
+        user: who did it; on `user_*` whom it is about.
+        old_sprint: on `sprint_updated`, the sprint before.
+        board: with the configuration's id and name on `board_configuration_changed`.
+        merged_to: on a merge, the version that took the issues of `version`.
         raw: the body as it came.
     """
 
@@ -223,12 +176,32 @@ class WebhookEvent:
     changelog: Changelog | None = None
     comment: WebhookComment | None = None
     worklog: WebhookWorklog | None = None
+    issue: WebhookIssue | None = None
+    user: WebhookUser | None = None
+    sprint: WebhookSprint | None = None
+    old_sprint: WebhookSprint | None = None
+    board: WebhookBoard | None = None
+    project: WebhookProject | None = None
+    version: WebhookVersion | None = None
+    merged_to: WebhookVersion | None = None
+    issue_link: WebhookIssueLink | None = None
+    attachment: WebhookAttachment | None = None
     raw: bytes = field(default=b"", repr=False)
 
     @property
     def is_known(self) -> bool:
         """Whether Jira documents this name."""
         return self.name in EVENT_NAMES
+
+    @property
+    def is_merge(self) -> bool:
+        """Whether a version went into another one, under either name that Jira gives it."""
+        return self.merged_to is not None or self.name == "jira:version_merged"
+
+    @property
+    def issue_type(self) -> WebhookThing | None:
+        """The issue's type, where the body has the issue."""
+        return self.issue.issue_type if self.issue else None
 
     @property
     def is_comment_twin(self) -> bool:
@@ -262,22 +235,38 @@ def parse_event(body: bytes) -> WebhookEvent:
         parts = decode(_body, body)
     except Undecodable as error:
         raise PayloadMalformed(f"the body is not a JSON object ({error})") from None
-    issue = _read(_issue, parts.issue) or _Issue()
-    comment = _read(_comment, parts.comment)
-    worklog = _read(_worklog, parts.worklog)
-    project_id, project_key = _project_of(parts, issue)
+    issue = _issue_of(parts.issue)
+    user = read_part(_user, parts.user)
+    comment = read_part(_comment, parts.comment)
+    worklog = read_part(_worklog, parts.worklog)
+    link = read_part(_link, parts.issue_link)
+    board = read_part(_board, parts.board) or read_part(_board, parts.configuration)
+    project = read_part(_project, parts.project)
+    version = read_part(_version, parts.version)
+    attachment = read_part(_attachment, parts.attachment)
+    project_id, project_key = _project_of(issue, project, version, board)
     return WebhookEvent(
         name=_name_of(parts),
-        event_type_name=_read(_text, parts.event_type_name) or "",
-        timestamp=_read(_int, parts.timestamp),
-        issue_id=_issue_id_of(parts, issue, comment, worklog),
-        issue_key=issue.key,
+        event_type_name=read_part(_text, parts.event_type_name) or "",
+        timestamp=read_part(_int, parts.timestamp),
+        issue_id=_issue_id_of(issue, comment, worklog, link),
+        issue_key=issue.key if issue else None,
         project_id=project_id,
         project_key=project_key,
-        actor_id=_actor_of(parts, comment, worklog),
-        changelog=_read(_changelog, parts.changelog),
+        actor_id=_actor_of(user, comment or worklog, attachment, parts.account_id),
+        changelog=read_part(_changelog, parts.changelog),
         comment=comment,
         worklog=worklog,
+        issue=issue,
+        user=user,
+        sprint=read_part(_sprint, parts.sprint),
+        old_sprint=read_part(_sprint, parts.old_value),
+        board=board,
+        project=project,
+        version=version,
+        merged_to=_merged_to(parts.merged_to),
+        issue_link=link,
+        attachment=attachment,
         raw=bytes(body),
     )
 
@@ -292,69 +281,87 @@ def is_comment_twin(event: WebhookEvent) -> bool:
     return event.comment is not None or event.event_type_name in _COMMENT_TYPES
 
 
-def _read(decoder: msgspec.json.Decoder[T], raw: Raw) -> T | None:
-    """Decode one part; None when it is absent, null or of another shape."""
-    data = bytes(raw)
-    if data in {b"", b"null"}:
-        return None
-    try:
-        return decode(decoder, data)
-    except Undecodable:
-        return None
-
-
 def _name_of(parts: _Body) -> str:
-    name = _read(_text, parts.webhook_event)
+    name = read_part(_text, parts.webhook_event)
     if name:
         return name
     bare_user = bytes(parts.account_id) and not bytes(parts.issue) and not bytes(parts.user)
     return "user_deleted" if bare_user else CUSTOM
 
 
+def _issue_of(raw: Raw) -> WebhookIssue | None:
+    issue = read_part(_issue, raw)
+    if issue is None:
+        return None
+    fields = read_part(_fields, issue.fields) or _IssueFields()
+    return WebhookIssue(
+        id=issue.id,
+        key=issue.key,
+        self_=issue.self_,
+        summary=read_part(_text, fields.summary),
+        issue_type=read_part(_thing, fields.issuetype),
+        status=read_part(_thing, fields.status),
+        priority=read_part(_thing, fields.priority),
+        project=read_part(_thing, fields.project),
+        assignee=read_part(_user, fields.assignee),
+        reporter=read_part(_user, fields.reporter),
+    )
+
+
 def _actor_of(
-    parts: _Body, comment: WebhookComment | None, worklog: WebhookWorklog | None
+    user: WebhookUser | None,
+    written: WebhookComment | WebhookWorklog | None,
+    attachment: WebhookAttachment | None,
+    bare_account_id: Raw,
 ) -> str | None:
-    user = _read(_user, parts.user)
     if user is not None and user.id:
         return user.id
-    written = comment or worklog
     if written is not None:
         author = written.update_author or written.author
         return author.id if author else None
-    return _read(_text, parts.account_id)
+    if attachment is not None and attachment.author is not None:
+        return attachment.author.id
+    return read_part(_text, bare_account_id)
 
 
 def _issue_id_of(
-    parts: _Body,
-    issue: _Issue,
+    issue: WebhookIssue | None,
     comment: WebhookComment | None,
     worklog: WebhookWorklog | None,
+    link: WebhookIssueLink | None,
 ) -> str | None:
-    if issue.id is not None:
+    if issue is not None and issue.id is not None:
         return str(issue.id)
     if worklog is not None and worklog.issue_id is not None:
         return str(worklog.issue_id)
-    link = _read(_named, parts.issue_link)
     if link is not None and link.source_issue_id is not None:
         return str(link.source_issue_id)
     found = _ISSUE_OF_COMMENT.search(comment.self_) if comment else None
     return found[1] if found else None
 
 
-def _project_of(parts: _Body, issue: _Issue) -> tuple[str | None, str | None]:
+def _project_of(
+    issue: WebhookIssue | None,
+    project: WebhookProject | None,
+    version: WebhookVersion | None,
+    board: WebhookBoard | None,
+) -> tuple[str | None, str | None]:
     """Return (id, key) of the project: the issue's, the body's own, a version's or a board's."""
-    fields = _read(_fields, issue.fields)
-    project = (fields.project if fields else None) or _read(_named, parts.project)
-    if project is not None:
-        return _string(project.id), project.key
-    if issue.key:
+    shown = (issue.project if issue else None) or project
+    if shown is not None:
+        return _string(shown.id), shown.key
+    if issue is not None and issue.key:
         return None, issue.key.rpartition("-")[0] or None
-    version = _read(_named, parts.version)
     if version is not None:
         return _string(version.project_id), None
-    board = _read(_board, parts.board)
     location = board.location if board else None
     return (_string(location.project_id), location.project_key) if location else (None, None)
+
+
+def _merged_to(raw: Raw) -> WebhookVersion | None:
+    """Read the version that took over: an object, or its bare id."""
+    number = read_part(_id, raw)
+    return WebhookVersion(id=number) if number is not None else read_part(_version, raw)
 
 
 def _string(value: str | int | None) -> str | None:

@@ -10,10 +10,10 @@ import msgspec
 
 from llm_integrations.errors import InvalidRequest
 from llm_integrations.jira.connection import Connection
-from llm_integrations.jira.events import ChangelogItem
 from llm_integrations.jira.jql import issue_key
 from llm_integrations.jira.models import User, Wire, Worklog
 from llm_integrations.jira.paging import Cursor, Page, items, next_offset
+from llm_integrations.jira.payloads import ChangelogItem
 from llm_integrations.jira.requests import Operation, jira_time
 
 __all__ = ["HistoryCalls", "HistoryEntry"]

@@ -20,6 +20,8 @@ import base64
 import hashlib
 import hmac
 import logging
+from bisect import insort
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -40,6 +42,7 @@ __all__ = [
     "Headers",
     "LoggingWebhookHandler",
     "Secret",
+    "SeenDeliveries",
     "WebhookHandler",
     "WebhookProcessor",
     "delivery_identity",
@@ -142,6 +145,39 @@ def delivery_identity(headers: Headers, body: bytes) -> str:
     return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
 
+class SeenDeliveries:
+    """Remembers the identities of deliveries, so that each is worked on once.
+
+    For programs without a database: Data Center names no delivery and may send one twice, and
+    Cloud repeats what was answered too late. The service keeps them in its inbox instead.
+
+    Args:
+        keep_s: how long one is remembered; Jira Cloud repeats for little more than an hour.
+        most: how many are remembered; the oldest goes first.
+    """
+
+    def __init__(self, *, keep_s: float = 86_400.0, most: int = 100_000) -> None:
+        self._keep_s = keep_s
+        self._most = most
+        self._seen: OrderedDict[str, float] = OrderedDict()
+
+    def add(self, identity: str, now: float) -> bool:
+        """Remember one and return whether it is new.
+
+        Args:
+            identity: what `delivery_identity` returned.
+            now: seconds on any clock that does not go back.
+        """
+        while self._seen and next(iter(self._seen.values())) + self._keep_s <= now:
+            self._seen.popitem(last=False)
+        if identity in self._seen:
+            return False
+        if len(self._seen) >= self._most:
+            self._seen.popitem(last=False)
+        self._seen[identity] = now
+        return True
+
+
 def validate_event(event: WebhookEvent) -> None:
     """Return if the event carries what its name promises; unknown names promise nothing.
 
@@ -158,6 +194,10 @@ def validate_event(event: WebhookEvent) -> None:
 
 class WebhookHandler:
     """Receives events by kind; override what you need, the rest does nothing."""
+
+    def wants(self, event: WebhookEvent) -> bool:
+        """Return whether this handler takes an event that was routed to it; asked before each."""
+        return True
 
     async def on_issue_created(self, event: WebhookEvent) -> None:
         """Handle `jira:issue_created`."""
@@ -213,11 +253,18 @@ class _Registration(Generic[H]):
     project: str | None
     field: str | None
     event_type: str | None
+    issue_type: str | None
+    order: int
 
     def wants(self, event: WebhookEvent) -> bool:
         """Return whether every given condition holds."""
+        kind = event.issue_type
         return (
-            (self.event is None or self.event == _bare(event.name))
+            (self.event is None or _fits(self.event, _bare(event.name)))
+            and (
+                self.issue_type is None
+                or (kind is not None and self.issue_type in {kind.name, str(kind.id)})
+            )
             and (self.project is None or self.project in {event.project_key, event.project_id})
             and (self.event_type is None or self.event_type == event.event_type_name)
             and (self.field is None or self.field in event.changed_fields)
@@ -246,23 +293,29 @@ class WebhookProcessor(Generic[H]):
         project: str | None = None,
         field: str | None = None,
         event_type: str | None = None,
+        issue_type: str | None = None,
+        order: int = 0,
     ) -> None:
         """Send matching events to the handler; every condition given must hold.
 
         Args:
             handler: what wants them.
-            event: an event name, with or without Jira's `jira:` prefix; "*" for all.
+            event: an event name, with or without Jira's `jira:` prefix; "*" for all, "sprint_*"
+                for all that begin so.
             project: a project's key or id.
             field: name or id of a field that must have changed.
             event_type: Jira's finer name of an issue event ("issue_assigned").
+            issue_type: name or id of the issue's type; events without the issue do not fit.
+            order: lower numbers come first; equal ones in order of registration.
         """
         if event == "":
             raise InvalidRequest("an event name is empty; leave it out to get every event")
         wanted = None if event in {None, "*"} or event is None else _bare(event)
-        self._registrations.append(_Registration(handler, wanted, project, field, event_type))
+        one = _Registration(handler, wanted, project, field, event_type, issue_type, order)
+        insort(self._registrations, one, key=lambda known: known.order)
 
     def route(self, event: WebhookEvent) -> tuple[H, ...]:
-        """Return the handlers that want the event, in order of registration."""
+        """Return the handlers that want the event, in their order."""
         return tuple(one.handler for one in self._registrations if one.wants(event))
 
     def verify_signature(self, body: bytes, headers: Headers) -> None:
@@ -276,6 +329,8 @@ class WebhookProcessor(Generic[H]):
     async def process_event(self: WebhookProcessor[WebhookHandler], event: WebhookEvent) -> None:
         """Run the handlers that want the event, one after the other."""
         for handler in self.route(event):
+            if not handler.wants(event):
+                continue
             await _method(handler, event)(event)
 
     async def process_raw_event(
@@ -366,6 +421,10 @@ def _bytes(value: str | bytes) -> bytes:
 def _each(secrets: Iterable[Secret] | Secret) -> Iterable[Secret]:
     """Take one secret for a list of one: iterating a string would give its letters."""
     return (secrets,) if isinstance(secrets, str | bytes) else secrets
+
+
+def _fits(wanted: str, name: str) -> bool:
+    return name.startswith(wanted[:-1]) if wanted.endswith("*") else wanted == name
 
 
 def _bare(name: str) -> str:
