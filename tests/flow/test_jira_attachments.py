@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -12,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from llm_integrations._core.clock import SystemClock
-from llm_integrations._core.multipart import Form
 from llm_integrations.errors import (
     AnswerMalformed,
     AuthFailed,
@@ -26,6 +26,7 @@ from llm_integrations.errors import (
 from llm_integrations.jira import Attachment, BasicAuth, JiraClient, JiraConfig, parse_event
 from llm_integrations.simulators import JiraSimulator
 from llm_integrations.simulators.faults import Cut, Reset, StatusError
+from tests.wire import listening
 
 
 class Hurried(SystemClock):
@@ -263,14 +264,22 @@ async def test_what_cannot_be_sent_is_refused_before_a_request(
     assert site.requests == []
 
 
-async def test_a_file_that_changes_while_it_is_sent_is_an_error_of_its_own(
-    jira: JiraClient, tmp_path: Path
-) -> None:
-    path = tmp_path / "log.txt"
-    path.write_bytes(bytes(10))
-    form = Form(path, size_bytes=9, filename="log.txt", media_type="text/plain", fields={})
-    with pytest.raises(InvalidRequest, match="changed its size"):
-        _ = [piece async for piece in form.chunks()]
+async def test_a_file_that_shrinks_while_it_is_sent_is_an_error_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "log.bin"
+    with path.open("wb") as file:
+        file.truncate(24_000_000)
+
+    async def accept(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        os.truncate(path, 1_000)
+        while await reader.read(65_536):
+            pass
+
+    async with listening(accept) as port:
+        config = JiraConfig(f"http://127.0.0.1:{port}", AUTH, deployment="cloud")
+        async with JiraClient(config) as client:
+            with pytest.raises(InvalidRequest, match="changed its size"):
+                await client.add_attachment("DEMO-1", path)
 
 
 async def test_a_file_that_comes_or_goes_is_told_to_webhooks(

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+from itertools import filterfalse
 
 import pytest
 
@@ -18,10 +19,13 @@ from llm_integrations.jira import (
     PollCursor,
     Poller,
     WebhookEvent,
+    parse_event,
 )
+from llm_integrations.jira.events import is_comment_twin
 from llm_integrations.jira.webhooks import validate_event
 from llm_integrations.simulators import JiraSimulator
 from llm_integrations.simulators.faults import Reset, StatusError
+from tests.wire import HandClock
 
 AUTH = BasicAuth("bot@example.com", "t")
 
@@ -50,7 +54,9 @@ class Hand:
 
 @pytest.fixture(params=["Cloud", "Server"])
 async def site(request: pytest.FixtureRequest) -> AsyncIterator[JiraSimulator]:
-    async with JiraSimulator(deployment=request.param, latency_ms=(0, 0)) as simulator:
+    async with JiraSimulator(
+        deployment=request.param, latency_ms=(0, 0), retry_delay_s=(0, 0)
+    ) as simulator:
         yield simulator
 
 
@@ -110,6 +116,48 @@ async def test_the_events_are_those_that_webhooks_tell(
     assert await taken(poller) == []
 
 
+async def test_a_poller_and_a_webhook_tell_the_same(jira: JiraClient, site: JiraSimulator) -> None:
+    poller = Poller(jira, since=newest(site))
+    site.subscribe("http://127.0.0.1:1/")
+    await site.create_issue(project="DEMO", summary="Made", priority="High")
+    await site.edit_issue("DEMO-1", summary="Changed", description="A *bold* text")
+    await site.edit_issue("DEMO-1", assignee=next(iter(site.users)))
+    for number in (1, 2):
+        await site.add_comment(f"DEMO-{number}", f"Number *{number}*")
+    await site.transition("DEMO-2", "In Progress")
+    await site.flush()
+    webhooks = [parse_event(each.body) for each in site.deliveries if each.attempt == 0]
+    expected = sorted(map(facts, filterfalse(is_comment_twin, webhooks)), key=repr)
+    assert sorted(map(facts, await taken(poller)), key=repr) == expected
+
+
+def facts(event: WebhookEvent) -> list[object]:
+    """Return what an event says of what happened, whoever tells it."""
+    said = event.comment and (event.comment.id, event.comment.body, event.comment.author_id)
+    changed = sorted(event.changed_fields) if event.name == "jira:issue_updated" else []
+    # A comment's event of Data Center says nothing of its issue but the number.
+    where = [] if said else [event.issue_key, event.project_id, event.project_key]
+    return [
+        event.name,
+        event.event_type_name,
+        event.actor_id,
+        event.issue_id,
+        *where,
+        said,
+        changed,
+    ]
+
+
+async def test_an_issue_that_went_away_since_it_was_listed_is_passed_over(
+    jira: JiraClient, site: JiraSimulator
+) -> None:
+    poller = Poller(jira, since=newest(site))
+    await site.edit_issue("DEMO-1", summary="New")
+    await site.edit_issue("DEMO-2", summary="New")
+    site.fail_next(404, path=f"issue/{site.issues['DEMO-1'].id}$")
+    assert told(await taken(poller)) == [("jira:issue_updated", "DEMO-2")]
+
+
 async def test_edits_of_a_comment_and_changes_without_an_entry_are_told(
     jira: JiraClient, site: JiraSimulator
 ) -> None:
@@ -151,12 +199,14 @@ async def test_a_cursor_saved_at_any_event_goes_on_without_a_gap(
 
 
 async def test_failures_that_pass_are_waited_out_ever_longer_and_nothing_is_lost(
-    jira: JiraClient, site: JiraSimulator
+    site: JiraSimulator,
 ) -> None:
     clock = Hand()
+    config = JiraConfig(site.base_url, AUTH, rate_limit_per_minute=None, max_retries=0)
+    jira = JiraClient(config, clock=HandClock())  # it sits a pause out itself
     poller = Poller(jira, since=newest(site), interval_s=10, max_backoff_s=30, clock=clock)
     await site.edit_issue("DEMO-1", summary="New")
-    await jira.server_info()
+    await jira.get_fields()
     site.fail_next(503)
     site.fail_next(Reset())
     site.fail_next(StatusError(status=429))
@@ -165,6 +215,7 @@ async def test_failures_that_pass_are_waited_out_ever_longer_and_nothing_is_lost
         assert event.issue_key == "DEMO-1"
         break
     assert clock.slept == [10, 20, 30, 30]
+    await jira.aclose()
 
 
 async def test_a_failure_in_the_middle_of_a_pass_repeats_no_issue_that_was_taken(
