@@ -19,7 +19,7 @@ from typing import Final
 from llm_integrations.errors import InvalidRequest
 from llm_integrations.jira.fences import read_fence, write_fence
 from llm_integrations.jira.inline import Node, is_safe_link
-from llm_integrations.jira.markdown import parse_blocks
+from llm_integrations.jira.markdown import ALERTS, parse_blocks
 
 __all__ = ["TEXT_LIMIT", "from_markdown", "to_markdown", "to_readable", "to_text"]
 
@@ -28,19 +28,27 @@ TEXT_LIMIT: Final = 32_767
 
 _MAX_DEPTH: Final = 60
 _ESCAPED: Final = re.compile(
-    r"([\\`*\[\]|]|~(?=~)|(?<=~)~|^~|~$|<(?=https?:|mailto:)|(?<![^\W_])_|_(?![^\W_])|!(?=\[|$))"
+    r"([\\`*\[\]|]|~(?=~)|(?<=~)~|^~|~$|<(?=https?:|mailto:|/?(?:u|su[bp])>)|(?<![^\W_])_|_(?![^\W_])|!(?=\[|$))"
 )
 _SCHEME: Final = re.compile(r"(?i)\b(https?)://")
 _LINE_START: Final = re.compile(r"(?m)^( {0,3})([#>+\-=])")
 _ORDERED_START: Final = re.compile(r"(?m)^( {0,3}[0-9]{1,9})([.)])")
-_FENCES: Final = {"strong": "**", "em": "*", "strike": "~~"}
+_FENCES: Final = {
+    "strong": ("**", "**"),
+    "em": ("*", "*"),
+    "strike": ("~~", "~~"),
+    "underline": ("<u>", "</u>"),
+    "sub": ("<sub>", "</sub>"),
+    "sup": ("<sup>", "</sup>"),
+}
 _LISTS: Final = {
     "bulletList": "bullet",
     "taskList": "bullet",
     "decisionList": "bullet",
     "orderedList": "ordered",
 }
-_PANEL_WORDS: Final = {"info": "Info", "note": "Note", "tip": "Tip", "warning": "Warning"}
+
+_ALERT_OF: Final = {panel: word for word, panel in ALERTS.items()}
 
 Adf = Mapping[str, object]
 
@@ -216,7 +224,7 @@ def _list(node: Adf, depth: int) -> str:
 def _item_body(item: Adf, depth: int) -> str:
     kind = item.get("type")
     if kind == "taskItem":
-        box = "\\[x\\]" if _attr(item, "state") == "DONE" else "\\[ \\]"
+        box = "[x]" if _attr(item, "state") == "DONE" else "[ ]"
         return f"{box} {_inline(_content(item))}"
     if kind == "decisionItem":
         return _guarded(_inline(_content(item)))
@@ -234,8 +242,8 @@ def _code_block(node: Adf) -> str:
 
 
 def _panel_title(node: Adf) -> str:
-    word = _PANEL_WORDS.get(_attr(node, "panelType"), "")
-    return f"**{word}:**\n\n" if node.get("type") == "panel" and word else ""
+    word = _ALERT_OF.get(_attr(node, "panelType"), "")
+    return f"[!{word}]\n" if node.get("type") == "panel" and word else ""
 
 
 def _quoted(text: str) -> str:
@@ -298,7 +306,7 @@ def _inline(nodes: Sequence[Adf]) -> str:
         if new:
             parts.append(text[: len(text) - len(text.lstrip())])
             text = text.lstrip()  # noqa: PLW2901 - the rest stands inside
-        parts.extend(_FENCES.get(mark, "[") for mark in new)
+        parts.extend(_FENCES.get(mark, ("[",))[0] for mark in new)
         open_marks += new
         body = text.rstrip()
         parts += [body, text[len(body) :]]
@@ -336,7 +344,7 @@ def _close(parts: list[str], open_marks: list[str], keep: int) -> str:
         space = parts.pop() + space
     while len(open_marks) > keep:
         mark = open_marks.pop()
-        parts.append(_FENCES.get(mark) or f"]({mark})")
+        parts.append(_FENCES[mark][1] if mark in _FENCES else f"]({mark})")
     return space
 
 
@@ -347,7 +355,7 @@ def _marked(node: Adf) -> tuple[frozenset[str], str, bool]:
     text = node.get("text")
     text = text if isinstance(text, str) else ""
     marks = [mark for mark in _sequence(node.get("marks")) if isinstance(mark, Mapping)]
-    names = {str(mark.get("type")) for mark in marks}
+    names = {_attr(mark, "type") or str(mark.get("type")) for mark in marks}
     links = [_attr(mark, "href") for mark in marks if mark.get("type") == "link"]
     href = frozenset(link for link in links[:1] if is_safe_link(link) and not set(link) & set("()"))
     if "code" in names:

@@ -1,4 +1,4 @@
-"""Markdown inside a line: emphasis, code, links. Pure; linear in the length of the text.
+"""Markdown inside a line: emphasis, code, links, `<u>`, `<sub>`, `<sup>`. Pure, in linear time.
 
 In: the text of one paragraph, heading or cell. Out: ADF inline nodes, marks flat on each. Must
 not: ever emit an empty text node, or a link whose scheme is not allow-listed (it stays text).
@@ -6,7 +6,8 @@ not: ever emit an empty text node, or a link whose scheme is not allow-listed (i
 Method: one scan cuts the text into pieces and notes delimiter runs; matching runs become spans
 over the pieces; one sweep hands each piece the marks of the spans around it. Delimiters match by
 CommonMark's rules for `*`, `_` and `~~`, except that only white space beside a run counts, not
-punctuation: `a**"b"**` is strong here.
+punctuation: `a**"b"**` is strong here. Tags in a word that reads as an address once they are gone
+stay text: what checks a text for links need not know them.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ _TOKEN: Final = re.compile(
     | (?P<tildes>~+)
     | (?P<open>!?\[)
     | (?P<close>\])
+    | (?P<tag></?(?:u|su[bp])>)
     | (?P<text>[^\\\n`<*_~!\[\]h ]+|[ ]+(?=[^ \n]|$)|.)
     """,
     re.VERBOSE | re.DOTALL,
@@ -43,6 +45,14 @@ _DESTINATION: Final = re.compile(
     r"\(\s*<?([^\s<>()]*(?:\([^\s<>()]*\)[^\s<>()]*)*)>?\s*(?:\"[^\"]*\"\s*)?\)"
 )
 _TRAILING: Final = ".,:;!?"
+_TAG: Final = re.compile("</?(?:u|su[bp])>")
+_VANISHING: Final = re.compile(r"</?(?:u|su[bp])>|[*_~`\\]")
+_ADDRESS: Final = re.compile(r"//|www\.|mailto:", re.IGNORECASE)
+_TAG_MARKS: Final = {
+    "u": ("underline", ""),
+    "sub": ("subsup", "sub"),
+    "sup": ("subsup", "sup"),
+}
 
 
 @dataclass(slots=True)
@@ -97,6 +107,8 @@ class _Scan:
         self._text = text
         self._brackets: list[int] = []
         self._ticks = _tick_runs(text)
+        self._tags: dict[str, list[int]] = {name: [] for name in _TAG_MARKS}
+        self._barred = _barred_tags(text) if "<" in text else frozenset()
 
     def read(self) -> None:
         """Cut the whole text."""
@@ -125,6 +137,8 @@ class _Scan:
                 self.pieces.append(_Piece(value))
             case "close":
                 return self._close(found)
+            case "tag" if found.start() not in self._barred:
+                self._tag(value)
             case _:
                 self.pieces.append(_Piece(value))
         return found.end()
@@ -176,6 +190,18 @@ class _Scan:
         self.runs.append(run)
         self.pieces.append(_Piece(value))
 
+    def _tag(self, value: str) -> None:
+        """Take a tag; one that closes what has no text in it is text, as one that opens nothing."""
+        here, name = len(self.pieces), value.strip("</>")
+        self.pieces.append(_Piece(value))
+        openers = self._tags[name]
+        if not value.startswith("</"):
+            openers.append(here)
+        elif openers and openers[-1] + 1 < here:
+            opener = openers.pop()
+            self.pieces[opener].text = self.pieces[here].text = ""
+            self.spans.append(_Span(opener + 1, here, _TAG_MARKS[name]))
+
     def _close(self, found: re.Match[str]) -> int:
         """Close a bracket: a link if an allowed destination follows, else plain text."""
         target = _DESTINATION.match(self._text, found.end())
@@ -203,6 +229,16 @@ def _tick_runs(text: str) -> dict[int, list[int]]:
     for starts in places.values():
         starts.reverse()
     return places
+
+
+def _barred_tags(text: str) -> frozenset[int]:
+    """Return where tags stand in words that are an address to somebody who ignores markup."""
+    return frozenset(
+        word.start() + tag.start()
+        for word in re.finditer(r"\S+", text)
+        if _ADDRESS.search(_VANISHING.sub("", word[0]))
+        for tag in _TAG.finditer(word[0])
+    )
 
 
 def _emphasis(runs: Sequence[_Run], pieces: Sequence[_Piece]) -> Iterator[_Span]:
@@ -263,9 +299,12 @@ def _nodes(pieces: Sequence[_Piece], spans: Sequence[_Span]) -> Iterator[Node]:
 
 def _text_node(piece: _Piece, active: dict[tuple[str, str], int]) -> Node:
     marks: list[Node] = []
-    for name, href in sorted(active):
+    for name, value in sorted(active):
         if name == "link":
-            marks.append({"type": "link", "attrs": {"href": href}})
+            marks.append({"type": "link", "attrs": {"href": value}})
+        elif name == "subsup" and not piece.is_code:
+            if not marks or marks[-1]["type"] != "subsup":  # a text is either below or above
+                marks.append({"type": "subsup", "attrs": {"type": value}})
         elif not piece.is_code:  # code combines with a link only
             marks.append({"type": name})
     if piece.is_code:

@@ -1,8 +1,8 @@
 """Markdown to ADF blocks. Pure; nesting is bounded, so no text can exhaust the stack.
 
-In: Markdown as people and models write it: headings, paragraphs, nested lists, fenced code,
-quotes, rules, tables, and `inline`. Out: nodes that are valid under Atlassian's schema where they
-stand. Must not: fail; whatever is no Markdown is text.
+In: Markdown as people and models write it: headings, paragraphs, nested lists, lists of tasks,
+fenced code, quotes, alerts (`> [!NOTE]`), rules, tables, and `inline`. Out: nodes that are valid
+under Atlassian's schema where they stand. Must not: fail; whatever is no Markdown is text.
 
 ADF allows less nesting than Markdown. What may not stand where it stands is made to fit: a heading
 in a list becomes a strong paragraph, a quote in a quote loses its inner frame, a table in a list
@@ -11,13 +11,15 @@ becomes one paragraph a row.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, cast
 
 from llm_integrations.jira.inline import Node, merged, parse_inline
 
-__all__ = ["parse_blocks"]
+__all__ = ["ALERTS", "parse_blocks"]
 
 MAX_DEPTH: Final = 8
 
@@ -32,6 +34,17 @@ _UNSTORABLE: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\uf
 
 _IN_LIST: Final = frozenset({"paragraph", "bulletList", "orderedList", "codeBlock"})
 _IN_QUOTE: Final = _IN_LIST
+_IN_PANEL: Final = _IN_LIST | {"heading", "rule"}
+_TASK: Final = re.compile(r"\[([ xX])\](?:[ ]+|$)")
+_ALERT: Final = re.compile(r"\[!([A-Z]+)\][ ]*$")
+# GitHub's five alerts, by the panels that look like them.
+ALERTS: Final[Mapping[str, str]] = {
+    "NOTE": "info",
+    "TIP": "tip",
+    "IMPORTANT": "note",
+    "WARNING": "warning",
+    "CAUTION": "error",
+}
 
 
 def parse_blocks(text: str) -> list[Node]:
@@ -100,6 +113,12 @@ def _quote(lines: list[str], start: int, depth: int) -> tuple[int, list[Node]]:
     while end < len(lines) and (mark := _QUOTE.match(lines[end])):
         inner.append(lines[end][mark.end() :])
         end += 1
+    alert = _ALERT.match(inner[0])
+    if alert and alert[1] in ALERTS:
+        content = list(_fitted(_blocks(inner[1:], depth + 1), _IN_PANEL))
+        if content:
+            attrs = {"panelType": ALERTS[alert[1]]}
+            return end, [{"type": "panel", "attrs": attrs, "content": content}]
     content = list(_fitted(_blocks(inner, depth + 1), _IN_QUOTE))
     return end, [{"type": "blockquote", "content": content}] if content else []
 
@@ -107,7 +126,7 @@ def _quote(lines: list[str], start: int, depth: int) -> tuple[int, list[Node]]:
 def _list(lines: list[str], start: int, depth: int) -> tuple[int, list[Node]]:
     """Read items of one kind; an item goes on while lines are indented or blank between."""
     first = _marker(lines[start])
-    items: list[Node] = []
+    bodies: list[list[str]] = []
     position = start
     while position < len(lines) and (item := _ITEM.match(lines[position])):
         if _RULE.match(lines[position]) or _marker(lines[position])[0] != first[0]:
@@ -118,11 +137,40 @@ def _list(lines: list[str], start: int, depth: int) -> tuple[int, list[Node]]:
         while position < len(lines) and _continues(lines, position, width, inner):
             inner.append(lines[position][min(width, _indent(lines[position])) :])
             position += 1
-        content = list(_fitted(_blocks(inner, depth + 1), _IN_LIST))
+        bodies.append(inner)
+    if depth == 0 and first[0] in "-*+" and all(map(_is_task, bodies)):
+        return position, [_tasks(bodies)]
+    items: list[Node] = []
+    for body in bodies:
+        content = list(_fitted(_blocks(body, depth + 1), _IN_LIST))
         items.append({"type": "listItem", "content": content or [{"type": "paragraph"}]})
     if first[0] in "-*+":
         return position, [{"type": "bulletList", "content": items}]
     return position, [{"type": "orderedList", "attrs": {"order": first[1]}, "content": items}]
+
+
+def _is_task(body: list[str]) -> bool:
+    """Tell whether an item is a box and one paragraph: a task holds nothing else."""
+    return _TASK.match(body[0]) is not None and not any(
+        not line.strip() or _starts_block(line) for line in body[1:]
+    )
+
+
+def _tasks(bodies: list[list[str]]) -> Node:
+    """Make a list of tasks; its ids follow from the words, so a task that gets done keeps its."""
+    items: list[Node] = []
+    for body in bodies:
+        box = cast("re.Match[str]", _TASK.match(body[0]))
+        text = "\n".join([body[0][box.end() :], *body[1:]]).strip()
+        item: Node = {"type": "taskItem", "attrs": {"state": "TODO" if box[1] == " " else "DONE"}}
+        content = parse_inline(text)
+        items.append({**item, "content": content} if content else item)
+    words = json.dumps([item.get("content") for item in items])
+    list_id = hashlib.sha256(words.encode()).hexdigest()[:12]
+    for number, item in enumerate(items, 1):
+        state = cast("Node", item["attrs"])
+        item["attrs"] = {"localId": f"{list_id}-{number}", **state}
+    return {"type": "taskList", "attrs": {"localId": list_id}, "content": items}
 
 
 def _marker(line: str) -> tuple[str, int]:

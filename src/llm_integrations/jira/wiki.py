@@ -16,7 +16,14 @@ from llm_integrations.jira import adf
 __all__ = ["from_adf", "from_markdown", "to_markdown"]
 
 _SPECIAL: Final = re.compile(r"([{}\[\]*_|!]|(?<!\w)[-+^~]|[-+^~](?!\w))")
-_MARKS: Final = {"strong": "*", "em": "_", "strike": "-", "underline": "+"}
+_MARKS: Final = {
+    "strong": "*",
+    "em": "_",
+    "strike": "-",
+    "underline": "+",
+    "sub": "~",
+    "sup": "^",
+}
 
 _HEADING: Final = re.compile(r"h([1-6])\.\s+(.*)")
 _ITEM: Final = re.compile(r"([*#-]{1,8})\s+(.*)")
@@ -88,10 +95,21 @@ def _block(node: Adf, bullets: str) -> str:
         case "bulletList" | "orderedList":
             deeper = bullets + ("*" if node.get("type") == "bulletList" else "#")
             return "\n".join(_item(item, deeper) for item in _content(node))
+        case "taskList":
+            return "\n".join(f"* {_box(item)} {_inline(_content(item))}" for item in _content(node))
+        case "panel":
+            inner = "\n\n".join(_block(child, "") for child in _content(node))
+            return f"{{panel}}\n{inner}\n{{panel}}"
         case "table":
             return "\n".join(_row(row) for row in _content(node))
         case _:
             return _inline([node]) or "\n\n".join(_block(child, "") for child in _content(node))
+
+
+def _box(item: Adf) -> str:
+    attrs = item.get("attrs")
+    is_done = isinstance(attrs, Mapping) and attrs.get("state") == "DONE"
+    return "\\[x\\]" if is_done else "\\[ \\]"
 
 
 def _item(item: Adf, bullets: str) -> str:
@@ -127,7 +145,7 @@ def _inline_node(node: Adf) -> str:
 
 def _with_marks(text: str, marks: Iterable[object]) -> str:
     """Wrap text in its marks, white space left outside where it would break them."""
-    kinds = {str(mark.get("type")): mark for mark in marks if isinstance(mark, Mapping)}
+    kinds = {_mark_name(mark): mark for mark in marks if isinstance(mark, Mapping)}
     body = text.strip()
     if not body:
         return text
@@ -142,6 +160,14 @@ def _with_marks(text: str, marks: Iterable[object]) -> str:
     if isinstance(attrs, Mapping):
         rendered = f"[{rendered}|{attrs.get('href', '')}]"
     return f"{lead}{rendered}{tail}"
+
+
+def _mark_name(mark: Adf) -> str:
+    """Return what a mark does; `subsup` is two."""
+    attrs = mark.get("attrs")
+    if mark.get("type") == "subsup" and isinstance(attrs, Mapping):
+        return str(attrs.get("type"))
+    return str(mark.get("type"))
 
 
 def _lines(lines: Iterable[str]) -> Iterable[str]:

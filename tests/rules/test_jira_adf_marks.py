@@ -1,0 +1,171 @@
+"""Task lists, alerts and tags: what people and models write in Markdown beyond its core."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_integrations.jira import adf, wiki
+from tests.rules.test_jira_adf import SCHEMA, Schema
+
+Json = Any  # a test looks at JSON as it comes
+
+
+def read(source: str) -> list[Json]:
+    doc: Json = adf.from_markdown(source, fences=False)
+    if SCHEMA.exists():
+        assert Schema(SCHEMA).allows(doc)
+    blocks: list[Json] = doc["content"]
+    return blocks
+
+
+def test_boxes_at_the_top_are_tasks_and_come_back() -> None:
+    source = "- [ ] write **it**\n- [x] read\n- [ ]"
+    (tasks,) = read(source)
+    assert [item["attrs"]["state"] for item in tasks["content"]] == ["TODO", "DONE", "TODO"]
+    assert tasks["content"][0]["content"][1]["marks"] == [{"type": "strong"}]
+    assert "content" not in tasks["content"][2]
+    doc = adf.from_markdown(source)
+    assert adf.to_markdown(doc) == source
+    assert adf.to_readable(doc) == source
+
+
+def test_ids_of_tasks_stay_when_one_is_done_and_are_each_its_own() -> None:
+    (before,), (after,), (other,) = map(read, ("- [ ] a\n- [ ] b", "- [x] a\n- [X] b", "- [ ] c"))
+    ids = [[item["attrs"]["localId"] for item in each["content"]] for each in (before, after)]
+    assert ids[0] == ids[1]
+    assert len({before["attrs"]["localId"], other["attrs"]["localId"], *ids[0]}) == 4
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "- [ ] a\n- b",
+        "1. [ ] a",
+        "- [y] a",
+        "- [ ]a",
+        r"- \[ \] a",
+        "- [ ] a\n  - b",
+        "- [ ] a\n\n  b",
+        "> - [ ] a",
+        "- - [ ] a",
+    ],
+)
+def test_what_is_not_all_tasks_is_a_list(source: str) -> None:
+    assert "taskList" not in str(read(source))
+    doc = adf.from_markdown(source)
+    assert adf.from_markdown(adf.to_markdown(doc)) == doc
+
+
+@pytest.mark.parametrize(
+    ("word", "panel"),
+    [
+        ("NOTE", "info"),
+        ("TIP", "tip"),
+        ("IMPORTANT", "note"),
+        ("WARNING", "warning"),
+        ("CAUTION", "error"),
+    ],
+)
+def test_an_alert_is_a_panel_and_comes_back(word: str, panel: str) -> None:
+    source = f"> [!{word}]\n> # Mind\n>\n> the gap\n>\n> - a"
+    (block,) = read(source)
+    assert (block["type"], block["attrs"]) == ("panel", {"panelType": panel})
+    assert [child["type"] for child in block["content"]] == ["heading", "paragraph", "bulletList"]
+    doc = adf.from_markdown(source)
+    assert adf.to_markdown(doc) == adf.to_readable(doc) == source
+
+
+@pytest.mark.parametrize(
+    "source", ["> [!NOTE]", "> [!LOUD]\n> a", "> [!note]\n> a", "> a\n> [!NOTE]", r"> \[!NOTE\]"]
+)
+def test_what_is_no_alert_is_a_quote(source: str) -> None:
+    assert [block["type"] for block in read(source)] == ["blockquote"]
+    doc = adf.from_markdown(source)
+    assert adf.from_markdown(adf.to_markdown(doc)) == doc
+
+
+def test_a_panel_that_may_not_stand_somewhere_leaves_what_is_in_it() -> None:
+    (block,) = read("- > [!NOTE]\n  > a")
+    assert "panel" not in str(block)
+    assert adf.to_text({"content": [block]}) == "a"
+    (block,) = read("> [!NOTE]\n> > a\n>\n> | b |\n> |---|")
+    assert [child["type"] for child in block["content"]] == ["paragraph", "paragraph"]
+
+
+def test_tags_are_marks_and_come_back() -> None:
+    source = "H<sub>2</sub>O, x<sup>2</sup>, <u>so **it** is</u>"
+    (block,) = read(source)
+    marks = {part["text"]: part.get("marks", []) for part in block["content"]}
+    assert marks["2"] == [{"type": "subsup", "attrs": {"type": "sup"}}]
+    assert marks["it"] == [{"type": "strong"}, {"type": "underline"}]
+    doc = adf.from_markdown(source)
+    assert adf.to_markdown(doc) == adf.to_readable(doc) == source
+    assert wiki.from_markdown(source) == "H~2~O, x^2^, +so+ +*it*+ +is+"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "<u>",
+        "</u>a",
+        "<u></u>",
+        "<b>a</b>",
+        "`<u>a</u>`",
+        r"\<u>a\</u>",
+        "<sub>a</sup>",
+        "<U>a</U>",
+    ],
+)
+def test_what_is_no_pair_of_tags_is_text(source: str) -> None:
+    assert not {"underline", "subsup"} & set(re.findall(r"\w+", str(read(source))))
+    doc = adf.from_markdown(source)
+    assert adf.from_markdown(adf.to_markdown(doc)) == doc
+
+
+def test_a_text_is_not_both_above_and_below() -> None:
+    (block,) = read("<sub>a<sup>b</sup></sub> <u>`c`</u>")
+    assert [len(part.get("marks", [])) for part in block["content"]] == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "https://ok.test<u>x.evil.test/</u>a",
+        "http:/<u></u>/evil.test",
+        "http:/<u>**</u>**/evil.test",
+        "<u>http:/</u><u>/evil.test</u>",
+        "ww<sub>*</sub>*w.evil.test",
+        "<u>//</u>evil.test",
+    ],
+)
+def test_tags_never_put_an_address_together(source: str) -> None:
+    assert not {"underline", "subsup"} & set(re.findall(r"\w+", str(read(source))))
+
+
+PARTS = st.sampled_from(
+    ["http:", "/", "//", "www.", "evil.test", "<u>", "</u>", "<sup>", "</sup>", "*", "**", "_", " "]
+)
+
+
+@given(st.lists(PARTS, max_size=12).map("".join))
+def test_an_address_in_the_text_stood_in_the_source(source: str) -> None:
+    if "//" in wiki.from_markdown(source):
+        assert "//" in re.sub(r"[*_]", "", source)
+
+
+@given(
+    st.lists(
+        st.sampled_from(["- [ ] a", "- [x] b", "- c", "> [!TIP]", "> d", "<u>e</u>", "", "  f"]),
+        max_size=9,
+    ).map("\n".join)
+)
+def test_any_mixture_is_valid_and_comes_back(source: str) -> None:
+    read(source)
+    doc = adf.from_markdown(source)
+    assert adf.from_markdown(adf.to_markdown(doc)) == doc
+    assert isinstance(adf.to_readable(doc), str)
