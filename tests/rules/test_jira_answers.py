@@ -25,6 +25,7 @@ from llm_integrations.errors import (
     ServerFailed,
 )
 from llm_integrations.jira.answers import observe, read_json, read_nothing, refuse
+from llm_integrations.jira.limits import Reading
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 ENVELOPE = b'{"errorMessages":["No."],"errors":{"priority":"Unknown."}}'
@@ -97,7 +98,7 @@ def test_a_429_names_its_system_and_its_wait() -> None:
     assert seen is not None
     assert (seen.scope, seen.pause_s) == ("issue", 3.0)
     assert observe(answer(200, headers=headers), NOW) is None
-    assert observe(answer(429), NOW) is None
+    assert observe(answer(429), NOW) == Reading(scope="site", is_refusal=True)
 
 
 @pytest.mark.parametrize(

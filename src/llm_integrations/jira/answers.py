@@ -42,6 +42,7 @@ from llm_integrations.jira.models import ErrorResponse
 
 __all__ = [
     "CAPTCHA",
+    "LOGIN_FAILED",
     "TOO_LARGE",
     "VENDOR",
     "XSRF",
@@ -59,6 +60,7 @@ T = TypeVar("T")
 
 VENDOR: Final = "jira"
 CAPTCHA: Final = "captcha"
+LOGIN_FAILED: Final = "login_failed"
 XSRF: Final = "xsrf"
 TOO_LARGE: Final = "too_large"
 _errors: Final = msgspec.json.Decoder(ErrorResponse)
@@ -213,7 +215,7 @@ def _login_error(response: Response) -> AuthFailed:
         f"Jira {how} (status {response.status})",
         vendor=VENDOR,
         status=response.status,
-        code=CAPTCHA if captcha else "",
+        code=CAPTCHA if captcha else LOGIN_FAILED if _login_trouble(response) else "",
         detail=_envelope(response).detail,
         request_id=response.request_id,
     )

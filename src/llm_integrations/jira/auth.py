@@ -4,6 +4,11 @@ In: one of the `JiraAuth` kinds. Out: a `Pass`: the address to send to and the `
 header. OAuth grants are renewed here, once per fleet. Must not: show a secret in a repr, a message
 or a log line; try again after Jira asked for a CAPTCHA, for each further try locks the account
 harder; use a token before it is saved. Next room: `connection` puts the pass on the request.
+
+Jira counts bad logins and soon locks the account, so a service that retries does harm. After two
+bad logins in a row nothing is sent for 5 minutes; then one request tries, and each further bad
+login doubles the wait, to an hour at most. One that is accepted ends it. OAuth grants are exempt:
+they renew.
 """
 
 from __future__ import annotations
@@ -27,7 +32,7 @@ from llm_integrations.errors import (
     NeedsConsent,
     TransportError,
 )
-from llm_integrations.jira.answers import CAPTCHA, VENDOR, read_json
+from llm_integrations.jira.answers import CAPTCHA, LOGIN_FAILED, VENDOR, read_json
 from llm_integrations.jira.oauth import (
     API_URL,
     Grant,
@@ -51,6 +56,10 @@ T = TypeVar("T")
 
 _GONE: Final = frozenset({400, 401, 403})
 _TIMEOUT_S: Final = 30.0
+_BAD_LOGINS: Final = 2
+_COOL_DOWN_S: Final = 300.0
+_LONGEST_COOL_DOWN_S: Final = 3600.0
+_TRIAL_S: Final = 60.0
 _RESOURCES: Final = "/oauth/token/accessible-resources"
 _TENANT: Final = "/_edge/tenant_info"
 
@@ -140,12 +149,14 @@ class AuthManager:
         else:
             self._source = _Fixed(Pass(base_url, _checked(auth)))
         self._locked = False
+        self._cool_down = _CoolDown(clock)
 
     async def admit(self) -> Pass:
         """Return the pass for the next request; renews an OAuth token that ends within a minute.
 
         Raises:
-            AuthFailed: Jira asked for a CAPTCHA earlier; a person must log in on the web.
+            AuthFailed: Jira asked for a CAPTCHA earlier, and a person must log in on the web; or
+                it did not accept the last logins, and `retry_after_s` says when to try again.
             NeedsConsent: an OAuth grant is absent or gone; a person must agree again.
             ConfigError: the grant does not open this site.
             StoreUnavailable, APIError, TransportError: the token could not be renewed now.
@@ -156,14 +167,21 @@ class AuthManager:
                 vendor=VENDOR,
                 code=CAPTCHA,
             )
+        self._cool_down.check()
         return await self._source.admit()
+
+    def accepted(self) -> None:
+        """Learn that Jira accepted a login."""
+        self._cool_down.end()
 
     async def refused(self, error: AuthFailed, used: Pass) -> bool:
         """Learn from a refusal; return whether another pass is there to try once more.
 
-        After a CAPTCHA demand nothing more is sent.
+        After a CAPTCHA demand nothing more is sent; after two bad logins nothing for a while.
         """
         self._locked = self._locked or error.code == CAPTCHA
+        if error.code == LOGIN_FAILED and not isinstance(self._source, _Granted):
+            self._cool_down.count()
         return not self._locked and await self._source.replace(used)
 
     async def accept(self, code: str) -> None:
@@ -181,6 +199,49 @@ class AuthManager:
         """Finish a renewal that has begun: its refresh token is spent."""
         if isinstance(self._source, _Granted):
             await self._source.aclose()
+
+
+class _CoolDown:
+    """Keeps bad logins apart, so that retries do not lock the account."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._failures = 0
+        self._until = 0.0
+
+    def check(self) -> None:
+        """Return if a login may be tried now; a trial after a wait has the minute to itself.
+
+        Raises:
+            AuthFailed: not yet.
+        """
+        if self._failures < _BAD_LOGINS:
+            return
+        now = self._clock.monotonic()
+        if now >= self._until:
+            self._until = now + _TRIAL_S
+            return
+        left_s = self._until - now
+        raise AuthFailed(
+            f"Jira did not accept these credentials {self._failures} times in a row: nothing is "
+            f"sent for {left_s:.0f} s more, so that the account is not locked; correct them",
+            vendor=VENDOR,
+            code=LOGIN_FAILED,
+            retry_after_s=left_s,
+        )
+
+    def count(self) -> None:
+        """Count a bad login; what was under way beside the one that began a wait is no other."""
+        now = self._clock.monotonic()
+        if self._failures >= _BAD_LOGINS and now < self._until - _TRIAL_S:
+            return
+        self._failures += 1
+        doublings = min(max(self._failures - _BAD_LOGINS, 0), 10)
+        wait_s = min(_COOL_DOWN_S * 2.0**doublings, _LONGEST_COOL_DOWN_S)
+        self._until = now + wait_s
+
+    def end(self) -> None:
+        self._failures = 0
 
 
 class _Fixed:

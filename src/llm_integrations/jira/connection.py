@@ -219,10 +219,13 @@ class Connection:
         """Send with a pass that is good; with another one where that one was refused."""
         used = await self._auth.admit()
         try:
-            return await send(used)
+            answer = await send(used)
         except AuthFailed as error:
             if not await self._auth.refused(error, used):
                 raise
+        else:
+            self._auth.accepted()
+            return answer
         return await send(await self._auth.admit())
 
     def _call(
