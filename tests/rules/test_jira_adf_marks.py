@@ -169,3 +169,8 @@ def test_any_mixture_is_valid_and_comes_back(source: str) -> None:
     doc = adf.from_markdown(source)
     assert adf.from_markdown(adf.to_markdown(doc)) == doc
     assert isinstance(adf.to_readable(doc), str)
+
+
+def test_wiki_markup_has_tasks_as_boxes_and_alerts_as_panels() -> None:
+    assert wiki.from_markdown("- [ ] a\n- [x] *b*") == "* \\[ \\] a\n* \\[x\\] _b_"
+    assert wiki.from_markdown("> [!NOTE]\n> a\n>\n> b") == "{panel}\na\n\nb\n{panel}"
