@@ -22,10 +22,11 @@ from llm_integrations.errors import (
     NotFound,
     Rejected,
     StreamInterrupted,
+    TimedOut,
 )
 from llm_integrations.jira import Attachment, BasicAuth, JiraClient, JiraConfig, parse_event
 from llm_integrations.simulators import JiraSimulator
-from llm_integrations.simulators.faults import Cut, Reset, StatusError
+from llm_integrations.simulators.faults import Cut, Reset, Slow, StatusError
 from tests.wire import listening
 
 
@@ -280,6 +281,19 @@ async def test_a_file_that_shrinks_while_it_is_sent_is_an_error_of_its_own(tmp_p
         async with JiraClient(config) as client:
             with pytest.raises(InvalidRequest, match="changed its size"):
                 await client.add_attachment("DEMO-1", path)
+
+
+async def test_a_large_file_has_more_time_than_a_call_without_one(
+    site: JiraSimulator,
+) -> None:
+    config = JiraConfig(site.base_url, AUTH, max_retries=0, timeout_s=0.25)
+    async with JiraClient(config) as client:
+        await client.get_attachment_limits()
+        site.fail_next(Slow(delay_s=0.4), times=2)
+        with pytest.raises(TimedOut):
+            await client.get_attachment_limits()
+        (made,) = await client.add_attachment("DEMO-1", bytes(64 * 1024), filename="a.bin")
+        assert made.size_bytes == 64 * 1024
 
 
 async def test_a_file_that_comes_or_goes_is_told_to_webhooks(

@@ -93,7 +93,8 @@ class AttachmentCalls:
         """Attach a file to an issue and return what became of it: one attachment.
 
         A file on a disk is read while it is sent. An upload whose answer was lost is not sent
-        again, since the file may be there: look at the issue's attachments first.
+        again, since the file may be there: look at the issue's attachments first. It may take the
+        client's `timeout_s` and a second more for each 64 KiB.
 
         Args:
             key_or_id: the issue.

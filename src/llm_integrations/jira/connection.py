@@ -60,6 +60,8 @@ _ELSEWHERE: Final = replace(
 )
 _MOST_HOPS: Final = 3
 _XSRF_HEADER: Final = "X-Atlassian-Token"
+# An upload may take this much longer than a call without one.
+_SLOWEST_BYTES_PER_S: Final = 64 * 1024
 _server_info: Final = msgspec.json.Decoder(ServerInfo)
 # Version 2 answers on both kinds, so it can be asked before the kind is known.
 _ASK_KIND: Final = Operation(method="GET", route="/rest/api/2/serverInfo")
@@ -242,10 +244,12 @@ class Connection:
             "User-Agent": "llm-integrations",
         }
         body: bytes | Form | None = None
+        timeout_s = self._timeout_s
         if isinstance(operation.body, Form):
             # Without the second header Jira takes a form for a forged one of a web page.
             headers |= {"Content-Type": operation.body.content_type, _XSRF_HEADER: "no-check"}
             body = operation.body
+            timeout_s += body.size_bytes / _SLOWEST_BYTES_PER_S
         elif operation.body is not None:
             headers["Content-Type"] = "application/json"
             body = encode(operation.body)
@@ -255,7 +259,7 @@ class Connection:
             route=operation.route.replace("{api}", dialect.api),
             headers=headers,
             body=body,
-            timeout_s=self._timeout_s,
+            timeout_s=timeout_s,
         )
         return Call(
             request=request, ask=_ask(operation), read=read, repeatable=operation.repeatable

@@ -268,12 +268,12 @@ def _credentials(header: str) -> Credentials | None:
 
 
 async def _read_body(receive: Receive) -> bytes:
-    body = b""
+    pieces = []
     while True:
         message = await receive()
-        body += bytes(message.get("body", b""))
+        pieces.append(bytes(message.get("body", b"")))
         if not message.get("more_body"):
-            return body
+            return b"".join(pieces)
 
 
 async def _send_answer(send: Send, answer: Answer, *, is_cut: bool) -> None:
