@@ -95,15 +95,15 @@ class _Issue(Wire, frozen=True, kw_only=True):
 
 
 class _IssueFields(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of an issue that have an attribute, each still undecoded."""
+    """The fields of an issue that have an attribute."""
 
-    summary: Raw = Raw(b"")
-    issuetype: Raw = Raw(b"")
-    status: Raw = Raw(b"")
-    priority: Raw = Raw(b"")
-    project: Raw = Raw(b"")
-    assignee: Raw = Raw(b"")
-    reporter: Raw = Raw(b"")
+    summary: str | None = None
+    issuetype: WebhookThing | None = None
+    status: WebhookThing | None = None
+    priority: WebhookThing | None = None
+    project: WebhookThing | None = None
+    assignee: WebhookUser | None = None
+    reporter: WebhookUser | None = None
 
 
 class _Body(Wire, frozen=True, kw_only=True):
@@ -140,7 +140,6 @@ _fields = msgspec.json.Decoder(_IssueFields)
 _changelog = msgspec.json.Decoder(Changelog)
 _comment = msgspec.json.Decoder(WebhookComment)
 _worklog = msgspec.json.Decoder(WebhookWorklog)
-_thing = msgspec.json.Decoder(WebhookThing)
 _sprint = msgspec.json.Decoder(WebhookSprint)
 _board = msgspec.json.Decoder(WebhookBoard)
 _project = msgspec.json.Decoder(WebhookProject)
@@ -298,13 +297,13 @@ def _issue_of(raw: Raw) -> WebhookIssue | None:
         id=issue.id,
         key=issue.key,
         self_=issue.self_,
-        summary=read_part(_text, fields.summary),
-        issue_type=read_part(_thing, fields.issuetype),
-        status=read_part(_thing, fields.status),
-        priority=read_part(_thing, fields.priority),
-        project=read_part(_thing, fields.project),
-        assignee=read_part(_user, fields.assignee),
-        reporter=read_part(_user, fields.reporter),
+        summary=fields.summary,
+        issue_type=fields.issuetype,
+        status=fields.status,
+        priority=fields.priority,
+        project=fields.project,
+        assignee=fields.assignee,
+        reporter=fields.reporter,
     )
 
 

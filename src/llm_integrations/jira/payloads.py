@@ -205,7 +205,7 @@ class WebhookAttachment(Wire, frozen=True, kw_only=True):
 def read_part(decoder: msgspec.json.Decoder[T], raw: Raw) -> T | None:
     """Decode one part; None when it is absent, null or of another shape."""
     data = bytes(raw)
-    if data in {b"", b"null"}:
+    if not data or data == b"null":
         return None
     try:
         return decode(decoder, data)
