@@ -9,18 +9,22 @@ prints its port, then answers until it is stopped. Answers are made before the f
 - `POST /paced/N/v1/messages`: the same, one delta each 10 ms, as a model writes;
 - `POST /coalesced/N/v1/messages`: the same, all of it in one write;
 - `POST /arguments/N/v1/messages`: N pieces of one tool call's input, all of it in one write;
-- `…/rest/api/N/issue/KEY`: an issue of 8 KB; `…/search/jql` or `…/search`: a page of 100.
+- `…/rest/api/N/issue/KEY`: an issue of 8 KB; `…/issue`: one that was created;
+- `…/search/jql` or `…/search`: a page of 100; under `/gzip` compressed, under `/pages` one of a
+  hundred, each with the token of the next, counted by connection.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import gzip
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import count
 
-from bench.payloads import ISSUE, ISSUE_PAGE, MESSAGE, stream_events
+from bench.payloads import CREATED, ISSUE, ISSUE_PAGE, MESSAGE, page_of_many, stream_events
 from bench.processes import pin
 
 PACE_S = 0.01
@@ -50,7 +54,7 @@ async def serve() -> None:
 async def talk(peer: socket.socket) -> None:
     """Answer the requests of one connection, one after the other."""
     loop = asyncio.get_running_loop()
-    buffer = b""
+    buffer, pages = b"", count()
     try:
         while True:
             while (end := buffer.find(b"\r\n\r\n")) < 0:
@@ -65,7 +69,7 @@ async def talk(peer: socket.socket) -> None:
                 buffer += chunk
                 missing -= len(chunk)
             buffer = buffer[len(buffer) + missing :] if missing < 0 else b""
-            await answer(peer, head.split(b" ", 2)[1])
+            await answer(peer, head.split(b" ", 2)[1], pages)
     except ConnectionError:
         pass
     finally:
@@ -77,7 +81,7 @@ def content_length(head: bytes) -> int:
     return int(rest.split(b"\r\n", 1)[0]) if found else 0
 
 
-async def answer(peer: socket.socket, path: bytes) -> None:
+async def answer(peer: socket.socket, path: bytes, pages: Iterator[int]) -> None:
     kind, _, rest = path[1:].partition(b"/")
     if kind in STREAMED:
         parts = chunks(kind.decode(), int(rest.partition(b"/")[0]))
@@ -87,6 +91,12 @@ async def answer(peer: socket.socket, path: bytes) -> None:
             await stream(peer, parts, paced=kind == b"paced")
     elif b"/issue/" in path:
         await send(peer, plain(ISSUE))
+    elif path.partition(b"?")[0].endswith(b"/issue"):
+        await send(peer, plain(CREATED, status=b"201 Created"))
+    elif kind == b"gzip":
+        await send(peer, plain(compressed(ISSUE_PAGE), more=b"Content-Encoding: gzip\r\n"))
+    elif kind == b"pages" and b"/search" in path:
+        await send(peer, plain.__wrapped__(page_of_many(next(pages))))
     elif b"/search" in path:
         await send(peer, plain(ISSUE_PAGE))
     else:
@@ -94,11 +104,16 @@ async def answer(peer: socket.socket, path: bytes) -> None:
 
 
 @cache
-def plain(body: bytes) -> bytes:
+def plain(body: bytes, *, status: bytes = b"200 OK", more: bytes = b"") -> bytes:
     return (
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/json;charset=UTF-8\r\n"
-        b"request-id: req_bench\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        b"HTTP/1.1 %b\r\nContent-Type: application/json;charset=UTF-8\r\n%b"
+        b"request-id: req_bench\r\nContent-Length: %d\r\n\r\n%b" % (status, more, len(body), body)
     )
+
+
+@cache
+def compressed(body: bytes) -> bytes:
+    return gzip.compress(body, mtime=0)
 
 
 @cache

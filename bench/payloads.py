@@ -9,12 +9,15 @@ from functools import cache
 from itertools import cycle, islice
 
 __all__ = [
+    "CREATED",
     "ISSUE",
     "ISSUES",
     "ISSUE_PAGE",
     "MESSAGE",
     "MODEL",
+    "PAGES",
     "SECRET",
+    "page_of_many",
     "stream_events",
     "webhook_body",
     "webhook_request",
@@ -184,6 +187,16 @@ ISSUE = json.dumps(issue(1)).encode()
 ISSUE_PAGE = json.dumps(
     {"issues": [issue(number) for number in range(100)], "isLast": True}
 ).encode()
+CREATED = json.dumps({name: json.loads(ISSUE)[name] for name in ("id", "key", "self")}).encode()
+PAGES = 100
+
+
+def page_of_many(number: int) -> bytes:
+    """Return a page of a search of `PAGES` pages, with the token of the next one."""
+    page = number % PAGES
+    if page == PAGES - 1:
+        return ISSUE_PAGE
+    return ISSUE_PAGE.removesuffix(b"true}") + b'false, "nextPageToken": "page-%d"}' % (page + 1)
 
 
 @cache

@@ -13,12 +13,23 @@ from bench.processes import Options
 __all__ = ["BENCHMARKS"]
 
 
-def jira(what: str, count: int, asked: Mapping[str, tuple[float, float]]) -> Benchmark:
+JIRA_TEXTS: Final = {
+    "issue": "one issue",
+    "page": "page of 100 issues",
+    "gzip": "page of 100 issues, gzip",
+    "search": "search of 10,000 issues",
+    "create": "create of an issue",
+}
+
+
+def jira(
+    what: str, count: int, asked: Mapping[str, tuple[float, float]], *, rounds: int = 5
+) -> Benchmark:
     options: Options = {"what": what, "count": count}
-    text = "one issue" if what == "issue" else "page of 100 issues"
+    text = JIRA_TEXTS[what]
     return Benchmark(
         name=f"jira-{what}",
-        about=f"Jira, {text}: read, decode, look at key, summary and status",
+        about=f"Jira, {text}",
         needs="loopback",
         sides={
             "ours": Side("bench.jira:our_reads", options),
@@ -37,6 +48,7 @@ def jira(what: str, count: int, asked: Mapping[str, tuple[float, float]]) -> Ben
             )
             for side, library in (("atlassian", "atlassian-python-api"), ("jira", "jira"))
         ),
+        rounds=rounds,
     )
 
 
@@ -218,6 +230,9 @@ BENCHMARKS: Final = (
     *CLAUDE,
     jira("issue", 200, {}),
     jira("page", 10, {"atlassian": (4, 6), "jira": (12, 18)}),
+    jira("gzip", 10, {}),
+    jira("search", 1, {}, rounds=2),
+    jira("create", 500, {}),
     LIMITER,
     budgets("SQLite", None, 3_000, 5_000, 9_000),
     budgets("PostgreSQL", "postgres", 1_000, 800, 1_500),
