@@ -204,8 +204,10 @@ class WebhookAttachment(Wire, frozen=True, kw_only=True):
 
 def read_part(decoder: msgspec.json.Decoder[T], raw: Raw) -> T | None:
     """Decode one part; None when it is absent, null or of another shape."""
+    if not raw:
+        return None
     data = bytes(raw)
-    if not data or data == b"null":
+    if data == b"null":
         return None
     try:
         return decode(decoder, data)
