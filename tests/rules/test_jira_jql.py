@@ -44,6 +44,7 @@ def test_a_quoted_value_reads_back_equal(value: str) -> None:
         ("\\", '"\\\\"'),
         ('" OR project = HR --', '"\\" OR project = HR --"'),
         ("a\nb\t\x00\x7f", '"a\\nb\\t\\u0000\\u007f"'),
+        ("a\rb\tc\nd", r'"a\rb\tc\nd"'),
     ],
 )
 def test_quoting_escapes_the_backslash_first(value: str, quoted: str) -> None:
