@@ -276,9 +276,31 @@ def test_a_burst_stays_under_the_limit_that_jira_names(group: str, limit: int | 
         while delay_s := pacing.delay_s(need, now):
             now += delay_s
         pacing.take(need, now)
-        pacing.done(need, now)
+        if limit is not None:  # else no answer has come yet: the defaults hold
+            pacing.done(need, now)
         level, then = min(rate, level + (now - then) * rate) - 1, now  # Jira's own bucket
         assert level >= -1e-6
+
+
+def test_a_site_that_names_no_limit_has_none_until_it_refuses() -> None:
+    pacing, need = Pacing(None), Need("GET a")
+    now = 0.0
+    for _ in range(60):
+        while delay_s := pacing.delay_s(need, now):
+            now += delay_s
+        pacing.take(need, now)
+        pacing.done(need, now)
+    for _ in range(500):
+        assert pacing.delay_s(need, now) == 0
+        pacing.take(need, now)
+        pacing.done(need, now)
+    pacing.learn(need, Reading(is_refusal=True, scope="group", pause_s=1.0), sent_at=now, now=now)
+    now += 1.0
+    sent = 0
+    while not pacing.delay_s(need, now):
+        pacing.take(need, now)
+        sent += 1
+    assert sent < 50
 
 
 def test_what_others_used_of_a_burst_is_left_to_them() -> None:

@@ -9,9 +9,10 @@ Rules (https://developer.atlassian.com/cloud/jira/platform/rate-limiting/, of 12
 3. What was paused starts again slowly: 4 requests in the first second, twice as many in each next
    one. So those who waited together do not come back together.
 4. Before Jira has to refuse: bursts stay under nine tenths of the limit that headers name (Jira's
-   defaults until then); writes to one issue leave 2 s after the 20th last one *ended* and 30 s
-   after the 100th, so that no delay on the way can bring them nearer; points of the quota are
-   counted down from what headers say is left.
+   defaults until then; a site that names none in 50 answers, such as a Data Center without rate
+   limits, has none until it refuses); writes to one issue leave 2 s after the 20th last one
+   *ended* and 30 s after the 100th, so that no delay on the way can bring them nearer; points of
+   the quota are counted down from what headers say is left.
 5. A burst that was refused is halved, once for all that were under way, and recovers in a minute.
 6. Other programs share the limits: where headers say that less is left than we thought, that holds.
 7. An answer says nothing new if its request left before that of an answer already read.
@@ -43,6 +44,7 @@ __all__ = ["WRITE_WINDOWS", "Need", "Pacing"]
 WRITE_WINDOWS: Final = ((20, 2.0), (100, 30.0))
 METHOD_RATES: Final = {"GET": 100, "POST": 100, "PUT": 50, "DELETE": 50}
 _SHARE: Final = 0.9
+_LISTENED: Final = 50  # answers; Cloud names its limits in each
 _BURST_S: Final = 0.5  # how much of a second's requests may leave at once
 _RECOVERY_S: Final = 60.0
 _LEAST_FACTOR: Final = 0.05
@@ -85,6 +87,8 @@ class Pacing:
         self._gates: dict[str, _Gate] = {}
         self._writes: dict[str, _Writes] = {}
         self._quota: _Quota | None = None
+        self._answers = 0
+        self._names_bursts = False
         self._open = 0
         self._open_points = 0
         self._read_at = -math.inf
@@ -109,7 +113,10 @@ class Pacing:
 
     def delay_s(self, need: Need, now: float) -> float:
         """Return how long a request must still wait; 0 means `take` it now."""
-        wait_s = max(self.paused_s(need, now), self._burst(need.group).wait_s(now))
+        wait_s = self.paused_s(need, now)
+        burst = self._burst(need.group)
+        if self._names_bursts or self._answers < _LISTENED or burst.is_slowed:
+            wait_s = max(wait_s, burst.wait_s(now))
         for gate in self._gates_of(need):
             wait_s = max(wait_s, gate.opens_at() - now)
         for bucket in (self._own, self._server):
@@ -154,6 +161,7 @@ class Pacing:
 
     def done(self, need: Need, now: float) -> None:
         """Note that a request has ended, whichever way."""
+        self._answers += 1
         self._burst(need.group).open -= 1
         if need.issue:
             writes = self._writes[need.issue]
@@ -181,6 +189,7 @@ class Pacing:
         if reading.pause_s:
             self.pause(reading.scope, reading.pause_s, need, now=now, chance=chance)
         if reading.burst:
+            self._names_bursts = True
             self._burst(need.group).learn(reading.burst, sent_at, now)
         if sent_at < self._read_at:
             return
@@ -286,6 +295,11 @@ class _Burst:
         self._slowed_at = -math.inf
         self._read_at = -math.inf
         self.open = 0
+
+    @property
+    def is_slowed(self) -> bool:
+        """Whether the server has refused a burst here."""
+        return self._factor < 1.0
 
     def rate(self, now: float) -> float:
         factor = 1.0
