@@ -2,6 +2,7 @@
 
 import base64
 import importlib.util
+import math
 import os
 import random
 import statistics
@@ -607,6 +608,40 @@ def test_a_cost_estimate_has_three_values_in_order() -> None:
     assert told.expected_pusd < expected
 
 
+def test_the_low_cost_is_the_least_prompt_alone_and_the_expected_one_a_quarter_of_the_answer() -> (
+    None
+):
+    counter = TokenCounter(tier="base")
+    request = ask("word " * 1_000) | {"model": "claude-opus-5-5", "max_tokens": 401}
+    estimate = counter.count_request(request)
+    least = math.floor(estimate.tokens * (1 - estimate.margin))
+    assert 0 < least < estimate.tokens
+    # Opus 5.5: 4 USD in, 20 USD out a million tokens: 4 and 20 million pico-USD a token.
+    low, expected, _ = counter.estimate_cost(request)
+    assert low == least * 4_000_000
+    assert expected == estimate.tokens * 4_000_000 + 100 * 20_000_000
+    assert estimate.upper == math.ceil(estimate.tokens + estimate.tokens * estimate.margin)
+
+
+def test_a_guess_that_may_be_all_wrong_has_a_low_cost_of_nothing_not_less() -> None:
+    counter = TokenCounter(tier="base")
+    tiny = ask("x") | {"model": "claude-opus-5-5"}
+    assert counter.count_text("x").margin > 1
+    low, _, _ = counter.estimate_cost(tiny)
+    assert low is not None
+    assert low >= 0
+
+
+def test_text_in_other_letters_widens_the_margin_by_its_share() -> None:
+    counter = TokenCounter(tier="base")
+    plain, mixed, foreign = (
+        counter.count_text(text).margin
+        for text in ("word " * 2_000, "word " * 1_000 + "слово " * 1_000, "слово " * 2_000)
+    )
+    assert plain < mixed <= foreign
+    assert foreign == pytest.approx(plain + 0.5, abs=0.01)
+
+
 def test_a_prompt_that_may_be_cached_can_cost_as_little_as_its_reading() -> None:
     block = {"type": "text", "text": "word " * 5_000, "cache_control": {"type": "ephemeral"}}
     plain = TokenCounter().estimate_cost(ask([{k: block[k] for k in ("type", "text")}]))
@@ -632,7 +667,11 @@ def test_a_budget_hands_out_what_it_has_and_no_more() -> None:
     with pytest.raises(BudgetExceeded, match="40 of 100"):
         budget.allocate(41)
     assert not budget.can_allocate(-1)
+    assert budget.can_allocate(0)
+    budget.allocate(40)
+    assert (budget.remaining, budget.utilization) == (0, 1.0)
     budget.reset()
     assert budget.remaining == 100
+    assert TokenBudget(1).can_allocate(1)
     with pytest.raises(ValueError, match="at least one"):
         TokenBudget(0)
