@@ -349,6 +349,12 @@ def test_changes_before_the_message_and_errors_of_an_unknown_shape_change_nothin
     assert collector.message().stop_reason is None
 
 
+def test_the_end_of_a_block_that_never_began_changes_nothing() -> None:
+    stray = {"type": "content_block_stop", "index": 7}
+    collector = _collect(_wire([START, stray, *_text(0, "x"), END, STOP]))
+    assert collector.message().text == "x"
+
+
 def test_a_delta_of_a_block_that_never_began_is_kept_beside_the_message() -> None:
     stray = {
         "type": "content_block_delta",
