@@ -99,10 +99,11 @@ def main() -> int:
 
 
 def _tests_of(module: str) -> list[str]:
-    """Return the tests that are named after a module, with its room or without."""
-    room_and_name, name = module.replace("/", "_"), Path(module).name
-    for pattern in (f"test_{room_and_name}*.py", f"test_{name}*.py"):
-        if found := sorted(ROOT.glob(f"tests/rules/{pattern}")):
+    """Return the tests that are named after a module, after its folder, or without the room."""
+    parts = module.split("/")
+    names = ["_".join(parts[:end]) for end in range(len(parts), 1, -1)]
+    for name in (*names, parts[-1]):
+        if found := sorted(ROOT.glob(f"tests/rules/test_{name}*.py")):
             return [str(path) for path in found]
     return []
 

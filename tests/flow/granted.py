@@ -22,7 +22,7 @@ from llm_integrations.jira import (
     OAuth2,
     PostgresGrants,
 )
-from llm_integrations.jira.oauth import GrantSlot
+from llm_integrations.jira.auth.oauth import GrantSlot
 
 
 class _DeadlySlot:

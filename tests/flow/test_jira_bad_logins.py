@@ -11,7 +11,7 @@ import pytest
 from llm_integrations.errors import AuthFailed, NotFound
 from llm_integrations.jira import BasicAuth, FileGrants, JiraClient, JiraConfig, OAuth2
 from llm_integrations.jira.answers import LOGIN_FAILED
-from llm_integrations.jira.oauth import Tokens, grant_of, write_grant
+from llm_integrations.jira.auth.oauth import Tokens, grant_of, write_grant
 from llm_integrations.simulators import JiraSimulator
 from llm_integrations.simulators.faults import StatusError
 

@@ -34,7 +34,7 @@ from llm_integrations.jira import (
     PostgresGrants,
     authorize_url,
 )
-from llm_integrations.jira.oauth import Tokens, grant_of, write_grant
+from llm_integrations.jira.auth.oauth import Tokens, grant_of, write_grant
 from llm_integrations.simulators import JiraSimulator
 
 ROOT = Path(__file__).resolve().parents[2]

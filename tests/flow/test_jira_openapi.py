@@ -20,7 +20,7 @@ from llm_integrations.jira import (
     OAuth2,
     UpdateIssueRequest,
 )
-from llm_integrations.jira.oauth import Tokens, grant_of, write_grant
+from llm_integrations.jira.auth.oauth import Tokens, grant_of, write_grant
 from llm_integrations.simulators import JiraSimulator
 from llm_integrations.simulators.jira.records import RecordedRequest
 from tests import openapi

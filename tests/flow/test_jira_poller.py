@@ -21,8 +21,8 @@ from llm_integrations.jira import (
     WebhookEvent,
     parse_event,
 )
-from llm_integrations.jira.events import is_comment_twin
 from llm_integrations.jira.webhooks import validate_event
+from llm_integrations.jira.webhooks.events import is_comment_twin
 from llm_integrations.simulators import JiraSimulator
 from llm_integrations.simulators.faults import Reset, StatusError
 from tests.wire import HandClock

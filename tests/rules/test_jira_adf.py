@@ -12,7 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from llm_integrations.errors import InvalidRequest
-from llm_integrations.jira import adf, wiki
+from llm_integrations.jira import adf
+from llm_integrations.jira.adf import wiki
 
 Json = Any  # a test looks at JSON as it comes
 SCHEMA = Path(__file__).parents[3] / "shared" / "data" / "adf" / "adf-full.schema.json"

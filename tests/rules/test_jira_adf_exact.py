@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llm_integrations.errors import InvalidRequest
-from llm_integrations.jira import adf, nodes
+from llm_integrations.jira import adf
+from llm_integrations.jira.adf import nodes
 from tests.rules.test_jira_adf import SCHEMA, Schema, doc_of, item, node, para, text
 
 Json = Any  # a test looks at JSON as it comes

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_integrations.jira import adf, wiki
+from llm_integrations.jira import adf
+from llm_integrations.jira.adf import wiki
 from tests.rules.test_jira_adf import SCHEMA, Schema
 
 Json = Any  # a test looks at JSON as it comes

@@ -25,7 +25,7 @@ from llm_integrations.errors import (
     ServerFailed,
 )
 from llm_integrations.jira.answers import observe, read_json, read_nothing, refuse
-from llm_integrations.jira.limits import Reading
+from llm_integrations.jira.pacing.limits import Reading
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 ENVELOPE = b'{"errorMessages":["No."],"errors":{"priority":"Unknown."}}'

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llm_integrations.errors import PayloadMalformed
-from llm_integrations.jira.events import CUSTOM, EVENT_NAMES, WebhookEvent, parse_event
-from llm_integrations.jira.payloads import (
+from llm_integrations.jira.webhooks.events import CUSTOM, EVENT_NAMES, WebhookEvent, parse_event
+from llm_integrations.jira.webhooks.payloads import (
     WebhookAttachment,
     WebhookBoard,
     WebhookIssue,

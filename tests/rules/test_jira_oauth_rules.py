@@ -12,7 +12,7 @@ import pytest
 
 from llm_integrations.errors import ConfigError, NeedsConsent
 from llm_integrations.jira import Grant, OAuth2, authorize_url
-from llm_integrations.jira.oauth import (
+from llm_integrations.jira.auth.oauth import (
     GrantSlot,
     SiteAccess,
     Tokens,

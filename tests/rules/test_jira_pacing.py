@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_integrations.errors import InvalidRequest
-from llm_integrations.jira.forecasts import Pace, forecast, points_of
-from llm_integrations.jira.limits import (
+from llm_integrations.jira.pacing.forecasts import Pace, forecast, points_of
+from llm_integrations.jira.pacing.limits import (
     BucketReading,
     BurstReading,
     QuotaReading,
@@ -20,7 +20,7 @@ from llm_integrations.jira.limits import (
     read_limits,
     scope_of,
 )
-from llm_integrations.jira.pacing import WRITE_WINDOWS, Need, Pacing
+from llm_integrations.jira.pacing.rules import WRITE_WINDOWS, Need, Pacing
 from llm_integrations.jira.requests import Operation
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_integrations.jira import adf
-from llm_integrations.jira.splitting import split
+from llm_integrations.jira.adf.splitting import split
 from tests.rules.test_jira_adf import SCHEMA, Schema, markdown
 
 Json = Any  # a test looks at JSON as it comes

@@ -17,7 +17,6 @@ from llm_integrations.errors import (
     SignatureMissing,
     SignatureWrong,
 )
-from llm_integrations.jira.events import WebhookEvent, parse_event
 from llm_integrations.jira.webhooks import (
     LoggingWebhookHandler,
     SeenDeliveries,
@@ -26,6 +25,7 @@ from llm_integrations.jira.webhooks import (
     delivery_identity,
     verify,
 )
+from llm_integrations.jira.webhooks.events import WebhookEvent, parse_event
 
 ATLASSIAN_SECRET = "It's a Secret to Everybody"
 ATLASSIAN_BODY = b"Hello World!"

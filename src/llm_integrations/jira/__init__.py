@@ -9,20 +9,22 @@ from typing import TYPE_CHECKING
 from llm_integrations._core.http import AiohttpTransport, Httpx2Transport, Transport
 from llm_integrations.errors import ConfigError
 from llm_integrations.jira import adf, jql
-from llm_integrations.jira.agile import BoardColumn, BoardConfiguration
-from llm_integrations.jira.attachments import Attachment, AttachmentLimits
+from llm_integrations.jira.adf.splitting import split
 from llm_integrations.jira.auth import AuthManager, BasicAuth, JiraAuth, PersonalAccessToken
-from llm_integrations.jira.bulk import BulkCreated, NotCreated
-from llm_integrations.jira.changed_worklogs import ChangedWorklog
+from llm_integrations.jira.auth.grants import FileGrants
+from llm_integrations.jira.auth.oauth import Grant, GrantStore, OAuth2, authorize_url
+from llm_integrations.jira.calls.agile import BoardColumn, BoardConfiguration
+from llm_integrations.jira.calls.attachments import Attachment, AttachmentLimits
+from llm_integrations.jira.calls.bulk import BulkCreated, NotCreated
+from llm_integrations.jira.calls.changed_worklogs import ChangedWorklog
+from llm_integrations.jira.calls.dynamic import DynamicWebhook
+from llm_integrations.jira.calls.history import HistoryEntry
+from llm_integrations.jira.calls.issues import EditField
+from llm_integrations.jira.calls.projects import CreateField
+from llm_integrations.jira.calls.sprints import Move
 from llm_integrations.jira.client import JiraClient
 from llm_integrations.jira.config import JiraConfig
-from llm_integrations.jira.dynamic import DynamicWebhook
-from llm_integrations.jira.events import EVENT_NAMES, WebhookEvent, parse_event
-from llm_integrations.jira.forecasts import Forecast, Pace, forecast
-from llm_integrations.jira.grants import FileGrants
-from llm_integrations.jira.history import HistoryEntry
 from llm_integrations.jira.issue import Issue, IssueFields, JqlSearchResponse, parse_issue
-from llm_integrations.jira.issues import EditField
 from llm_integrations.jira.models import (
     Board,
     Comment,
@@ -47,8 +49,20 @@ from llm_integrations.jira.models import (
     WebhookRegistration,
     Worklog,
 )
-from llm_integrations.jira.oauth import Grant, GrantStore, OAuth2, authorize_url
-from llm_integrations.jira.payloads import (
+from llm_integrations.jira.pacing.forecasts import Forecast, Pace, forecast
+from llm_integrations.jira.poller import PollCursor, Poller
+from llm_integrations.jira.updates import IssueUpdate
+from llm_integrations.jira.webhooks import (
+    LoggingWebhookHandler,
+    SeenDeliveries,
+    WebhookHandler,
+    WebhookProcessor,
+    delivery_identity,
+    verify,
+    verify_token,
+)
+from llm_integrations.jira.webhooks.events import EVENT_NAMES, WebhookEvent, parse_event
+from llm_integrations.jira.webhooks.payloads import (
     Changelog,
     ChangelogItem,
     WebhookAttachment,
@@ -63,20 +77,6 @@ from llm_integrations.jira.payloads import (
     WebhookUser,
     WebhookVersion,
     WebhookWorklog,
-)
-from llm_integrations.jira.poller import PollCursor, Poller
-from llm_integrations.jira.projects import CreateField
-from llm_integrations.jira.splitting import split
-from llm_integrations.jira.sprints import Move
-from llm_integrations.jira.updates import IssueUpdate
-from llm_integrations.jira.webhooks import (
-    LoggingWebhookHandler,
-    SeenDeliveries,
-    WebhookHandler,
-    WebhookProcessor,
-    delivery_identity,
-    verify,
-    verify_token,
 )
 
 if TYPE_CHECKING:

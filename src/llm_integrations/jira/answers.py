@@ -37,8 +37,8 @@ from llm_integrations.errors import (
     Rejected,
     ServerFailed,
 )
-from llm_integrations.jira.limits import pause_of, read_limits
 from llm_integrations.jira.models import ErrorResponse
+from llm_integrations.jira.pacing.limits import pause_of, read_limits
 
 __all__ = [
     "CAPTCHA",

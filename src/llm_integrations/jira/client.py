@@ -1,9 +1,7 @@
 """The Jira client: one object, every call.
 
-In: calls with keys, JQL, Markdown. Out: typed values or typed errors. The calls live by subject in
-`issues`, `bulk`, `comments`, `attachments`, `history`, `changed_worklogs`, `links`,
-`people`, `search`, `projects`, `agile`, `sprints`, `admin` and `dynamic`; this file only puts them
-on one connection.
+In: calls with keys, JQL, Markdown. Out: typed values or typed errors. The calls live by subject
+in `calls`; this file only puts them on one connection.
 """
 
 from __future__ import annotations
@@ -13,24 +11,24 @@ from typing import Self
 
 from llm_integrations._core.clock import Clock
 from llm_integrations._core.http import Transport
-from llm_integrations.jira.admin import AdminCalls
-from llm_integrations.jira.agile import AgileCalls
-from llm_integrations.jira.attachments import AttachmentCalls
-from llm_integrations.jira.bulk import BulkCalls
-from llm_integrations.jira.changed_worklogs import ChangedWorklogCalls
-from llm_integrations.jira.comments import CommentCalls
+from llm_integrations.jira.calls.admin import AdminCalls
+from llm_integrations.jira.calls.agile import AgileCalls
+from llm_integrations.jira.calls.attachments import AttachmentCalls
+from llm_integrations.jira.calls.bulk import BulkCalls
+from llm_integrations.jira.calls.changed_worklogs import ChangedWorklogCalls
+from llm_integrations.jira.calls.comments import CommentCalls
+from llm_integrations.jira.calls.dynamic import DynamicWebhookCalls
+from llm_integrations.jira.calls.history import HistoryCalls
+from llm_integrations.jira.calls.issues import IssueCalls
+from llm_integrations.jira.calls.links import LinkCalls
+from llm_integrations.jira.calls.people import PeopleCalls
+from llm_integrations.jira.calls.projects import ProjectCalls
+from llm_integrations.jira.calls.search import SearchCalls
+from llm_integrations.jira.calls.sprints import SprintCalls
 from llm_integrations.jira.config import JiraConfig
 from llm_integrations.jira.connection import Connection
-from llm_integrations.jira.dynamic import DynamicWebhookCalls
 from llm_integrations.jira.field_names import FieldNames
-from llm_integrations.jira.forecasts import Forecast, forecast
-from llm_integrations.jira.history import HistoryCalls
-from llm_integrations.jira.issues import IssueCalls
-from llm_integrations.jira.links import LinkCalls
-from llm_integrations.jira.people import PeopleCalls
-from llm_integrations.jira.projects import ProjectCalls
-from llm_integrations.jira.search import SearchCalls
-from llm_integrations.jira.sprints import SprintCalls
+from llm_integrations.jira.pacing.forecasts import Forecast, forecast
 
 __all__ = ["JiraClient"]
 

@@ -13,8 +13,8 @@ from typing import Literal
 
 from llm_integrations.errors import ConfigError
 from llm_integrations.jira.auth import BasicAuth, JiraAuth, PersonalAccessToken
-from llm_integrations.jira.grants import FileGrants
-from llm_integrations.jira.oauth import API_URL, AUTH_URL, OAuth2
+from llm_integrations.jira.auth.grants import FileGrants
+from llm_integrations.jira.auth.oauth import API_URL, AUTH_URL, OAuth2
 
 __all__ = ["JiraConfig"]
 

@@ -15,7 +15,8 @@ from typing import Final, cast
 import msgspec
 
 from llm_integrations._core.codec import Raw, Undecodable, decode
-from llm_integrations.jira import adf, wiki
+from llm_integrations.jira import adf
+from llm_integrations.jira.adf import wiki
 
 __all__ = [
     "Board",

@@ -32,12 +32,12 @@ import msgspec
 from llm_integrations._core.clock import Clock, SystemClock
 from llm_integrations._core.codec import Undecodable, decode, encode
 from llm_integrations.errors import APIError, InvalidRequest, NotFound, TransportError
-from llm_integrations.jira import wiki
+from llm_integrations.jira.adf import wiki
+from llm_integrations.jira.calls.history import HistoryEntry
 from llm_integrations.jira.client import JiraClient
-from llm_integrations.jira.events import WebhookEvent, parse_event
-from llm_integrations.jira.history import HistoryEntry
 from llm_integrations.jira.issue import Issue
 from llm_integrations.jira.models import Comment, User
+from llm_integrations.jira.webhooks.events import WebhookEvent, parse_event
 
 __all__ = ["PollCursor", "Poller"]
 

@@ -15,11 +15,12 @@ from typing import Final
 from urllib.parse import quote, urlencode
 
 from llm_integrations.errors import InvalidRequest
-from llm_integrations.jira import adf, wiki
+from llm_integrations.jira import adf
+from llm_integrations.jira.adf import wiki
+from llm_integrations.jira.adf.markdown import parse_blocks
+from llm_integrations.jira.adf.splitting import split
 from llm_integrations.jira.jql import issue_key, project_key
-from llm_integrations.jira.markdown import parse_blocks
 from llm_integrations.jira.models import CreateIssueRequest, UpdateIssueRequest
-from llm_integrations.jira.splitting import split
 
 __all__ = [
     "CLOUD",

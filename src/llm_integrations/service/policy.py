@@ -37,7 +37,7 @@ from llm_integrations.service.actions import (
 from llm_integrations.service.marks import is_marked_at_foot
 
 if TYPE_CHECKING:
-    from llm_integrations.jira.events import WebhookEvent
+    from llm_integrations.jira.webhooks.events import WebhookEvent
     from llm_integrations.service.actions import Action
 
 __all__ = ["Facts", "PolicyRules", "Verdict", "is_own_write", "judge"]

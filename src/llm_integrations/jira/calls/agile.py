@@ -13,13 +13,13 @@ from typing import Final, Literal
 import msgspec
 
 from llm_integrations.errors import InvalidRequest, NotFound
+from llm_integrations.jira.calls.search import issue_page
 from llm_integrations.jira.connection import Connection
 from llm_integrations.jira.issue import Issue
 from llm_integrations.jira.jql import project_key
 from llm_integrations.jira.models import Board, Sprint, Status
 from llm_integrations.jira.paging import Cursor, Page, items, next_offset
 from llm_integrations.jira.requests import Operation
-from llm_integrations.jira.search import issue_page
 
 __all__ = ["AgileCalls", "BoardColumn", "BoardConfiguration"]
 

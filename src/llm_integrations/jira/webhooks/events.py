@@ -28,7 +28,7 @@ import msgspec
 
 from llm_integrations._core.codec import Raw, Undecodable, decode
 from llm_integrations.errors import PayloadMalformed
-from llm_integrations.jira.payloads import (
+from llm_integrations.jira.webhooks.payloads import (
     Changelog,
     WebhookAttachment,
     WebhookBoard,

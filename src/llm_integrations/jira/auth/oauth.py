@@ -1,7 +1,7 @@
 """The rules of Jira's OAuth 2.0: what is asked, and what the answers mean. Pure.
 
 In: the application's `OAuth2` settings and the answers of the token endpoint. Out: addresses,
-request bodies, `Grant`s. Must not: send, wait or keep anything; `auth` does.
+request bodies, `Grant`s. Must not: send, wait or keep anything; `manager` does.
 
 1. A grant is one person's consent: an access token for an hour and a refresh token that is used
    once. Each refresh gives a new pair. The old refresh token stays good for ten more minutes; one

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from llm_integrations.errors import InvalidRequest
-from llm_integrations.jira import adf
+from llm_integrations.jira.adf import documents
 
 __all__ = ["from_adf", "from_markdown", "to_markdown"]
 
@@ -46,10 +46,10 @@ def from_markdown(text: str) -> str:
     Raises:
         InvalidRequest: it is longer than Jira stores (32,767 characters).
     """
-    markup = from_adf(adf.from_markdown(text, fences=False))
-    if len(markup) > adf.TEXT_LIMIT:
+    markup = from_adf(documents.from_markdown(text, fences=False))
+    if len(markup) > documents.TEXT_LIMIT:
         raise InvalidRequest(
-            f"the text needs {len(markup)} characters; Jira stores {adf.TEXT_LIMIT}"
+            f"the text needs {len(markup)} characters; Jira stores {documents.TEXT_LIMIT}"
         )
     return markup
 
@@ -137,7 +137,7 @@ def _inline_node(node: Adf) -> str:
     if kind == "hardBreak":
         return "\n"
     if kind != "text":
-        return _SPECIAL.sub(r"\\\1", adf.to_text({"content": [node]}))
+        return _SPECIAL.sub(r"\\\1", documents.to_text({"content": [node]}))
     text = str(node.get("text", ""))
     marks = node.get("marks")
     return _with_marks(text, marks if isinstance(marks, list) else [])

@@ -17,9 +17,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from llm_integrations.errors import InvalidRequest
-from llm_integrations.jira.fences import read_fence, write_fence
-from llm_integrations.jira.inline import Node, is_safe_link
-from llm_integrations.jira.markdown import ALERTS, parse_blocks
+from llm_integrations.jira.adf.fences import read_fence, write_fence
+from llm_integrations.jira.adf.inline import Node, is_safe_link
+from llm_integrations.jira.adf.markdown import ALERTS, parse_blocks
 
 __all__ = ["TEXT_LIMIT", "from_markdown", "to_markdown", "to_readable", "to_text"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from llm_integrations.jira.inline import is_safe_link
+from llm_integrations.jira.adf.inline import is_safe_link
 
 __all__ = ["CHILDREN", "IN_DOCUMENT", "NEEDED", "NOT_EMPTY", "is_block"]
 

@@ -33,7 +33,7 @@ from llm_integrations.errors import (
     TransportError,
 )
 from llm_integrations.jira.answers import CAPTCHA, LOGIN_FAILED, VENDOR, read_json
-from llm_integrations.jira.oauth import (
+from llm_integrations.jira.auth.oauth import (
     API_URL,
     Grant,
     OAuth2,

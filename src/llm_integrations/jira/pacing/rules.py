@@ -28,7 +28,7 @@ import math
 from collections import deque
 from typing import Final, NamedTuple
 
-from llm_integrations.jira.limits import (
+from llm_integrations.jira.pacing.limits import (
     GROUP,
     ISSUE,
     SITE,

@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, cast
 
-from llm_integrations.jira.inline import Node, merged, parse_inline
+from llm_integrations.jira.adf.inline import Node, merged, parse_inline
 
 __all__ = ["ALERTS", "parse_blocks"]
 

@@ -1,4 +1,4 @@
-"""The waiting behind `pacing`: an `Admission` for one Jira site.
+"""The waiting behind the `rules`: an `Admission` for one Jira site.
 
 In: `Ask`s whose group is method and route, tagged with the issue they write to and their points.
 Out: permits. Must not: know what the requests mean, or sleep longer than anyone would wait: a pause
@@ -18,8 +18,8 @@ from contextlib import asynccontextmanager
 from llm_integrations._core.call import Actual, Ask, Observation
 from llm_integrations._core.clock import Clock
 from llm_integrations.errors import RateLimited
-from llm_integrations.jira.limits import Reading
-from llm_integrations.jira.pacing import Need, Pacing
+from llm_integrations.jira.pacing.limits import Reading
+from llm_integrations.jira.pacing.rules import Need, Pacing
 
 __all__ = ["ISSUE_TAG", "POINTS_TAG", "Pacer"]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeGuard
 from msgspec import Struct
 
 from llm_integrations.errors import InvalidRequest
-from llm_integrations.jira.pacing import WRITE_WINDOWS
+from llm_integrations.jira.pacing.rules import WRITE_WINDOWS
 
 if TYPE_CHECKING:
     from llm_integrations.jira.requests import Operation

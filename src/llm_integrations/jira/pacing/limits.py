@@ -14,7 +14,7 @@ its own, in two spellings (https://developer.atlassian.com/cloud/jira/platform/r
 | `X-RateLimit-FillRate`, `-Interval-Seconds`  | Data Center's bucket; either may be absent    |
 
 Must not: raise. Whatever a proxy made of a header, it says something usable or nothing. Next room:
-`pacing` keeps what was read.
+`rules` keeps what was read.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
-from llm_integrations.jira.adf import TEXT_LIMIT, to_text
-from llm_integrations.jira.inline import Node
+from llm_integrations.jira.adf.documents import TEXT_LIMIT, to_text
+from llm_integrations.jira.adf.inline import Node
 
 __all__ = ["split"]
 

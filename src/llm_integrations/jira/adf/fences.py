@@ -14,8 +14,8 @@ from typing import Final, cast
 import msgspec
 
 from llm_integrations._core.codec import Undecodable, decode, encode
-from llm_integrations.jira.inline import Node
-from llm_integrations.jira.nodes import is_block
+from llm_integrations.jira.adf.inline import Node
+from llm_integrations.jira.adf.nodes import is_block
 
 __all__ = ["read_fence", "write_fence"]
 
