@@ -503,6 +503,34 @@ async def test_entries_are_exported_as_text(clock: ManualClock) -> None:
         assert START.isoformat() in row
 
 
+@pytest.mark.parametrize("days", [0, 1, -400])
+async def test_entries_are_kept_for_two_days_at_least(days: int) -> None:
+    with pytest.raises(ConfigError, match="two days at least"):
+        async with Governor.open("memory:", keep_days=days):
+            pass
+
+
+async def test_old_entries_are_forgotten_and_their_sums_are_not(
+    clock: ManualClock, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'books.db'}"
+    async with Governor.open(url, clock=clock) as governor:
+        tags = {"issue": "ABC-1", "project": "ABC"}
+        await governor.settle(await governor.admit(ask(tags=tags)), paid(0.05))
+    clock.seconds += 3 * 86_400
+    async with Governor.open(url, clock=clock, keep_days=2) as governor:
+        await governor.settle(await governor.admit(ask()), paid(0.01))
+
+        async def is_forgotten() -> bool:
+            return len(await governor.ledger.entries()) == 1
+
+        await clock.advance(LEASE_S)
+        await until(is_forgotten)
+        assert await governor.ledger.total_pusd() == USD * 6 // 100
+        by_project = {row.key: row.spent_pusd for row in await governor.reports.spend_by("project")}
+        assert by_project == {"ABC": USD // 20, "": USD // 100}
+
+
 async def test_days_of_a_report_are_those_of_its_zone(clock: ManualClock) -> None:
     async with opened(clock) as governor:
         for usd in (0.1, 0.2):

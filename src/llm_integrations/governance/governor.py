@@ -20,12 +20,19 @@ import logging
 import secrets
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from llm_integrations._core.clock import SystemClock, id_by_time
-from llm_integrations.errors import BudgetExceeded, InvalidRequest, StoreError, StoreUnavailable
+from llm_integrations.errors import (
+    BudgetExceeded,
+    ConfigError,
+    InvalidRequest,
+    StoreError,
+    StoreUnavailable,
+)
 from llm_integrations.governance.budgets import Budgets, us_of
 from llm_integrations.governance.ledger import Ledger
 from llm_integrations.governance.limiter import Limiter
@@ -47,6 +54,9 @@ __all__ = ["LEASE_S", "Governor", "Permit"]
 
 LEASE_S: Final = 30.0
 """How long after its last heartbeat a process counts as dead; it beats three times as often."""
+
+_TIDY_BEATS: Final = 30
+"""Old entries are summed up, and forgotten, with every so many heartbeats: each five minutes."""
 
 _logger = logging.getLogger("llm_integrations.governance")
 
@@ -72,13 +82,21 @@ class Governor:
         reports: sums over the ledger.
     """
 
-    def __init__(self, store: GovernanceStore, limiter: Limiter, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: GovernanceStore,
+        limiter: Limiter,
+        clock: Clock,
+        *,
+        keep_days: int | None = None,
+    ) -> None:
         self.store = store
         self.budgets = Budgets(store, clock)
         self.ledger = Ledger(store)
         self.reports = Reports(store)
         self._limiter = limiter
         self._clock = clock
+        self._keep_days = keep_days
         self._owner = secrets.token_hex(8)
         self._tags: ContextVar[Mapping[str, str]] = ContextVar("tags", default={})  # noqa: B039 - never changed, only replaced
         self._late: list[Settlement] = []
@@ -93,6 +111,7 @@ class Governor:
         *,
         budgets: Sequence[Budget] | None = None,
         limits: Sequence[Limit] | None = None,
+        keep_days: int | None = None,
         clock: Clock | None = None,
     ) -> AsyncIterator[Governor]:
         """Open the books at `memory:`, `sqlite:///file` or `postgresql://…`.
@@ -102,6 +121,8 @@ class Governor:
                 one, and the sum of all.
             budgets: added to those stored, replacing any of the same name; None changes nothing.
             limits: hold in this process; what they leave open is learned from headers.
+            keep_days: entries that are older are deleted; their sums by quarter of an hour, model,
+                project and handler stay. None keeps all.
             clock: time and chance.
 
         Raises:
@@ -114,10 +135,12 @@ class Governor:
             ) as governor:
                 ...
         """
+        if keep_days is not None and keep_days < 2:
+            raise ConfigError(f"keep_days is {keep_days}: entries are kept for two days at least")
         clock = clock or SystemClock()
         limiter = Limiter(limits or (), clock=clock)
         store = await open_store(url, clock=clock)
-        governor = cls(store, limiter, clock)
+        governor = cls(store, limiter, clock, keep_days=keep_days)
         try:
             await governor._start(budgets)
         except BaseException:
@@ -306,14 +329,16 @@ class Governor:
         await self.budgets.load()
 
     async def _keep_alive(self) -> None:
-        """Beat until cancelled; in passing catch up with what was missed."""
-        while True:
+        """Beat until cancelled; in passing catch up with what was missed, and tidy up."""
+        for beat in count():
             await self._clock.sleep(LEASE_S / 3)
             try:
                 await self.store.beat(self._owner, LEASE_S)
                 await self.catch_up()
                 await self._sweep()
                 await self.budgets.load()
+                if beat % _TIDY_BEATS == 0:
+                    await self.ledger.tidy(self._clock.now(), keep_days=self._keep_days)
             except StoreError as error:
                 _logger.warning("the books cannot be reached: %s", error)
 

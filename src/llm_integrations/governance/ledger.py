@@ -10,6 +10,7 @@ from msgspec import Struct
 from llm_integrations._core.codec import decode
 from llm_integrations.governance.budgets import moment_of, us_of
 from llm_integrations.store.records import EntryFilter
+from llm_integrations.store.rollups import AGE_US
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -77,6 +78,25 @@ class Ledger:
     async def unknown_pusd(self) -> int:
         """Return what attempts of unknown outcome may have cost at most, in pico-USD."""
         return await self._store.total_pusd(("unknown",))
+
+    async def tidy(self, now: datetime, *, keep_days: int | None = None) -> int:
+        """Sum up what is a day old, for quick reports; delete entries older than `keep_days`.
+
+        Sums by quarter of an hour, model, project and handler stay for good, and so does the
+        total. Works in small steps, so that no call waits long.
+
+        Returns:
+            How many entries were deleted.
+        """
+        now_us = us_of(now)
+        while await self._store.roll_up(now_us - AGE_US):
+            pass
+        forgotten = 0
+        if keep_days is not None:
+            before_us = now_us - keep_days * AGE_US
+            while count := await self._store.forget(before_us):
+                forgotten += count
+        return forgotten
 
     async def entries(self, wanted: EntryFilter = EVERYTHING, *, limit: int = 100) -> list[Entry]:
         """Return the newest entries, the newest first; `wanted` is made by `filter_of`."""

@@ -127,6 +127,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         supersede: end a waiting event when a newer one of its issue and handler waits too.
         attempts: how often a failing event is tried.
         drain_s: how long a stopping service waits for running handlers.
+        ledger_days: what calls cost is kept one by one for so long, and as sums for good.
     """
 
     mode: Literal["dry-run", "apply"] = "dry-run"
@@ -145,6 +146,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     supersede: bool = True
     attempts: int = 5
     drain_s: float = 20.0
+    ledger_days: int = 400
 
 
 class Seams(msgspec.Struct, frozen=True, kw_only=True):

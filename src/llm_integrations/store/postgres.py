@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
-from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, LiteralString, Self, TypeAlias, TypeVar
 
@@ -22,6 +21,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from llm_integrations._core.codec import encode
 from llm_integrations.errors import ConfigError, StoreError
+from llm_integrations.store import postgres_sums as sums
 from llm_integrations.store.batches import Batches
 from llm_integrations.store.migrate import migrate_postgres
 from llm_integrations.store.reach import CONNECT_S, POOL_WAIT_S, reaching
@@ -34,6 +34,7 @@ from llm_integrations.store.records import (
     SpendRow,
     WindowRow,
 )
+from llm_integrations.store.rollups import CAP_ROWS, Rolled, merge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -60,6 +61,8 @@ _SETTLE: Final = (
     "SELECT llm_integrations.governance_settle("
     "%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 )
+_ROLL_UP: Final = "SELECT llm_integrations.governance_roll_up(%s, %s)"
+_FORGET: Final = "SELECT llm_integrations.governance_forget(%s, %s)"
 _SAVE_BUDGETS: Final = """
 INSERT INTO llm_integrations.budget (name, limit_pusd, span, tag, zone, hard)
 SELECT * FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::boolean[])
@@ -80,12 +83,6 @@ SELECT call_id, attempt, owner, grp, state, model, served, request_id, hold_pusd
     charged_pusd, price_version, counters, raw, tags::text, issue, delivery, created_us,
     settled_us, latency_ms, ttft_ms
 FROM llm_integrations.ledger WHERE """
-_SPEND: Final = """, count(*),
-    coalesce(sum(charged_pusd) FILTER (WHERE state IN ('settled', 'partial')), 0),
-    coalesce(sum(charged_pusd) FILTER (WHERE state = 'unknown'), 0),
-    count(*) FILTER (WHERE state IN ('settled', 'partial', 'unknown')
-        AND cost_pusd IS NULL AND hold_pusd IS NULL)
-FROM llm_integrations.ledger WHERE """
 # In the order of the key, so that two processes that keep the same cannot wait for each other.
 # `%b`: a list of bytes sent as text costs three times as much.
 _KEEP: Final = """
@@ -99,12 +96,6 @@ _LOAD_KEPT: Final = """
 SELECT scope, name, result FROM llm_integrations.checkpoint WHERE scope = ANY (%s)
 ORDER BY name COLLATE "C"
 """
-_KEY_COLUMNS: Final[dict[str, LiteralString]] = {
-    "model": "coalesce(nullif(served, ''), model)",
-    "group": "grp",
-    "issue": "issue",
-    "delivery": "delivery",
-}
 
 
 class PostgresStore:
@@ -246,7 +237,7 @@ class PostgresStore:
         self, wanted: EntryFilter, *, limit: int, before: EntryRow | None = None
     ) -> list[EntryRow]:
         """See `GovernanceStore`."""
-        where, values = _where(wanted)
+        where, values = sums.where_of(wanted)
         if before is not None:
             where += " AND (created_us, call_id, attempt) < (%s, %s, %s)"
             values += (before.created_us, before.call_id, before.attempt)
@@ -256,28 +247,26 @@ class PostgresStore:
 
     async def total_pusd(self, states: Sequence[AttemptState]) -> int:
         """See `GovernanceStore`."""
-        rows = await self._read(
-            "SELECT coalesce(sum(charged_pusd), 0) FROM llm_integrations.ledger"
-            " WHERE state = ANY (%s)",
-            [list(states)],
-        )
-        return _integer(rows[0][0])
+        rows = await self._read(sums.TOTAL, {"states": list(states)})
+        return sums.integer_of(rows[0][0])
 
     async def spend_by(self, key: str, wanted: EntryFilter) -> list[SpendRow]:
         """See `GovernanceStore`."""
-        column = _KEY_COLUMNS.get(key)
-        rows = (
-            await self._spend("tags ->> %s", [key], wanted)
-            if column is None
-            else await self._spend(column, [], wanted)
-        )
+        rows = await self._spend(sums.spend_by(key, wanted, await self._rolled()))
         return sorted(rows, key=lambda row: (-row.spent_pusd - row.unknown_pusd, row.key))
 
     async def spend_by_time(self, step_us: int, wanted: EntryFilter) -> list[SpendRow]:
         """See `GovernanceStore`."""
-        column: LiteralString = "created_us / %s::bigint * %s::bigint"
-        rows = await self._spend(column, [step_us, step_us], wanted)
+        rows = await self._spend(sums.spend_by_time(step_us, wanted, await self._rolled()))
         return sorted(rows, key=lambda row: int(row.key))
+
+    async def roll_up(self, before_us: int) -> int:
+        """See `GovernanceStore`."""
+        return await self._count(_ROLL_UP, before_us, CAP_ROWS)
+
+    async def forget(self, before_us: int) -> int:
+        """See `GovernanceStore`."""
+        return await self._count(_FORGET, before_us, CAP_ROWS)
 
     async def beat(self, owner: str, lease_s: float) -> None:
         """See `GovernanceStore`."""
@@ -290,8 +279,7 @@ class PostgresStore:
     async def sweep(self) -> int:
         """See `GovernanceStore`."""
         now_us = round(self._clock.now().timestamp() * 1_000_000)
-        row = await self._write("SELECT llm_integrations.governance_sweep(%s)", (now_us,))
-        return 0 if row is None else _integer(row[0])
+        return await self._count("SELECT llm_integrations.governance_sweep(%s)", now_us)
 
     async def load_kept(self, scope: str) -> dict[str, bytes]:
         """See `GovernanceStore`."""
@@ -301,21 +289,21 @@ class PostgresStore:
         """See `GovernanceStore`."""
         return await asyncio.shield(self._keeps.ask(Checkpoint(scope, name, result)))
 
-    async def _spend(
-        self, column: LiteralString, keys: list[object], wanted: EntryFilter
-    ) -> list[SpendRow]:
-        where, values = _where(wanted)
-        query = "SELECT " + column + _SPEND + where + " GROUP BY 1"
-        return [
-            SpendRow(
-                key="" if key is None else str(key),
-                attempts=_integer(attempts),
-                spent_pusd=_integer(spent),
-                unknown_pusd=_integer(unknown),
-                unpriced=_integer(unpriced),
-            )
-            for key, attempts, spent, unknown, unpriced in await self._read(query, [*keys, *values])
-        ]
+    async def _rolled(self) -> Rolled:
+        """Return how far the rollup goes; that it goes on meanwhile does no harm."""
+        (row,) = await self._read(sums.ROLLED)
+        return _record(Rolled, row)
+
+    async def _spend(self, statements: Sequence[sums.Statement]) -> list[SpendRow]:
+        found: list[SpendRow] = []
+        for query, values in statements:
+            found += sums.rows_of(await self._read(query, values))
+        return merge(found)
+
+    async def _count(self, query: LiteralString, *values: int) -> int:
+        """Return the number that a function of ours answers with."""
+        row = await self._write(query, values)
+        return 0 if row is None else sums.integer_of(row[0])
 
     async def _write(self, query: LiteralString, values: Values) -> Row | None:
         """Return the first row, if there is one, after the commit; goes on when it is cancelled."""
@@ -361,7 +349,7 @@ class PostgresStore:
                     found[str(scope)][str(name)] = _bytes(result)
         return [found[scope] for scope in scopes]
 
-    async def _read(self, query: LiteralString, values: Sequence[object] = ()) -> list[Row]:
+    async def _read(self, query: LiteralString, values: Values = ()) -> list[Row]:
         with reaching():
             async with self._pool.connection() as connection:
                 return await (await connection.execute(query, values)).fetchall()
@@ -385,37 +373,9 @@ def _encode_windows(windows: tuple[WindowClaim, ...]) -> str:
     return encode(windows).decode()
 
 
-def _where(wanted: EntryFilter) -> tuple[LiteralString, list[object]]:
-    """Return a condition made of our own words, and the values for its marks."""
-    where: LiteralString = "true"
-    values: list[object] = []
-    conditions: tuple[tuple[LiteralString, object], ...] = (
-        (" AND created_us >= %s", wanted.since_us),
-        (" AND created_us < %s", wanted.until_us),
-        (" AND issue = %s", wanted.issue),
-        (" AND delivery = %s", wanted.delivery),
-        (" AND state = ANY (%s)", None if wanted.states is None else list(wanted.states)),
-    )
-    for condition, value in conditions:
-        if value is not None:
-            where += condition
-            values.append(value)
-    for name, value in wanted.tags:
-        where += " AND tags ->> %s = %s"
-        values += (name, value)
-    return where, values
-
-
 def _record(kind: type[R], row: Row) -> R:
     """Build a record from a row whose columns stand in the order of its fields."""
     return kind(**dict(zip(kind.__struct_fields__, row, strict=True)))
-
-
-def _integer(value: object) -> int:
-    """Read a count or a sum: PostgreSQL adds integers up to a numeric, which has no end."""
-    if isinstance(value, int | Decimal):
-        return int(value)
-    raise StoreError("the database answered with something that is no number")
 
 
 def _bytes(value: object) -> bytes:

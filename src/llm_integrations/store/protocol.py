@@ -81,6 +81,18 @@ class GovernanceStore(Protocol):
     async def spend_by_time(self, step_us: int, wanted: EntryFilter) -> list[SpendRow]:
         """Return money by time of creation; the key is the start of the step, in microseconds."""
 
+    async def roll_up(self, before_us: int) -> int:
+        """Sum up the oldest rows that are not yet, if created before; return how many, 0 when done.
+
+        Reports read the sums instead of the rows from then on.
+        """
+
+    async def forget(self, before_us: int) -> int:
+        """Delete the oldest rows that are summed up, if created before; return how many, 0 at last.
+
+        Their sums stay in reports and in the total. An "unknown" one among them stays so for good.
+        """
+
     async def beat(self, owner: str, lease_s: float) -> None:
         """Extend the lease of a living owner."""
 

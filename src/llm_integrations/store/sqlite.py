@@ -15,6 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, Generic, Protocol, Self, TypeVar, cast
 
 from llm_integrations.errors import StoreError, StoreUnavailable
+from llm_integrations.store import sqlite_sums as sums
 from llm_integrations.store.migrate import migrate_sqlite
 from llm_integrations.store.sqlite_ops import Operations
 
@@ -125,15 +126,23 @@ class SqliteStore:
 
     async def total_pusd(self, states: Sequence[AttemptState]) -> int:
         """See `GovernanceStore`."""
-        return await self._reads(lambda ops: ops.total_pusd(states))
+        return await self._reads(lambda ops: sums.total_pusd(ops.database, states))
 
     async def spend_by(self, key: str, wanted: EntryFilter) -> list[SpendRow]:
         """See `GovernanceStore`."""
-        return await self._reads(lambda ops: ops.spend_by(key, wanted))
+        return await self._reads(lambda ops: sums.spend_by(ops.database, key, wanted))
 
     async def spend_by_time(self, step_us: int, wanted: EntryFilter) -> list[SpendRow]:
         """See `GovernanceStore`."""
-        return await self._reads(lambda ops: ops.spend_by_time(step_us, wanted))
+        return await self._reads(lambda ops: sums.spend_by_time(ops.database, step_us, wanted))
+
+    async def roll_up(self, before_us: int) -> int:
+        """See `GovernanceStore`."""
+        return await self._writes.write(lambda ops: sums.roll_up(ops.database, before_us))
+
+    async def forget(self, before_us: int) -> int:
+        """See `GovernanceStore`."""
+        return await self._writes.write(lambda ops: sums.forget(ops.database, before_us))
 
     async def beat(self, owner: str, lease_s: float) -> None:
         """See `GovernanceStore`."""

@@ -15,20 +15,19 @@ import msgspec
 from llm_integrations.errors import StoreError
 from llm_integrations.store.records import (
     BudgetRow,
-    EntryFilter,
     EntryRow,
     Hold,
     Refusal,
     Settlement,
-    SpendRow,
     WindowClaim,
     WindowRow,
 )
+from llm_integrations.store.sqlite_sums import PART, where_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from llm_integrations.store.records import AttemptState
+    from llm_integrations.store.records import AttemptState, EntryFilter
 
 __all__ = ["Begun", "Look", "Operations", "charge_of"]
 
@@ -91,17 +90,6 @@ _INSERT_ENDED: Final = (
     f"INSERT INTO ledger ({_ENTRY_COLUMNS}, windows)"  # noqa: S608 - our own words
     f" VALUES ({'?, ' * 21}?)"
 )
-# SQLite's sum() of integers fails where 64 bits end, so high and low parts are added apart.
-_PART: Final = 10**12
-_SUMS: Final = ", ".join(
-    f"coalesce(sum(charged_pusd {part} {_PART}) FILTER (WHERE state IN ({states})), 0)"
-    for states in ("'settled', 'partial'", "'unknown'")
-    for part in ("/", "%")
-)
-_UNPRICED: Final = (
-    "count(*) FILTER (WHERE state IN ('settled', 'partial', 'unknown')"
-    " AND cost_pusd IS NULL AND hold_pusd IS NULL)"
-)
 _NTH_NEWEST: Final = """
 SELECT created_us, call_id, attempt FROM ledger
 ORDER BY created_us DESC, call_id DESC, attempt DESC LIMIT 1 OFFSET ?
@@ -112,14 +100,8 @@ _OLD: Final = (
 )
 _DELETE_OLD: Final = f"DELETE {_OLD}"
 _SUM_OLD: Final = (
-    f"SELECT state, sum(charged_pusd / {_PART}), sum(charged_pusd % {_PART}) {_OLD} GROUP BY state"
+    f"SELECT state, sum(charged_pusd / {PART}), sum(charged_pusd % {PART}) {_OLD} GROUP BY state"
 )
-_KEY_COLUMNS: Final = {
-    "model": "coalesce(nullif(served, ''), model)",
-    "group": "grp",
-    "issue": "issue",
-    "delivery": "delivery",
-}
 
 
 class Look(NamedTuple):
@@ -139,10 +121,10 @@ class Begun(NamedTuple):
 class Operations:
     """What can be done in a transaction."""
 
-    __slots__ = ("_database", "_moves", "_window_ids")
+    __slots__ = ("_moves", "_window_ids", "database")
 
     def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
+        self.database = database
         self._window_ids: dict[WindowClaim, int] = {}
         self._moves: dict[int, tuple[int, int]] = {}
 
@@ -160,7 +142,7 @@ class Operations:
         if self._moves:
             moves, self._moves = self._moves, {}
             for window, (held, spent) in moves.items():
-                self._database.execute(_SETTLE_WINDOW, (held, spent, window))
+                self.database.execute(_SETTLE_WINDOW, (held, spent, window))
 
     def hold(self, hold: Hold) -> Refusal | None:
         """See `GovernanceStore.hold`."""
@@ -177,7 +159,7 @@ class Operations:
         amount = hold.hold_pusd or 0
         for taken, window in enumerate(windows):
             claim = (amount, window, hold.guard_pusd)
-            if self._database.execute(_CLAIM, claim).rowcount == 0:
+            if self.database.execute(_CLAIM, claim).rowcount == 0:
                 for one in windows[:taken]:
                     self._move(one, amount, 0)
                 self.finish()
@@ -190,7 +172,7 @@ class Operations:
         charged_before = 0
         if ended is None and settlement.state != "unknown":
             place = (settlement.call_id, settlement.attempt)
-            row = self._database.execute(_FIND_ENTRY, place).fetchone()
+            row = self.database.execute(_FIND_ENTRY, place).fetchone()
             if row is not None and row[0] == "unknown":
                 charged_before = row[1]
                 ended = self._end(settlement, "unknown")
@@ -209,7 +191,7 @@ class Operations:
             self._begin(begun)
             for window in begun.windows:
                 self._move(window, -(begun.hold.hold_pusd or 0), 0)
-        self._database.executemany(_INSERT_ENDED, [_ended_row(*one) for one in ended])
+        self.database.executemany(_INSERT_ENDED, [_ended_row(*one) for one in ended])
         for begun, settlement in ended:
             for window in begun.windows:
                 self._move(window, 0, charge_of(settlement, begun.hold.hold_pusd))
@@ -217,21 +199,21 @@ class Operations:
 
     def has(self, call_id: str, attempt: int) -> bool:
         """Return whether the ledger has this attempt."""
-        return self._database.execute(_FIND_ENTRY, (call_id, attempt)).fetchone() is not None
+        return self.database.execute(_FIND_ENTRY, (call_id, attempt)).fetchone() is not None
 
     def drop_oldest(self, keep: int) -> dict[AttemptState, int]:
         """Delete all but the newest rows, if they ended for good; return their charges by state."""
-        last = self._database.execute(_NTH_NEWEST, (keep,)).fetchone()
+        last = self.database.execute(_NTH_NEWEST, (keep,)).fetchone()
         if last is None:
             return {}
-        rows = self._database.execute(_SUM_OLD, last).fetchall()
-        self._database.execute(_DELETE_OLD, last)
-        return {state: high * _PART + low for state, high, low in rows}
+        rows = self.database.execute(_SUM_OLD, last).fetchall()
+        self.database.execute(_DELETE_OLD, last)
+        return {state: high * PART + low for state, high, low in rows}
 
     def look(self, window: int) -> Look | None:
         """Return a budget window as it stands; None when its budget was deleted."""
         self.finish()
-        row = self._database.execute(_LOOK, (window,)).fetchone()
+        row = self.database.execute(_LOOK, (window,)).fetchone()
         if row is None:
             return None
         hard, limit_pusd, spent_pusd, held_pusd = row
@@ -239,8 +221,8 @@ class Operations:
 
     def sweep(self, now_us: int) -> int:
         """See `GovernanceStore.sweep`."""
-        self._database.execute("DELETE FROM ledger_owner WHERE expires_us <= ?", (now_us,))
-        lost = self._database.execute(
+        self.database.execute("DELETE FROM ledger_owner WHERE expires_us <= ?", (now_us,))
+        lost = self.database.execute(
             "SELECT call_id, attempt FROM ledger"
             " WHERE state = 'held' AND owner NOT IN (SELECT id FROM ledger_owner)"
         ).fetchall()
@@ -252,13 +234,13 @@ class Operations:
 
     def beat(self, owner: str, expires_us: int) -> None:
         """Set the end of an owner's lease."""
-        self._database.execute(
+        self.database.execute(
             "INSERT OR REPLACE INTO ledger_owner VALUES (?, ?)", (owner, expires_us)
         )
 
     def save_budgets(self, budgets: Sequence[BudgetRow]) -> None:
         """See `GovernanceStore.save_budgets`."""
-        self._database.executemany(
+        self.database.executemany(
             "INSERT OR REPLACE INTO budget (name, limit_pusd, span, tag, zone, hard)"
             " VALUES (?, ?, ?, ?, ?, ?)",
             [(b.name, b.limit_pusd, b.span, b.tag, b.zone, int(b.hard)) for b in budgets],
@@ -268,12 +250,12 @@ class Operations:
         """See `GovernanceStore.delete_budget`."""
         self.finish()
         self._window_ids.clear()
-        self._database.execute("DELETE FROM budget_window WHERE budget = ?", (name,))
-        return self._database.execute("DELETE FROM budget WHERE name = ?", (name,)).rowcount > 0
+        self.database.execute("DELETE FROM budget_window WHERE budget = ?", (name,))
+        return self.database.execute("DELETE FROM budget WHERE name = ?", (name,)).rowcount > 0
 
     def load_budgets(self) -> list[BudgetRow]:
         """See `GovernanceStore.load_budgets`."""
-        rows = self._database.execute(
+        rows = self.database.execute(
             "SELECT name, limit_pusd, span, tag, zone, hard FROM budget ORDER BY name"
         )
         return [
@@ -283,7 +265,7 @@ class Operations:
 
     def load_windows(self, now_us: int) -> list[WindowRow]:
         """See `GovernanceStore.load_windows`."""
-        rows = self._database.execute(
+        rows = self.database.execute(
             "SELECT budget, key, start_us, end_us, spent_pusd, held_pusd FROM budget_window"
             " WHERE start_us <= ?1 AND ?1 < end_us ORDER BY budget, key, start_us",
             (now_us,),
@@ -297,54 +279,29 @@ class Operations:
         self, wanted: EntryFilter, limit: int, before: EntryRow | None
     ) -> list[EntryRow]:
         """See `GovernanceStore.load_entries`."""
-        where, values = _where(wanted)
+        where, values = where_of(wanted)
         if before is not None:
             where += " AND (created_us, call_id, attempt) < (?, ?, ?)"
             values += (before.created_us, before.call_id, before.attempt)
-        rows = self._database.execute(
+        rows = self.database.execute(
             f"SELECT {_ENTRY_COLUMNS} FROM ledger WHERE {where}"  # noqa: S608 - our own words
             " ORDER BY created_us DESC, call_id DESC, attempt DESC LIMIT ?",
             (*values, limit),
         )
         return [_entry(row) for row in rows]
 
-    def total_pusd(self, states: Sequence[AttemptState]) -> int:
-        """See `GovernanceStore.total_pusd`."""
-        marks = ", ".join("?" * len(states))
-        high, low = self._database.execute(
-            f"SELECT coalesce(sum(charged_pusd / {_PART}), 0),"  # noqa: S608 - our own words
-            f" coalesce(sum(charged_pusd % {_PART}), 0) FROM ledger WHERE state IN ({marks})",
-            tuple(states),
-        ).fetchone()
-        return int(high) * _PART + int(low)
-
-    def spend_by(self, key: str, wanted: EntryFilter) -> list[SpendRow]:
-        """See `GovernanceStore.spend_by`."""
-        column = _KEY_COLUMNS.get(key)
-        keys: list[object] = []
-        if column is None:
-            column = "(SELECT value FROM json_each(tags) WHERE key = ?)"
-            keys.append(key)
-        rows = self._spend(column, keys, wanted)
-        return sorted(rows, key=lambda row: (-row.spent_pusd - row.unknown_pusd, row.key))
-
-    def spend_by_time(self, step_us: int, wanted: EntryFilter) -> list[SpendRow]:
-        """See `GovernanceStore.spend_by_time`."""
-        rows = self._spend("created_us / ? * ?", [step_us, step_us], wanted)
-        return sorted(rows, key=lambda row: int(row.key))
-
     def load_kept(self, scope: str) -> dict[str, bytes]:
         """See `GovernanceStore.load_kept`."""
         return dict(
-            self._database.execute(
+            self.database.execute(
                 "SELECT name, result FROM checkpoint WHERE scope = ? ORDER BY name", (scope,)
             )
         )
 
     def keep(self, scope: str, name: str, result: bytes, now_us: int) -> bytes:
         """See `GovernanceStore.keep`."""
-        self._database.execute(_KEEP, (scope, name, result, now_us))
-        row = self._database.execute(
+        self.database.execute(_KEEP, (scope, name, result, now_us))
+        row = self.database.execute(
             "SELECT result FROM checkpoint WHERE scope = ? AND name = ?", (scope, name)
         ).fetchone()
         return bytes(row[0])
@@ -353,13 +310,13 @@ class Operations:
         kept = settlement.keep
         if kept is not None:
             place = (kept.scope, kept.name, kept.result, settlement.settled_us)
-            self._database.execute(_KEEP, place)
+            self.database.execute(_KEEP, place)
 
     def _begin(self, begun: Begun) -> None:
         """Write the row of an attempt that is about to be sent."""
         hold, windows = begun
         try:
-            self._database.execute(
+            self.database.execute(
                 _INSERT_ENTRY,
                 (
                     hold.call_id,
@@ -383,7 +340,7 @@ class Operations:
 
     def _end(self, settlement: Settlement, state: AttemptState) -> tuple[int, int, str] | None:
         """Write the end of an attempt in this state; return its hold, charge and windows."""
-        rows = self._database.execute(
+        rows = self.database.execute(
             _SETTLE_ENTRY,
             (
                 settlement.state,
@@ -411,7 +368,7 @@ class Operations:
     def _refusal(self, hold: Hold, windows: Sequence[int]) -> Refusal:
         """Say which hard budget has the least left of those with too little."""
         refusing = {"guard": hold.guard_pusd, "windows": _write_ids(windows)}
-        row = self._database.execute(_REFUSING, refusing).fetchone()
+        row = self.database.execute(_REFUSING, refusing).fetchone()
         if row is None:
             raise StoreError("a budget was deleted meanwhile")
         budget, key, end_us, left_pusd = row
@@ -424,8 +381,8 @@ class Operations:
             window = self._window_ids.get(claim)
             if window is None:
                 place = (claim.key, claim.start_us, claim.end_us)
-                self._database.execute(_MAKE_WINDOW, (*place, claim.budget))
-                row = self._database.execute(_FIND_WINDOW, (claim.budget, *place)).fetchone()
+                self.database.execute(_MAKE_WINDOW, (*place, claim.budget))
+                row = self.database.execute(_FIND_WINDOW, (claim.budget, *place)).fetchone()
                 if row is None:
                     continue
                 if len(self._window_ids) >= _WINDOWS_KNOWN:
@@ -433,24 +390,6 @@ class Operations:
                 window = self._window_ids[claim] = int(row[0])
             found.append(window)
         return found
-
-    def _spend(self, column: str, keys: list[object], wanted: EntryFilter) -> list[SpendRow]:
-        where, values = _where(wanted)
-        rows = self._database.execute(
-            f"SELECT {column}, count(*), {_SUMS}, {_UNPRICED} FROM ledger"  # noqa: S608 - our own words
-            f" WHERE {where} GROUP BY 1",
-            (*keys, *values),
-        )
-        return [
-            SpendRow(
-                key="" if key is None else str(key),
-                attempts=attempts,
-                spent_pusd=spent_high * _PART + spent_low,
-                unknown_pusd=unknown_high * _PART + unknown_low,
-                unpriced=unpriced,
-            )
-            for key, attempts, spent_high, spent_low, unknown_high, unknown_low, unpriced in rows
-        ]
 
 
 def charge_of(settlement: Settlement, hold_pusd: int | None) -> int:
@@ -501,28 +440,6 @@ def _write_ids(windows: Sequence[int]) -> str:
 
 def _read_ids(windows: str) -> list[int]:
     return _ids_decoder.decode(windows)
-
-
-def _where(wanted: EntryFilter) -> tuple[str, list[object]]:
-    """Return a condition made of our own words, and the values for its marks."""
-    conditions = ["1"]
-    values: list[object] = []
-    for condition, value in (
-        ("created_us >= ?", wanted.since_us),
-        ("created_us < ?", wanted.until_us),
-        ("issue = ?", wanted.issue),
-        ("delivery = ?", wanted.delivery),
-    ):
-        if value is not None:
-            conditions.append(condition)
-            values.append(value)
-    if wanted.states is not None:
-        conditions.append(f"state IN ({', '.join('?' * len(wanted.states))})")
-        values.extend(wanted.states)
-    for name, value in wanted.tags:
-        conditions.append("? = (SELECT t.value FROM json_each(tags) AS t WHERE t.key = ?)")
-        values.extend((value, name))
-    return " AND ".join(conditions), values
 
 
 def _entry(row: tuple[object, ...]) -> EntryRow:

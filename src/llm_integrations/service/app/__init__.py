@@ -173,6 +173,7 @@ class App:
                     database.dsn,
                     budgets=self._budgets(),
                     limits=[Limit(requests_per_minute=self._settings.claude.requests_per_minute)],
+                    keep_days=self._settings.ledger_days,
                     clock=self._clock,
                 )
             )
