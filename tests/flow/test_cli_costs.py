@@ -1,9 +1,11 @@
-"""`costs` and `ask` say what is known of money, and never show the unknown as nothing."""
+"""`costs`, its page, its export and `ask` say what is known of money, and never hide the rest."""
 
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,8 @@ import pytest
 from llm_integrations._core.admission import Actual, Ask
 from llm_integrations.anthropic import CostLine, parse_message
 from llm_integrations.cli.asking import _as_data, _summary
-from llm_integrations.cli.costs import costs
+from llm_integrations.cli.costs import costs, export
+from llm_integrations.errors import ConfigError
 from llm_integrations.governance import Governor
 
 
@@ -21,7 +24,7 @@ async def _spend(url: str) -> None:
     unpriced = Ask(group="next", model="claude-next", hold_pusd=None, bounded=False)
     async with Governor.open(url) as governor:
         for ask, actual in (
-            (known, Actual(state="settled", cost_pusd=5_000_000)),
+            (known, Actual(state="settled", cost_pusd=5_000_000, raw=b'{"input_tokens":5}')),
             (known, Actual(state="unknown")),
             (unpriced, Actual(state="settled")),
             (unpriced, Actual(state="partial")),
@@ -53,6 +56,54 @@ def test_costs_tell_attempts_without_a_price_from_free_ones(
     assert "not known (2)" in lines["claude-next"]
     assert "not known" not in lines["claude-opus-5"]
     assert "not known (2)" in lines["total"]
+
+
+def test_the_page_is_one_file_that_asks_nobody(settings: Path, tmp_path: Path) -> None:
+    page = tmp_path / "spend.html"
+    assert costs(html=page, days=2, zone="Europe/Berlin", settings=settings) == 0
+    text = page.read_text()
+    assert "claude-opus-5" in text
+    assert "at most 0.000009 USD more" in text
+    assert "2 attempts of models without a known price" in text
+    assert "Expected this month" in text
+    assert not re.search(r"(src|href)=", text)
+
+
+def test_an_export_has_every_attempt_in_both_forms(settings: Path, tmp_path: Path) -> None:
+    table, lines = tmp_path / "costs.csv", tmp_path / "costs.jsonl"
+    assert export(to=table, settings=settings) == 0
+    assert export(to=lines, settings=settings) == 0
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    entries = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert sorted(row["state"] for row in rows) == ["partial", "settled", "settled", "unknown"]
+    assert [row["call_id"] for row in rows] == [entry["call_id"] for entry in entries]
+    paid = next(entry for entry in entries if entry["cost_pusd"] == 5_000_000)
+    assert (paid["model"], paid["raw"]) == ("claude-opus-5", {"input_tokens": 5})
+
+
+def test_an_export_of_an_issue_without_attempts_is_empty(
+    settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export(issue="ABC-1", format="jsonl", settings=settings) == 0
+    told = capsys.readouterr()
+    assert (told.out, "0 attempts written" in told.err) == ("", True)
+
+
+@pytest.mark.parametrize(
+    ("days", "zone", "to", "why"),
+    [(0, "UTC", "x.html", "counts from 1"), (1, "Mars", "x.html", "Mars"), (1, "UTC", "", "Is a")],
+)
+def test_a_page_that_cannot_be_written_says_why(
+    settings: Path, tmp_path: Path, days: int, zone: str, to: str, why: str
+) -> None:
+    with pytest.raises(ConfigError, match=why):
+        costs(html=tmp_path / to, days=days, zone=zone, settings=settings)
+
+
+def test_a_place_that_cannot_be_written_is_told(settings: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        export(to=tmp_path / "none" / "x.csv", settings=settings)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import aiohttp
 import pytest
 
+from llm_integrations._core.admission import Actual, Ask
 from tests.console import TOKEN, Desk, open_desk
 
 NASTY = "<script>alert(1)</script>\u202e'\"&"
@@ -282,3 +283,26 @@ async def test_a_page_says_so_when_the_database_is_away(
     await desk.store.close()
     page = await text_of(browser, "/", 503)
     assert "database cannot be reached" in page
+
+
+# --- the page about money ------------------------------------------------------------------------
+
+
+async def test_the_spend_page_shows_what_the_ledger_says(
+    desk: Desk, browser: aiohttp.ClientSession
+) -> None:
+    ask = Ask(
+        group="opus",
+        model="claude-opus-5-5",
+        hold_pusd=10**10,
+        tags={"project": NASTY, "handler": "triage"},
+    )
+    permit = await desk.governor.admit(ask)
+    await desk.governor.settle(permit, Actual(state="settled", cost_pusd=1_234_567_000))
+    page = await text_of(browser, "/spend")
+    rows = {row.get("Model", row.get("Project", row.get("Handler"))): row for row in rows_of(page)}
+    assert rows["claude-opus-5-5"]["Cost (USD)"] == "0.001235"
+    assert rows["triage"]["Share"] == "100 %"
+    assert rows[NASTY]["Attempts"] == "1"
+    assert "<script>alert" not in page
+    assert "Expected this month" in page

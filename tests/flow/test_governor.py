@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import psycopg
 import pytest
 
@@ -498,9 +499,10 @@ async def test_tags_given_around_calls_are_booked_and_own_tags_win(clock: Manual
 async def test_entries_are_exported_as_text(clock: ManualClock) -> None:
     async with opened(clock) as governor:
         await governor.settle(await governor.admit(ask(call_id="c")), paid(0.05))
-        (row,) = [row async for row in governor.ledger.iter_rows()]
-        assert row[:4] == ("c", "1", "opus", "settled")
-        assert START.isoformat() in row
+        (entry,) = await governor.ledger.entries()
+        assert entry.as_text()[:4] == ("c", "1", "opus", "settled")
+        assert START.isoformat() in entry.as_text()
+        assert msgspec.json.decode(entry.as_json())["raw"] is None
 
 
 @pytest.mark.parametrize("days", [0, 1, -400])
@@ -529,6 +531,54 @@ async def test_old_entries_are_forgotten_and_their_sums_are_not(
         assert await governor.ledger.total_pusd() == USD * 6 // 100
         by_project = {row.key: row.spent_pusd for row in await governor.reports.spend_by("project")}
         assert by_project == {"ABC": USD // 20, "": USD // 100}
+
+
+async def test_a_forecast_goes_on_at_the_pace_of_late(clock: ManualClock) -> None:
+    async with opened(clock) as governor:
+        for _ in range(10):  # 0.1 USD at 23:30 of ten days; half an hour ago was the last
+            await governor.settle(await governor.admit(ask()), paid(0.1))
+            clock.seconds += 86_400
+        clock.seconds += 1_800 - 86_400
+        month = await governor.reports.forecast("month", now=clock.now())
+        # midnight of 2 December: one call this month, seven in the last seven days
+        assert month.start == datetime(2026, 12, 1, tzinfo=UTC)
+        assert (month.spent_pusd, month.pace_pusd) == (USD // 10, USD // 10)
+        assert month.expected_pusd == USD // 10 + 30 * USD // 10
+        day = await governor.reports.forecast("day", now=clock.now())
+        assert (day.spent_pusd, day.expected_pusd) == (0, USD // 10)
+
+
+async def test_a_forecast_of_a_young_ledger_is_measured_since_its_first_call(
+    clock: ManualClock,
+) -> None:
+    async with opened(clock) as governor:
+        nothing = await governor.reports.forecast("month", now=clock.now())
+        assert (nothing.expected_pusd, nothing.pace_pusd) == (0, 0)
+        await governor.settle(await governor.admit(ask()), paid(0.1))
+        clock.seconds += 6 * 3_600
+        young = await governor.reports.forecast("week", now=clock.now())
+        assert young.pace_pusd == 4 * USD // 10
+
+
+async def test_a_report_has_every_day_and_adds_up(clock: ManualClock) -> None:
+    async with opened(clock) as governor:
+        tags = {"project": "ABC", "handler": "triage", "issue": "ABC-1"}
+        await governor.settle(await governor.admit(ask(tags=tags)), paid(0.1))
+        clock.seconds += 2 * 86_400
+        await governor.settle(await governor.admit(ask(tags=tags)), Actual(state="unknown"))
+        report = await governor.reports.load(now=clock.now(), days=3, zone="Asia/Tokyo")
+        assert [(day.key, day.spent_pusd, day.unknown_pusd) for day in report.days] == [
+            ("2026-11-23", USD // 10, 0),
+            ("2026-11-24", 0, 0),
+            ("2026-11-25", 0, USD // 10),
+        ]
+        assert report.since == datetime(2026, 11, 22, 15, tzinfo=UTC)
+        assert (report.total.attempts, report.total.spent_pusd) == (2, USD // 10)
+        for key, value in {**tags, "model": "claude-opus-5-5"}.items():
+            (row,) = report.by[key]
+            assert (row.key, row.spent_pusd, row.unknown_pusd) == (value, USD // 10, USD // 10)
+        with pytest.raises(ConfigError, match="Mars"):
+            await governor.reports.load(now=clock.now(), zone="Mars/Olympus")
 
 
 async def test_days_of_a_report_are_those_of_its_zone(clock: ManualClock) -> None:

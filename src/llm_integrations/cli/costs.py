@@ -1,26 +1,39 @@
-"""`costs`: where the money went, from the service's ledger."""
+"""`costs` and `costs export`: where the money went, from the service's ledger."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
+from contextlib import nullcontext
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, TextIO
 
 from llm_integrations.cli.books import open_books
-from llm_integrations.cli.printing import exact_usd, print_json, print_table
+from llm_integrations.cli.failures import complain
+from llm_integrations.cli.printing import bar, exact_usd, print_json, print_table
 from llm_integrations.cli.reading import SettingsFile, load
+from llm_integrations.errors import ConfigError
 
 if TYPE_CHECKING:
-    from llm_integrations.governance import Spend
+    from collections.abc import Callable, Sequence
+
+    from llm_integrations.governance import BudgetState, Entry, Forecast, Spend, SpendReport
     from llm_integrations.service.settings import Settings
 
-__all__ = ["costs"]
+__all__ = ["costs", "export"]
+
+_BAR_WIDTH: Final = 24
+_PAGE_DAYS: Final = 30
+_TOLD_EACH: Final = 10_000
 
 
 def costs(
     *,
     by: Literal["model", "project", "handler", "issue", "day"] = "model",
     days: int | None = None,
+    zone: str = "UTC",
+    html: Path | None = None,
     json: bool = False,
     settings: SettingsFile = None,
 ) -> int:
@@ -30,62 +43,172 @@ def costs(
 
     - `llm-integrations costs --by issue --days 7`
     - `llm-integrations costs --by day --json`
+    - `llm-integrations costs --html spend.html --days 90`
+    - `llm-integrations costs export --to costs.csv`
 
     Args:
         by: What to sum up by.
-        days: Only the last so many times 24 hours.
+        days: Only the last so many times 24 hours; with --html calendar days, 30 without.
+        zone: Whose midnight ends a day and a month, like Europe/Berlin.
+        html: Write a page with plots to this file instead: one file that asks nobody for anything.
         json: Print a JSON object.
         settings: The TOML file.
     """
-    found = asyncio.run(_load(load(settings)[0], by, days))
-    total = sum(each.spent_pusd for each in found)
-    unknown = sum(each.unknown_pusd for each in found)
-    unpriced = sum(each.unpriced for each in found)
+    if days is not None and days < 1:
+        raise ConfigError(f"--days is {days}: it counts from 1")
+    loaded = load(settings)[0]
+    if html is not None:
+        return _write_page(loaded, html, days or _PAGE_DAYS, zone)
+    found, forecasts = asyncio.run(_load(loaded, by, days, zone))
     if json:
-        print_json(
-            {
-                "by": by,
-                "rows": [_as_data(each) for each in found],
-                "total_usd": exact_usd(total),
-                "unknown_usd": exact_usd(unknown),
-                "unpriced_attempts": unpriced,
-            }
-        )
-        return 0
+        print_json(_as_data(by, found, forecasts))
+    else:
+        _print(by, found, forecasts)
+    return 0
+
+
+def export(
+    *,
+    to: Path | None = None,
+    format: Literal["csv", "jsonl"] | None = None,  # noqa: A002 - the option's name
+    days: int | None = None,
+    issue: str | None = None,
+    settings: SettingsFile = None,
+) -> int:
+    """Write one line for every attempt of a call to Claude, the newest first.
+
+    Amounts are whole pico-USD (10^-12 USD), times are UTC. JSON Lines have the vendor's own usage
+    too; CSV has not.
+
+    For example:
+
+    - `llm-integrations costs export --to costs.csv`
+    - `llm-integrations costs export --days 1 --format jsonl | jq .cost_pusd`
+
+    Args:
+        to: The file; standard output without.
+        format: csv or jsonl; else as the file's name ends, csv on standard output.
+        days: Only the last so many times 24 hours.
+        issue: Only what was spent on this issue.
+        settings: The TOML file.
+    """
+    chosen = format or ("jsonl" if to is not None and to.suffix == ".jsonl" else "csv")
+    loaded = load(settings)[0]
+    try:
+        with to.open("w", encoding="utf-8", newline="") if to else nullcontext(sys.stdout) as file:
+            count = asyncio.run(_export(loaded, days, issue, _writer(chosen, file)))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ConfigError(f"{to or 'standard output'}: {error.strerror}") from error
+    complain(f"{count:,} attempts written" + (f" to {to}" if to else ""))
+    return 0
+
+
+# --- reports -------------------------------------------------------------------------------------
+
+
+async def _load(
+    settings: Settings, by: str, days: int | None, zone: str
+) -> tuple[list[Spend], list[Forecast]]:
+    from llm_integrations._core.clock import SystemClock
+
+    now = SystemClock().now()
+    since = None if days is None else now - timedelta(days=days)
+    async with open_books(settings) as books:
+        reports = books.governor.reports
+        spends = await reports.spend_by(by, since=since, zone=zone)
+        forecasts = [
+            await reports.forecast("day", now=now, zone=zone),
+            await reports.forecast("month", now=now, zone=zone),
+        ]
+    # Free calls, like the check of the key at start, belong to nothing and would only be noise.
+    found = [
+        each for each in spends if each.key or each.spent_pusd or each.unknown_pusd or each.unpriced
+    ]
+    return found, forecasts
+
+
+def _write_page(settings: Settings, path: Path, days: int, zone: str) -> int:
+    from importlib.resources import files
+
+    from llm_integrations.service.console.spend import draw_spend_file
+
+    report, budgets = asyncio.run(_load_report(settings, days, zone))
+    static = files("llm_integrations.service.console") / "static"
+    style = (static / "console.css").read_text(encoding="utf-8")
+    try:
+        path.write_text(draw_spend_file(report, budgets, style), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
+    complain(f"written to {path}")
+    return 0
+
+
+async def _load_report(
+    settings: Settings, days: int, zone: str
+) -> tuple[SpendReport, list[BudgetState]]:
+    from llm_integrations._core.clock import SystemClock
+
+    async with open_books(settings) as books:
+        governor = books.governor
+        report = await governor.reports.load(now=SystemClock().now(), days=days, zone=zone)
+        return report, await governor.budgets.state()
+
+
+def _print(by: str, found: Sequence[Spend], forecasts: Sequence[Forecast]) -> None:
+    total = sum(each.spent_pusd for each in found)
+    most = max((each.spent_pusd for each in found), default=0)
     rows = [
         (
             each.key or "(none)",
+            bar(each.spent_pusd, most, width=_BAR_WIDTH),
             str(each.attempts),
             exact_usd(each.spent_pusd),
             _more(each.unknown_pusd, each.unpriced),
         )
         for each in found
     ]
+    unknown = sum(each.unknown_pusd for each in found)
+    unpriced = sum(each.unpriced for each in found)
     calls = sum(each.attempts for each in found)
-    rows.append(("total", str(calls), exact_usd(total), _more(unknown, unpriced)))
-    print_table((by, "attempts", "USD", "at most more"), rows, numbers=3)
-    return 0
+    rows.append(("total", "", str(calls), exact_usd(total), _more(unknown, unpriced)))
+    print_table((by, "", "attempts", "USD", "at most more"), rows, numbers=3)
+    for each in forecasts:
+        when = "today" if each.window == "day" else f"this {each.window}"
+        print(
+            f"expected {when}: {exact_usd(each.expected_pusd)} USD"
+            f" ({exact_usd(each.spent_pusd)} so far, {exact_usd(each.pace_pusd)} a day)"
+        )
 
 
-async def _load(settings: Settings, by: str, days: int | None) -> list[Spend]:
-    from llm_integrations._core.clock import SystemClock
-
-    since = None if days is None else SystemClock().now() - timedelta(days=days)
-    async with open_books(settings) as books:
-        spends = await books.governor.reports.spend_by(by, since=since)
-    # Free calls, like the check of the key at start, belong to nothing and would only be noise.
-    return [
-        each for each in spends if each.key or each.spent_pusd or each.unknown_pusd or each.unpriced
-    ]
-
-
-def _as_data(each: Spend) -> dict[str, object]:
+def _as_data(by: str, found: Sequence[Spend], forecasts: Sequence[Forecast]) -> object:
     return {
-        "key": each.key,
-        "attempts": each.attempts,
-        "spent_usd": exact_usd(each.spent_pusd),
-        "unknown_usd": exact_usd(each.unknown_pusd),
-        "unpriced_attempts": each.unpriced,
+        "by": by,
+        "rows": [
+            {
+                "key": each.key,
+                "attempts": each.attempts,
+                "spent_usd": exact_usd(each.spent_pusd),
+                "unknown_usd": exact_usd(each.unknown_pusd),
+                "unpriced_attempts": each.unpriced,
+            }
+            for each in found
+        ],
+        "total_usd": exact_usd(sum(each.spent_pusd for each in found)),
+        "unknown_usd": exact_usd(sum(each.unknown_pusd for each in found)),
+        "unpriced_attempts": sum(each.unpriced for each in found),
+        "forecasts": [
+            {
+                "window": each.window,
+                "start": each.start,
+                "end": each.end,
+                "spent_usd": exact_usd(each.spent_pusd),
+                "pace_usd_per_day": exact_usd(each.pace_pusd),
+                "expected_usd": exact_usd(each.expected_pusd),
+            }
+            for each in forecasts
+        ],
     }
 
 
@@ -94,3 +217,37 @@ def _more(unknown_pusd: int, unpriced: int) -> str:
     if unpriced:
         return f"not known ({unpriced})"
     return exact_usd(unknown_pusd) if unknown_pusd else ""
+
+
+# --- export --------------------------------------------------------------------------------------
+
+
+async def _export(
+    settings: Settings, days: int | None, issue: str | None, write: Callable[[Entry], object]
+) -> int:
+    """Write all entries that are wanted; return how many there were."""
+    from llm_integrations._core.clock import SystemClock
+    from llm_integrations.governance import filter_of
+
+    since = None if days is None else SystemClock().now() - timedelta(days=days)
+    count = 0
+    async with open_books(settings) as books:
+        async for entry in books.governor.ledger.iter_entries(filter_of(since=since, issue=issue)):
+            write(entry)
+            count += 1
+            if count % _TOLD_EACH == 0 and sys.stderr.isatty():
+                complain(f"{count:,} attempts")
+    return count
+
+
+def _writer(chosen: Literal["csv", "jsonl"], file: TextIO) -> Callable[[Entry], object]:
+    """Return what writes one entry; CSV begins with the names of its columns."""
+    if chosen == "jsonl":
+        return lambda entry: file.write(f"{entry.as_json().decode()}\n")
+    from csv import writer
+
+    from llm_integrations.governance.ledger import EXPORT_COLUMNS
+
+    lines = writer(file)
+    lines.writerow(EXPORT_COLUMNS)
+    return lambda entry: lines.writerow(entry.as_text())

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["exact_usd", "local_time", "print_json", "print_table", "printable"]
+__all__ = ["bar", "exact_usd", "local_time", "print_json", "print_table", "printable"]
 
 _USD_DIGITS: Final = 12
 _PIPE_WIDTH: Final = 10_000
@@ -24,6 +24,18 @@ def exact_usd(pusd: int) -> str:
     """
     whole, _, places = f"{Decimal(pusd).scaleb(-_USD_DIGITS):.{_USD_DIGITS}f}".partition(".")
     return f"{whole}.{places[:6]}{places[6:].rstrip('0')}"
+
+
+def bar(amount: int, most: int, *, width: int) -> str:
+    """Return a bar of blocks, `width` wide where the amount is the most; anything shows a little.
+
+    >>> bar(1, 2, width=4), bar(1, 10**6, width=4), bar(0, 2, width=4)
+    ('██', '▏', '')
+    """
+    if amount <= 0 or most <= 0:
+        return ""
+    eighths = max(1, amount * width * 8 // most)
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
 
 
 def local_time(moment: datetime | None) -> str:

@@ -63,11 +63,14 @@ def _program() -> App:
         serving.serve,
         serving.pause,
         serving.resume,
-        costs.costs,
         asking.ask,
         offline.simulate,
     ):
         program.command(command)
+    books = App(name="costs")
+    books.default(costs.costs)
+    books.command(costs.export)
+    program.command(books)
     inbox = App(name="deliveries", help="What arrived, what became of it, and once more.")
     inbox.command(deliveries.list_, name="list")
     inbox.command(deliveries.show)

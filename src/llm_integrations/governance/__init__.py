@@ -10,6 +10,16 @@ from llm_integrations.governance.budgets import Budget, BudgetState
 from llm_integrations.governance.governor import Governor
 from llm_integrations.governance.ledger import Entry, filter_of
 from llm_integrations.governance.limits import Limit
-from llm_integrations.governance.reports import Spend
+from llm_integrations.governance.reports import Forecast, Spend, SpendReport
 
-__all__ = ["Budget", "BudgetState", "Entry", "Governor", "Limit", "Spend", "filter_of"]
+__all__ = [
+    "Budget",
+    "BudgetState",
+    "Entry",
+    "Forecast",
+    "Governor",
+    "Limit",
+    "Spend",
+    "SpendReport",
+    "filter_of",
+]

@@ -59,8 +59,19 @@ class Entry(Struct, frozen=True, kw_only=True):
     latency_ms: int | None
     ttft_ms: int | None
 
+    def as_text(self) -> tuple[str, ...]:
+        """Return the values of `EXPORT_COLUMNS` as text, ready for CSV."""
+        return tuple(_text(getattr(self, name)) for name in EXPORT_COLUMNS)
+
+    def as_json(self) -> bytes:
+        """Return everything as a JSON object, the vendor's usage as it came."""
+        values = {name: getattr(self, name) for name in self.__struct_fields__}
+        raw = msgspec.Raw(self.raw) if self.raw else None
+        return msgspec.json.encode(values | {"raw": raw})
+
 
 EXPORT_COLUMNS: Final = tuple(name for name in Entry.__struct_fields__ if name != "raw")
+"""What `Entry.as_text` gives, in this order."""
 
 
 class Ledger:
@@ -112,11 +123,6 @@ class Ledger:
             if len(rows) < _PAGE:
                 return
             last = rows[-1]
-
-    async def iter_rows(self, wanted: EntryFilter = EVERYTHING) -> AsyncIterator[tuple[str, ...]]:
-        """Yield entries as text under `EXPORT_COLUMNS`, ready for CSV."""
-        async for entry in self.iter_entries(wanted):
-            yield tuple(_text(getattr(entry, name)) for name in EXPORT_COLUMNS)
 
 
 def filter_of(

@@ -12,6 +12,7 @@ from typing import Final
 from urllib.parse import quote, urlencode
 
 from llm_integrations.governance import BudgetState
+from llm_integrations.service.console.bars import draw_budgets
 from llm_integrations.service.console.frame import NOTHING, Mode, chip, document
 from llm_integrations.service.console.markup import Html, element, foreign, join
 from llm_integrations.service.console.money import exact_usd, moment, usd
@@ -42,7 +43,6 @@ _CLASSES: Final = (
     "tries number",
     "cost number",
 )
-_BUDGETS_SHOWN: Final = 4
 _ONE_DAY: Final = timedelta(hours=25)  # with the hour that a zone may gain
 
 
@@ -73,7 +73,7 @@ def draw_regions(overview: Overview, wanted: Filter, mode: Mode) -> dict[str, Ht
     return {
         "state": _state(overview, mode),
         "spend": join([_plot_of_day(overview), plot_hours(overview.spend, overview.now)]),
-        "budgets": _budgets(overview.budgets),
+        "budgets": draw_budgets(overview.budgets),
         "counts": _counts(overview.counts, wanted),
     }
 
@@ -153,45 +153,6 @@ def _is_daily(budget: BudgetState) -> bool:
         return False
     length = budget.window_end - budget.window_start
     return timedelta(hours=23) <= length <= _ONE_DAY
-
-
-def _budgets(budgets: Sequence[BudgetState]) -> Html:
-    """Return the budgets that are nearest to their end, as bars with their numbers."""
-    if not budgets:
-        return element("p", "No budget is set.", class_="faint")
-    fullest = sorted(budgets, key=lambda each: (bool(each.key), -_used(each), each.key))
-    shown = [_budget(each) for each in fullest[:_BUDGETS_SHOWN]]
-    rest = len(budgets) - len(shown)
-    more = element("p", f"and {rest} with less of it used", class_="faint") if rest else None
-    return join([element("ul", *shown, class_="budgets"), more])
-
-
-def _budget(budget: BudgetState) -> Html:
-    percent = min(round(_used(budget) * 100), 100)
-    level = "full" if percent >= 100 else "high" if percent >= 80 else "fine"
-    taken = budget.spent_pusd + budget.held_pusd
-    name = [budget.name, " ", foreign(budget.key)] if budget.key else [budget.name]
-    numbers = f"{usd(taken, 4)} of {usd(budget.limit_pusd, 2)} USD"
-    held = f", {usd(budget.held_pusd, 4)} of it held" if budget.held_pusd else ""
-    bar = element(
-        "svg",
-        element("rect", class_="track", width=100, height=6, rx=1),
-        element("rect", class_=f"fill {level}", width=percent, height=6, rx=1),
-        viewBox="0 0 100 6",
-        preserveAspectRatio="none",
-        aria_hidden="true",
-    )
-    return element(
-        "li",
-        element("span", *name, class_="name"),
-        element("span", numbers + held, class_="numbers"),
-        element("span", f"{percent} % used", class_="percent"),
-        bar,
-    )
-
-
-def _used(budget: BudgetState) -> float:
-    return (budget.spent_pusd + budget.held_pusd) / budget.limit_pusd
 
 
 def _counts(counts: dict[str, int], wanted: Filter) -> Html:

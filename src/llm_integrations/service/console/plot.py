@@ -15,7 +15,7 @@ import msgspec
 from llm_integrations.service.console.markup import Html, element, join
 from llm_integrations.service.console.money import usd
 
-__all__ = ["Day", "plot_day", "plot_hours"]
+__all__ = ["Day", "plot_day", "plot_days", "plot_hours"]
 
 WIDTH: Final = 640
 HEIGHT: Final = 200
@@ -94,28 +94,50 @@ def plot_hours(points: Points, now: datetime) -> Html:
         if 0 <= hour < _HOURS:
             sums[hour] += pusd
     scale = _Scale(start=first, length_s=_HOURS * 3600, top_pusd=_round_up(max(*sums, 1)))
-    floor = scale.y(0)
-    drawn = [*_grid(scale), *_hours_below(scale, timedelta(hours=6))]
-    width = round((WIDTH - _LEFT - _RIGHT) / _HOURS - 4, 1)
-    for hour, pusd in enumerate(sums):
-        if pusd:
-            at = first + timedelta(hours=hour)
-            top = min(scale.y(pusd), floor - 1.5)
-            bar = element("title", f"{at:%H:%M}: {usd(pusd)} USD")
-            drawn.append(
-                element(
-                    "rect",
-                    bar,
-                    class_="bar",
-                    x=scale.x(at) + 2,
-                    y=top,
-                    width=width,
-                    height=round(floor - top, 1),
-                    rx=1.5,
-                )
-            )
+    names = [f"{first + timedelta(hours=hour):%H:%M}" for hour in range(_HOURS)]
+    drawn = [*_grid(scale), *_hours_below(scale, timedelta(hours=6)), *_bars(names, sums, scale)]
     words = f"{usd(sum(sums))} USD in the last 24 hours, at most {usd(max(sums))} USD in one hour"
     return _picture("Spent per hour, last 24 hours", words, drawn)
+
+
+def plot_days(days: Sequence[tuple[str, int]]) -> Html:
+    """Return a bar for each day, given as (date, pico-USD) in order, at least one."""
+    names = [date for date, _ in days]
+    sums = [pusd for _, pusd in days]
+    scale = _Scale(
+        start=datetime.fromisoformat(names[0]),
+        length_s=len(days) * 86_400,
+        top_pusd=_round_up(max([*sums, 1])),
+    )
+    sides = (("hour first", names[0], _LEFT), ("hour last", names[-1], WIDTH - _RIGHT))
+    below = [
+        element("text", date, class_=side, x=place, y=HEIGHT - 6) for side, date, place in sides
+    ]
+    drawn = [*_grid(scale), *below[: len(days)], *_bars(names, sums, scale)]
+    mean = sum(sums) // len(days)
+    words = f"{usd(sum(sums))} USD in {len(days)} days, {usd(mean)} USD a day"
+    return _picture("Spent per day", words, drawn)
+
+
+def _bars(names: Sequence[str], sums: Sequence[int], scale: _Scale) -> list[Html]:
+    """Return one bar for each sum that is not nothing; its name and amount show under a pointer."""
+    floor = scale.y(0)
+    step = (WIDTH - _LEFT - _RIGHT) / len(sums)
+    gap = min(4.0, step / 4)
+    return [
+        element(
+            "rect",
+            element("title", f"{name}: {usd(pusd)} USD"),
+            class_="bar",
+            x=round(_LEFT + place * step + gap / 2, 1),
+            y=min(scale.y(pusd), floor - 1.5),
+            width=round(step - gap, 1),
+            height=round(floor - min(scale.y(pusd), floor - 1.5), 1),
+            rx=1.5,
+        )
+        for place, (name, pusd) in enumerate(zip(names, sums, strict=True))
+        if pusd
+    ]
 
 
 def _picture(title: str, words: str, drawn: Sequence[Html]) -> Html:

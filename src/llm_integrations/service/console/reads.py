@@ -11,13 +11,14 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from llm_integrations.governance import filter_of
+from llm_integrations.service.console.spend import DAYS
 from llm_integrations.service.console.values import Detail, Overview, Row, Spent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llm_integrations._core.clock import Clock
-    from llm_integrations.governance import Governor
+    from llm_integrations.governance import BudgetState, Governor, SpendReport
     from llm_integrations.service.console.values import Filter
     from llm_integrations.store.deliveries import DeliveryStore, DeliverySummary
 
@@ -77,6 +78,11 @@ class ConsoleReads:
                 ended = self._clock.monotonic()
                 self._stale_at = ended + max(_FRESH_S, _SHARE_OF_TIME * (ended - started))
             return self._overview
+
+    async def spend(self) -> tuple[SpendReport, list[BudgetState]]:
+        """Return what was spent in the last `DAYS` days, and the budgets."""
+        report = await self._governor.reports.load(now=self._clock.now(), days=DAYS)
+        return report, await self._governor.budgets.state()
 
     async def detail(self, delivery_id: str) -> Detail:
         """Return one delivery.

@@ -24,6 +24,7 @@ from llm_integrations.service.console.door import Door
 from llm_integrations.service.console.frame import document
 from llm_integrations.service.console.markup import element
 from llm_integrations.service.console.page import draw_page, draw_regions, draw_row, row_id
+from llm_integrations.service.console.spend import draw_spend
 from llm_integrations.service.console.values import OUTCOMES, Filter
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Console:
         routes = [
             Route("/", self._page),
             Route("/events", self._events),
+            Route("/spend", self._spend),
             Route("/deliveries/{delivery_id}", self._detail),
             Route("/static/{name}", _static),
         ]
@@ -100,6 +102,9 @@ class Console:
         overview = await self._reads.overview()
         rows = await self._reads.rows(wanted)
         return HTMLResponse(draw_page(overview, rows, wanted, self._mode))
+
+    async def _spend(self, _: Request) -> Response:
+        return HTMLResponse(draw_spend(*await self._reads.spend()))
 
     async def _detail(self, request: Request) -> Response:
         try:
