@@ -3,6 +3,7 @@
 IntegrationError
  ├─ ConfigError                  fix the settings and restart
  ├─ InvalidRequest               refused here, nothing was sent
+ │   └─ FieldUnclear             a field's name is of no field, or of several; lists candidates
  ├─ BudgetExceeded               refused here, nothing was sent
  ├─ TransportError               no answer; `may_have_arrived` says whether a retry could repeat it
  │   ├─ ConnectFailed
@@ -51,6 +52,7 @@ __all__ = [
     "Conflict",
     "ConnectFailed",
     "ConnectionBroken",
+    "FieldUnclear",
     "GiveUp",
     "IntegrationError",
     "InvalidRequest",
@@ -92,6 +94,22 @@ class ConfigError(IntegrationError):
 
 class InvalidRequest(IntegrationError):
     """The request was refused before it was sent."""
+
+
+class FieldUnclear(InvalidRequest):
+    """A name is of no field of this instance, or of several; nothing was written.
+
+    Attributes:
+        field: the name.
+        candidates: names of fields that are spelled nearly so; or the ids of those called so.
+    """
+
+    def __init__(
+        self, message: str | None = None, *, field: str = "", candidates: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(message)
+        self.field = field
+        self.candidates = candidates
 
 
 class BudgetExceeded(IntegrationError):

@@ -78,7 +78,15 @@ def new(**fields: object) -> Json:
     return {"fields": WELL | fields}
 
 
-def bad_field(name: str, field: str, value: object, error: str, source: str = "2.2") -> Bad:
+def bad_field(
+    name: str,
+    field: str,
+    value: object,
+    error: str,
+    source: str = "2.2",
+    *,
+    is_local: bool = False,
+) -> Bad:
     """Return the row of a create with one wrong value, which all three can send."""
     request = CreateIssueRequest(project="DEMO", summary="It broke", fields={field: value})
     return Bad(
@@ -91,6 +99,7 @@ def bad_field(name: str, field: str, value: object, error: str, source: str = "2
         jira=lambda jira: jira.create_issue(fields=WELL | {field: value}),
         atlassian=lambda jira: jira.create_issue(data=new(**{field: value})),
         ours=lambda jira: jira.create_issue(request),
+        is_local=is_local,
     )
 
 
@@ -313,8 +322,8 @@ BAD = [
     bad_field("a field that is not on the screen", "customfield_99999", 1, "cannot be set"),
     bad_field("a priority that does not exist", "priority", {"name": "Loud"}, "Loud"),
     bad_field("a date that is none", "duedate", "tomorrow", "date"),
-    bad_field("a number as text", "customfield_10016", "five", "number"),
-    bad_field("labels that are no list", "labels", "a b", "array"),
+    bad_field("a number as text", "customfield_10016", "five", "number", is_local=True),
+    bad_field("labels that are no list", "labels", "a b", "array", is_local=True),
     Bad(
         name="a label with a space",
         method="PUT",
@@ -583,8 +592,8 @@ async def test_our_client_gets_the_listed_error_or_asks_nothing(
         async with JiraClient(config) as jira:
             with pytest.raises(InvalidRequest if bad.is_local else APIError) as refused:
                 await bad.ours(jira)
-    if bad.is_local:
-        assert len(site.requests) == asked
+    if bad.is_local:  # at most it looked up what the field takes
+        assert all(request.path.endswith("/field") for request in site.requests[asked:])
     else:
         assert isinstance(refused.value, APIError)
         assert refused.value.status == bad.status

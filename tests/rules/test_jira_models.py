@@ -19,9 +19,10 @@ from llm_integrations.jira import (
     UpdateIssueRequest,
     parse_issue,
 )
+from llm_integrations.jira.dialect import CLOUD, SERVER
 from llm_integrations.jira.issue import IssuePageDecoder
 from llm_integrations.jira.paging import Cursor, Page, items, next_offset
-from llm_integrations.jira.requests import CLOUD, SERVER, Operation, create_body, update_body
+from llm_integrations.jira.requests import Operation, create_body, update_body
 
 
 def test_an_issue_keeps_what_it_does_not_know() -> None:

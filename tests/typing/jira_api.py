@@ -1,13 +1,13 @@
 """The Jira client and its webhooks as people write them; checked by mypy and pyright, never run."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import assert_type
 
 import httpx2
 
-from llm_integrations.errors import BadDelivery, NotFound
+from llm_integrations.errors import BadDelivery, FieldUnclear, NotFound
 from llm_integrations.jira import (
     Attachment,
     AttachmentLimits,
@@ -92,6 +92,30 @@ async def an_issue_from_birth_to_death() -> None:
             if transition.to is not None and transition.to.name == "Done":
                 await client.transition_issue(issue.key, transition.id)
         await client.delete_issue(issue.key)
+
+
+async def fields_go_by_the_names_people_see(client: JiraClient, me: User) -> tuple[str, ...]:
+    request = CreateIssueRequest(
+        project="ABC",
+        summary="Broken",
+        fields={
+            "Story Points": 5,
+            "Severity": "Major",
+            "Browsers": ["Firefox", "Safari"],
+            "Region": ("Europe", "Norway"),
+            "Reviewer": me,
+            "Go-live": date(2026, 12, 24),
+            "Team notes": "It is **bold**",
+        },
+    )
+    try:
+        issue = await client.create_issue(request)
+        await client.update_issue(issue.key, IssueUpdate().add("Browsers", "Chromium"))
+        await client.update_issue(issue.key, UpdateIssueRequest(fields={"Severity": "Minor"}))
+    except FieldUnclear as error:
+        assert_type(error.field, str)
+        return error.candidates
+    return ()
 
 
 async def what_an_issue_holds(client: JiraClient) -> str:

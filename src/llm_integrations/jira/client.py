@@ -66,7 +66,9 @@ class JiraClient(
         self, config: JiraConfig, *, transport: Transport | None = None, clock: Clock | None = None
     ) -> None:
         self._connection = Connection(config, transport=transport, clock=clock)
-        self._field_names = FieldNames(self.get_fields)
+        self._field_names = FieldNames(
+            self.get_fields, create_screen=self._create_screen, edit_screen=self.get_edit_fields
+        )
 
     async def __aenter__(self) -> Self:
         return self

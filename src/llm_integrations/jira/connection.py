@@ -37,11 +37,12 @@ from llm_integrations.jira import answers
 from llm_integrations.jira.auth import AuthManager, BasicAuth, Pass
 from llm_integrations.jira.auth.oauth import OAuth2
 from llm_integrations.jira.config import JiraConfig
+from llm_integrations.jira.dialect import CLOUD, SERVER, Dialect
 from llm_integrations.jira.models import ServerInfo
 from llm_integrations.jira.pacing.forecasts import Pace, points_of
 from llm_integrations.jira.pacing.pacer import ISSUE_TAG, POINTS_TAG, Pacer
 from llm_integrations.jira.pacing.rules import Pacing
-from llm_integrations.jira.requests import CLOUD, SERVER, Dialect, Operation
+from llm_integrations.jira.requests import Operation
 
 __all__ = ["Connection"]
 

@@ -326,7 +326,7 @@ class CreateIssueRequest(msgspec.Struct, frozen=True, kw_only=True):
         issue_type: name of the type; digits are taken for its id.
         description: Markdown, or an ADF document.
         assignee: account id; the user name on Data Center.
-        fields: any other fields, by id.
+        fields: any other fields, by id or by the name people see; values as people write them.
         properties: entity properties set in the same request, by key.
     """
 
@@ -347,8 +347,8 @@ class UpdateIssueRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A change of an issue.
 
     Attributes:
-        fields: whole new values by field id; a `description` string is Markdown.
-        update: verbs by field id, such as `{"labels": [{"add": "x"}]}`; no field in both.
+        fields: whole new values by the field's id or name, as people write them.
+        update: verbs by field, such as `{"labels": [{"add": "x"}]}`; no field in both.
         properties: entity properties, by key.
         notify_users: whether watchers get mail.
     """

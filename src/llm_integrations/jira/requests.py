@@ -3,83 +3,34 @@
 In: the caller's request objects and the site's kind. Out: `Operation`s (method, route, variables,
 query, JSON body). Must not: send, or know the base URL. Next room: `connection` makes them HTTP.
 
-Markdown becomes what the site reads: ADF on Cloud, wiki markup on Data Center; see `Dialect`.
+Markdown becomes what the site reads, and names of components, versions and people what it takes for
+them: see `dialect` and `field_values`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Final
 from urllib.parse import quote, urlencode
 
 from llm_integrations.errors import InvalidRequest
-from llm_integrations.jira import adf
-from llm_integrations.jira.adf import wiki
-from llm_integrations.jira.adf.markdown import parse_blocks
-from llm_integrations.jira.adf.splitting import split
+from llm_integrations.jira.dialect import Dialect
+from llm_integrations.jira.field_values import SYSTEM_FIELDS, labels
 from llm_integrations.jira.jql import issue_key, project_key
 from llm_integrations.jira.models import CreateIssueRequest, UpdateIssueRequest
 
 __all__ = [
-    "CLOUD",
-    "SERVER",
-    "Dialect",
     "Operation",
     "check_verb",
     "create_body",
-    "jira_time",
-    "labels",
+    "properties",
     "update_body",
 ]
 
 Parameter = str | int | Sequence[str]  # a bool is an int here, and becomes true or false
 Query = Mapping[str, Parameter | None]
-_RICH_FIELDS: Final = frozenset({"description", "environment"})
 _VERBS: Final = frozenset({"set", "add", "remove", "edit", "copy"})
-
-
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """How a kind of Jira is spoken to.
-
-    Attributes:
-        api: the REST version: 3 on Cloud, 2 on Data Center.
-        user_member: what names a user: `accountId`, on Data Center `name`.
-    """
-
-    is_cloud: bool
-    api: str
-    user_member: str
-
-    def rich(self, markdown: str) -> object:
-        """Return Markdown as this kind of Jira stores it.
-
-        Raises:
-            InvalidRequest: it is longer than Jira stores.
-        """
-        return (
-            adf.from_markdown(markdown, fences=False)
-            if self.is_cloud
-            else wiki.from_markdown(markdown)
-        )
-
-    def rich_parts(self, markdown: str) -> list[object]:
-        """Return Markdown of any length as this kind of Jira stores it, in parts that it takes."""
-        doc = {"type": "doc", "version": 1, "content": parse_blocks(markdown)}
-        if self.is_cloud:
-            return list(split(doc))
-        # Markup is longer than the text in it; half the limit leaves room for it.
-        return [wiki.from_adf(part) for part in split(doc, limit=adf.TEXT_LIMIT // 2)]
-
-    def user(self, user_id: str | None) -> dict[str, str | None]:
-        """Return a user reference."""
-        return {self.user_member: user_id}
-
-
-CLOUD: Final = Dialect(is_cloud=True, api="3", user_member="accountId")
-SERVER: Final = Dialect(is_cloud=False, api="2", user_member="name")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +90,7 @@ def create_body(request: CreateIssueRequest, dialect: Dialect) -> dict[str, obje
     twice = sorted(fields.keys() & request.fields.keys())
     if twice:
         raise InvalidRequest(f"given twice: {', '.join(twice)}")
-    body: dict[str, object] = {"fields": _rich_fields({**fields, **request.fields}, dialect)}
+    body: dict[str, object] = {"fields": _shaped_fields({**fields, **request.fields}, dialect)}
     if request.properties:
         body["properties"] = properties(request.properties)
     return body
@@ -157,10 +108,10 @@ def update_body(request: UpdateIssueRequest, dialect: Dialect) -> dict[str, obje
         raise InvalidRequest(f"in both `fields` and `update`: {', '.join(both)}")
     body: dict[str, object] = {}
     if request.fields:
-        body["fields"] = _rich_fields(request.fields, dialect)
+        body["fields"] = _shaped_fields(request.fields, dialect)
     if request.update:
         body["update"] = {
-            name: [_rich_verb(name, verb, dialect) for verb in verbs]
+            name: [_shaped_verb(name, verb, dialect) for verb in verbs]
             for name, verbs in request.update.items()
         }
     if request.properties:
@@ -181,57 +132,29 @@ def check_verb(verb: str) -> str:
     return verb
 
 
-def labels(values: Sequence[str]) -> list[str]:
-    """Return the labels; Jira refuses spaces in them.
-
-    Raises:
-        InvalidRequest: one is empty or holds white space.
-    """
-    if isinstance(values, str):
-        raise InvalidRequest("labels are a list of strings")
-    for value in values:
-        if not value or any(character.isspace() for character in value):
-            raise InvalidRequest("a label is empty or holds white space")
-    return list(values)
-
-
 def properties(values: Mapping[str, object]) -> list[dict[str, object]]:
     """Return entity properties as requests carry them."""
     return [{"key": key, "value": value} for key, value in values.items()]
 
 
-def jira_time(moment: datetime) -> str:
-    """Return a moment as Jira takes it: milliseconds, and an offset without a colon.
-
-    Raises:
-        InvalidRequest: it has no time zone.
-    """
-    if moment.tzinfo is None:
-        raise InvalidRequest("a moment needs a time zone")
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}{moment:%z}"
+def _shaped_fields(fields: Mapping[str, object], dialect: Dialect) -> dict[str, object]:
+    return {
+        name: SYSTEM_FIELDS[name].shaped(name, value, dialect) if name in SYSTEM_FIELDS else value
+        for name, value in fields.items()
+    }
 
 
-def _rich_fields(fields: Mapping[str, object], dialect: Dialect) -> dict[str, object]:
-    return {name: _rich(name, value, dialect) for name, value in fields.items()}
-
-
-def _rich(name: str, value: object, dialect: Dialect) -> object:
-    if name in _RICH_FIELDS and isinstance(value, str):
-        return dialect.rich(value)
-    if name in _RICH_FIELDS and isinstance(value, Mapping) and not dialect.is_cloud:
-        return wiki.from_adf(value)
-    return value
-
-
-def _rich_verb(name: str, verb: Mapping[str, object], dialect: Dialect) -> dict[str, object]:
-    """Turn Markdown inside one verb: `{"set": text}`, or `{"add": {"body": text}}`."""
+def _shaped_verb(name: str, verb: Mapping[str, object], dialect: Dialect) -> dict[str, object]:
+    """Shape the value of one verb: `{"set": whole}`, `{"add": one}`, or a comment's Markdown."""
     result: dict[str, object] = {}
     for action, value in verb.items():
         check_verb(action)
         if name == "comment" and isinstance(value, Mapping) and isinstance(value.get("body"), str):
             result[action] = {**value, "body": dialect.rich(str(value["body"]))}
+        elif name in SYSTEM_FIELDS:
+            result[action] = SYSTEM_FIELDS[name].shaped(name, value, dialect, verb=action)
         else:
-            result[action] = _rich(name, value, dialect)
+            result[action] = value
     return result
 
 

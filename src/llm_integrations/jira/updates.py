@@ -1,7 +1,7 @@
 """A change of an issue, built verb by verb. Pure.
 
-In: fields by id or by the name people see, and values. Out: an `UpdateIssueRequest`, once the names
-are ids (`resolved`). Must not: look names up; `field_names` does, when `update_issue` is called.
+In: fields by id or by the name people see, and values. Out: an `UpdateIssueRequest`. Must not: look
+names up; `field_names` does, when `update_issue` is called.
 
 Rules (reference: Jira page, section 2.2):
 1. `set` gives a field a whole new value; `add`, `remove` and `edit` change what it has.
@@ -11,26 +11,23 @@ Rules (reference: Jira page, section 2.2):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final, Self
+from collections.abc import Mapping
+from typing import Self
 
 from llm_integrations.errors import InvalidRequest
+from llm_integrations.jira.field_values import labels
 from llm_integrations.jira.models import UpdateIssueRequest
-from llm_integrations.jira.requests import check_verb, labels
+from llm_integrations.jira.requests import check_verb
 
 __all__ = ["IssueUpdate"]
-
-# Strings stand for the names of these.
-_NAMED: Final = frozenset({"components", "fixVersions", "versions", "priority", "resolution"})
-_LISTS: Final = frozenset({"components", "fixVersions", "versions"})
 
 
 class IssueUpdate:
     """What `update_issue` is to do, in the order it is told.
 
     Fields go by id (`labels`, `customfield_10010`) or by name (`Story Points`); names are looked up
-    when the update is sent. Strings are Markdown in rich text fields, and names of components,
-    versions, priorities and resolutions.
+    when the update is sent, and values shaped by the field's schema: Markdown in rich text fields,
+    names of options, components, versions, priorities, dates, people.
 
     Example:
         await jira.update_issue(
@@ -118,35 +115,17 @@ class IssueUpdate:
         self._notify_users = False
         return self
 
-    def resolved(
-        self, names: Mapping[str, str], rich: Callable[[str, object], object]
-    ) -> UpdateIssueRequest:
-        """Return the request.
-
-        Args:
-            names: the id of each field in `fields`.
-            rich: what becomes of a value of a field, by the field's id.
+    def request(self) -> UpdateIssueRequest:
+        """Return the request; its fields still go by the names they were given.
 
         Raises:
-            InvalidRequest: nothing to do, or two names of one field.
+            InvalidRequest: nothing to do.
         """
         if not (self._fields or self._verbs or self._properties):
             raise InvalidRequest("an update without changes")
-        if len({names[name] for name in self.fields}) < len(self.fields):
-            raise InvalidRequest("two names in this update are of one field")
         return UpdateIssueRequest(
-            fields={
-                names[name]: rich(names[name], _whole(names[name], value))
-                for name, value in self._fields.items()
-            },
-            update={
-                names[name]: [
-                    {verb: rich(names[name], _one(names[name], value))}
-                    for told in verbs
-                    for verb, value in told.items()
-                ]
-                for name, verbs in self._verbs.items()
-            },
+            fields=dict(self._fields),
+            update={name: list(verbs) for name, verbs in self._verbs.items()},
             properties=dict(self._properties),
             notify_users=self._notify_users,
         )
@@ -160,13 +139,3 @@ class IssueUpdate:
             labels([str(value) for value in values])
         self._verbs.setdefault(field, []).extend({verb: value} for value in values)
         return self
-
-
-def _whole(field_id: str, value: object) -> object:
-    if field_id in _LISTS and isinstance(value, (list, tuple)):
-        return [_one(field_id, each) for each in value]
-    return _one(field_id, value)
-
-
-def _one(field_id: str, value: object) -> object:
-    return {"name": value} if field_id in _NAMED and isinstance(value, str) else value

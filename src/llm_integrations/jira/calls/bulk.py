@@ -10,6 +10,7 @@ import msgspec
 from llm_integrations._core.codec import Decoder, Raw
 from llm_integrations.errors import InvalidRequest, NotFound
 from llm_integrations.jira.connection import Connection
+from llm_integrations.jira.field_names import FieldNames
 from llm_integrations.jira.issue import Issue, IssueDecoder, IssuePageDecoder
 from llm_integrations.jira.jql import issue_key
 from llm_integrations.jira.models import CreateIssueRequest, ErrorResponse, Wire
@@ -71,21 +72,24 @@ class BulkCalls:
     """The part of `JiraClient` that handles many issues at once."""
 
     _connection: Connection
+    _field_names: FieldNames
 
     async def create_issues(self, requests: Sequence[CreateIssueRequest]) -> BulkCreated:
         """Create up to 50 issues in one request.
 
-        Jira creates those it can. An unknown outcome is never sent again: look for the issues
-        first, by a property set in the same request.
+        Jira creates those it can; their `fields` go by name as in `create_issue`. An unknown
+        outcome is never sent again: look for the issues first, by a property set in the same
+        request.
 
         Raises:
-            InvalidRequest: none or more than 50; or one that cannot be right.
+            InvalidRequest: none or more than 50; or one that cannot be right (`FieldUnclear`).
             Rejected: Jira refused all of them.
         """
         if not 0 < len(requests) <= _MOST_CREATED:
             raise InvalidRequest(f"between 1 and {_MOST_CREATED} issues are created at once")
         dialect = await self._connection.dialect()
-        updates = [create_body(request, dialect) for request in requests]
+        named = [await self._field_names.created(request, dialect) for request in requests]
+        updates = [create_body(request, dialect) for request in named]
         operation = Operation(
             method="POST",
             route="/rest/api/{api}/issue/bulk",

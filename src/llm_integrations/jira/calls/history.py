@@ -10,10 +10,11 @@ import msgspec
 
 from llm_integrations.errors import InvalidRequest
 from llm_integrations.jira.connection import Connection
+from llm_integrations.jira.field_values import jira_time
 from llm_integrations.jira.jql import issue_key
 from llm_integrations.jira.models import User, Wire, Worklog
 from llm_integrations.jira.paging import Cursor, Page, items, next_offset
-from llm_integrations.jira.requests import Operation, jira_time
+from llm_integrations.jira.requests import Operation
 from llm_integrations.jira.webhooks.payloads import ChangelogItem
 
 __all__ = ["HistoryCalls", "HistoryEntry"]

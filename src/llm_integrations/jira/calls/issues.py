@@ -11,6 +11,7 @@ from llm_integrations._core.codec import Raw
 from llm_integrations.errors import InvalidRequest, NotFound
 from llm_integrations.jira.connection import Connection
 from llm_integrations.jira.field_names import FieldNames
+from llm_integrations.jira.field_values import labels
 from llm_integrations.jira.issue import Issue, IssueDecoder
 from llm_integrations.jira.jql import issue_key
 from llm_integrations.jira.models import (
@@ -18,7 +19,7 @@ from llm_integrations.jira.models import (
     Transition,
     UpdateIssueRequest,
 )
-from llm_integrations.jira.requests import Operation, create_body, labels, update_body
+from llm_integrations.jira.requests import Operation, create_body, update_body
 from llm_integrations.jira.updates import IssueUpdate
 
 __all__ = ["EditField", "IssueCalls"]
@@ -64,10 +65,19 @@ class IssueCalls:
     async def create_issue(self, request: CreateIssueRequest) -> Issue:
         """Create an issue and return its id and key; `get_issue` reads the rest.
 
+        Its `fields` go by id or by the name people see. Names are looked up once per client, among
+        several of one name that on the create screen is meant; values are shaped by the schema.
+
         Jira has no idempotency key for this, so an unknown outcome (`may_have_arrived`) is never
         sent again: look for the issue first, by a property set in the same request.
+
+        Raises:
+            FieldUnclear: a name of `fields` that no field has, or several on the screen have.
+            InvalidRequest: what cannot be right: no summary, a number that is none.
+            Rejected: a field cannot be set; `detail` says which and why.
         """
-        body = create_body(request, await self._connection.dialect())
+        dialect = await self._connection.dialect()
+        body = create_body(await self._field_names.created(request, dialect), dialect)
         return await self._connection.run(
             Operation(method="POST", route="/rest/api/{api}/issue", body=body, repeatable=False),
             _one,
@@ -97,33 +107,25 @@ class IssueCalls:
     async def update_issue(self, key_or_id: str, request: UpdateIssueRequest | IssueUpdate) -> None:
         """Change an issue.
 
-        An `IssueUpdate` may name custom fields as people do; names are looked up once and kept.
+        Fields go by id or by the name people see; names are looked up once and kept. Values are
+        shaped by the field's schema.
 
         Raises:
-            InvalidRequest: a name that no field has or several have, or nothing to change.
+            FieldUnclear: a name that no field has, or several that can be changed here have.
+            InvalidRequest: nothing to change, or a value that its field never takes.
             Conflict: somebody else changed it meanwhile.
             Rejected: a field cannot be set; `detail` says which and why.
         """
-        if isinstance(request, IssueUpdate):
-            request = await self._resolved(request)
-        body = update_body(request, await self._connection.dialect())
+        change = request.request() if isinstance(request, IssueUpdate) else request
+        dialect = await self._connection.dialect()
+        request = await self._field_names.updated(key_or_id, change, dialect)
+        body = update_body(request, dialect)
         query = {} if request.notify_users else {"notifyUsers": False}
         # An `add` verb on anything but a set would be done twice by a second sending.
         repeatable = not (request.update.keys() - {"labels", "components", "fixVersions"})
         await self._connection.run(
             _write("PUT", _ISSUE, key_or_id, query=query, body=body, repeatable=repeatable)
         )
-
-    async def _resolved(self, update: IssueUpdate) -> UpdateIssueRequest:
-        """Find the ids of the fields that an update names, and which of them are rich text."""
-        names = {name: await self._field_names.find_id(name) for name in update.fields}
-        dialect = await self._connection.dialect()
-        rich = {each for each in names.values() if await self._field_names.is_rich(each)}
-
-        def written(field_id: str, value: object) -> object:
-            return dialect.rich(value) if field_id in rich and isinstance(value, str) else value
-
-        return update.resolved(names, written)
 
     async def get_edit_fields(self, key_or_id: str) -> dict[str, EditField]:
         """Return the fields one can change on an issue now, by id."""
@@ -171,11 +173,16 @@ class IssueCalls:
         fields: Mapping[str, object] | None = None,
         update: Mapping[str, Sequence[Mapping[str, object]]] | None = None,
     ) -> None:
-        """Move an issue along; only fields on the transition's screen are taken."""
+        """Move an issue along; only fields on the transition's screen are taken.
+
+        They go by id or by name, as in `update_issue`.
+        """
         body: dict[str, object] = {"transition": {"id": transition_id}}
         if fields or update:
             change = UpdateIssueRequest(fields=fields or {}, update=update or {})
-            body |= update_body(change, await self._connection.dialect())
+            dialect = await self._connection.dialect()
+            change = await self._field_names.updated(key_or_id, change, dialect)
+            body |= update_body(change, dialect)
         route = f"{_ISSUE}/transitions"
         await self._connection.run(_write("POST", route, key_or_id, body=body, repeatable=False))
 

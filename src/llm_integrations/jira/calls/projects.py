@@ -169,6 +169,15 @@ class ProjectCalls:
 
         return [one async for one in items(fetch)]
 
+    async def _create_screen(self, project: str, issue_type: str) -> frozenset[str]:
+        """Return the ids of the fields on a create screen; none for a type that is not there."""
+        wanted = issue_type.casefold()
+        for kind in await self.get_create_types(project):
+            if wanted in {kind.id, kind.name.casefold()}:
+                fields = await self.get_create_fields(project, kind.id)
+                return frozenset(field.field_id for field in fields)
+        return frozenset()
+
     async def get_priorities(self) -> list[Priority]:
         """Return the instance's priorities, highest first."""
         operation = Operation(method="GET", route="/rest/api/{api}/priority")
@@ -189,7 +198,7 @@ class ProjectCalls:
         The instance's fields are fetched once, and again for a name that is not among them.
 
         Raises:
-            InvalidRequest: no field is called so, or several are.
+            FieldUnclear: no field is called so, or several are.
         """
         return await self._field_names.find_id(name)
 

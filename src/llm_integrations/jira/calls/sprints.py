@@ -15,9 +15,10 @@ import msgspec
 from llm_integrations._core.codec import Decoder
 from llm_integrations.errors import InvalidRequest
 from llm_integrations.jira.connection import Connection
+from llm_integrations.jira.field_values import jira_time
 from llm_integrations.jira.jql import issue_key
 from llm_integrations.jira.models import Sprint
-from llm_integrations.jira.requests import Operation, jira_time
+from llm_integrations.jira.requests import Operation
 
 __all__ = ["Move", "SprintCalls"]
 

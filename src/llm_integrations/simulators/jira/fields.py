@@ -13,7 +13,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from . import adf, wiki
-from .records import ChangeItem, Component, Issue, Option, Project, RichText, Sprint, User, Version
+from .records import (
+    Cascade,
+    ChangeItem,
+    Component,
+    Issue,
+    Option,
+    Project,
+    RichText,
+    Sprint,
+    User,
+    Version,
+)
 from .refusal import bad_field
 
 if TYPE_CHECKING:
@@ -21,6 +32,17 @@ if TYPE_CHECKING:
 
 SUMMARY_LIMIT: Final = 255
 LABEL_LIMIT: Final = 255
+BROWSERS: Final = (
+    Option("10110", "Firefox"),
+    Option("10111", "Chromium"),
+    Option("10112", "Safari"),
+)
+REGIONS: Final = (
+    Option("10120", "Europe", (Option("10121", "Norway"), Option("10122", "Portugal"))),
+    Option("10123", "Asia", (Option("10124", "Japan"),)),
+)
+_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d{4}")
+_MOMENT_FORMAT: Final = "yyyy-MM-dd'T'HH:mm:ss.SSSZ"
 _MISSING: Final = {
     "summary": "You must specify a summary of the issue.",
     "issuetype": "Specify an issue type",
@@ -113,12 +135,13 @@ def apply_verbs(operations: Any, field: Field, issue_value: Any, context: Contex
 def change_sides(field: Field, value: Any) -> tuple[str | None, str | None]:
     """Return a value as the changelog shows it: the id side and the readable side."""
     if value is None or value == []:
-        return None, "" if field.id == "labels" else None
+        return None, "" if field.kind is LABELS else None
     if isinstance(value, list):
-        if field.id == "labels":
+        if field.kind is LABELS:
             return None, " ".join(value)
-        ids = ", ".join(str(item.id) for item in value)
-        return ids, ", ".join(item.name for item in value)
+        sides = [change_sides(field, item) for item in value]
+        ids, names = ([str(side[at]) for side in sides] for at in (0, 1))
+        return ", ".join(ids), ", ".join(names)
     if isinstance(value, RichText):
         return None, value.wiki
     if isinstance(value, User):
@@ -201,6 +224,33 @@ def _read_date(value: Any, field: Field, _context: Context) -> str | None:
     if not isinstance(value, str) or not re.fullmatch(r"\d{4}-\d\d-\d\d", value):
         raise bad_field(field.id, "Error parsing date string: expected yyyy-MM-dd")
     return value
+
+
+def _read_moment(value: Any, field: Field, _context: Context) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not _MOMENT.fullmatch(value):
+        raise bad_field(
+            field.id, f"Operation value must be a string in the format {_MOMENT_FORMAT}"
+        )
+    return value
+
+
+def _read_cascade(value: Any, field: Field, _context: Context) -> Cascade | None:
+    """Read `{"value": parent, "child": {"value": child}}`, or the same by ids."""
+    if value is None:
+        return None
+    parent = _option_of(value, field, REGIONS)
+    below = value.get("child")
+    return Cascade(parent, None if below is None else _option_of(below, field, parent.children))
+
+
+def _option_of(value: Any, field: Field, options: Sequence[Option]) -> Option:
+    wanted = str(_member(value, field, ("id", "value")))
+    for option in options:
+        if wanted == (option.id if "id" in value else option.name):
+            return option
+    raise bad_field(field.id, f"Option '{wanted}' is not valid")
 
 
 def _read_label(value: Any, field: Field, _context: Context) -> str:
@@ -291,6 +341,14 @@ def _severities(context: Context) -> Sequence[Option]:
     return context.site.severities
 
 
+def _browsers(_context: Context) -> Sequence[Option]:
+    return BROWSERS
+
+
+def _regions(_context: Context) -> Sequence[Option]:
+    return REGIONS
+
+
 def _choice(
     schema: str,
     choices: Callable[[Context], Sequence[Any]],
@@ -317,7 +375,28 @@ COMPONENTS: Final = _choice("component", _components, many=True)
 VERSIONS: Final = _choice("version", _versions, many=True)
 SEVERITY: Final = _choice("option", _severities, naming="value")
 
+BROWSERS_KIND: Final = _choice("option", _browsers, many=True, naming="value")
+CASCADE: Final = Kind(_read_cascade, "option-with-child", choices=_regions)
+MOMENT: Final = Kind(_read_moment, "datetime")
+USERS: Final = Kind(_read_user, "user", many=True)
+
 _CUSTOM: Final = "com.atlassian.jira.plugin.system.customfieldtypes"
+
+
+def _custom(number: int, name: str, kind: Kind, type_: str, *, on_screens: bool = True) -> Field:
+    """Return a custom field of one of Jira's own types."""
+    clauses = (f"cf[{number}]", name)
+    custom = f"{_CUSTOM}:{type_}"
+    return Field(
+        f"customfield_{number}",
+        name,
+        kind,
+        clauses,
+        custom,
+        on_create=on_screens,
+        on_edit=on_screens,
+    )
+
 
 SPRINT_FIELD: Final = "customfield_10020"
 FIELDS: Final[dict[str, Field]] = {
@@ -377,6 +456,18 @@ FIELDS: Final[dict[str, Field]] = {
             ("cf[10031]", "Severity"),
             f"{_CUSTOM}:select",
         ),
+        _custom(10032, "Browsers", BROWSERS_KIND, "multiselect"),
+        _custom(10033, "Region", CASCADE, "cascadingselect"),
+        _custom(10034, "Reviewer", USER, "userpicker"),
+        _custom(10035, "Approvers", USERS, "multiuserpicker"),
+        _custom(10036, "Go-live", DATE, "datepicker"),
+        _custom(10037, "Incident start", MOMENT, "datetime"),
+        _custom(10038, "Tags", LABELS, "labels"),
+        # Names are not unique: of the first pair one is on the screens, of the second both are.
+        _custom(10039, "Impact", TEXT, "textfield"),
+        _custom(10040, "Impact", TEXT, "textfield", on_screens=False),
+        _custom(10041, "Customer", TEXT, "textfield"),
+        _custom(10042, "Customer", TEXT, "textfield"),
     )
 }
 """Every field a request may name, in the order metadata lists them."""

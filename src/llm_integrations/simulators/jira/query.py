@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, assert_never
 
-from .fields import FIELDS, SPRINT_FIELD, Field
+from .fields import FIELDS, Field
 from .jql import All, Call, Clause, Empty, Node, Not, Operand, Order, Query, Some, Value, parse
 from .records import Issue, RichText, Sprint, User
 from .refusal import Refused
@@ -39,14 +39,12 @@ _ALIASES: Final = {
     "affectedversion": "versions",
     "due": "duedate",
     "resolved": "resolutiondate",
-    "cf[10016]": "customfield_10016",
-    "story point estimate": "customfield_10016",
-    "cf[10020]": SPRINT_FIELD,
-    "sprint": SPRINT_FIELD,
-    "cf[10030]": "customfield_10030",
-    "team notes": "customfield_10030",
-    "cf[10031]": "customfield_10031",
-    "severity": "customfield_10031",
+    **{
+        clause.lower(): field.id
+        for field in FIELDS.values()
+        if field.custom is not None
+        for clause in field.clauses
+    },
 }
 _SPECIAL: Final = frozenset(
     "key project status statuscategory text comment created updated resolutiondate creator".split()

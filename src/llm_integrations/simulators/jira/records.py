@@ -94,10 +94,30 @@ class Resolution:
 
 @dataclass(slots=True, frozen=True)
 class Option:
-    """A choice of a select field."""
+    """A choice of a select field; one of a cascading field has choices below it."""
 
     id: str
     name: str
+    children: tuple[Option, ...] = ()
+
+
+@dataclass(slots=True, frozen=True)
+class Cascade:
+    """A choice of a cascading field, with the one below it or without."""
+
+    parent: Option
+    child: Option | None = None
+
+    @property
+    def id(self) -> str:
+        """The ids of both levels, as the changelog shows them."""
+        return f"{self.parent.id}:{self.child.id}" if self.child else self.parent.id
+
+    @property
+    def name(self) -> str:
+        """The words of both levels, as the changelog shows them."""
+        below = f"Level 1 values: {self.child.name}({self.child.id})" if self.child else ""
+        return f"Parent values: {self.parent.name}({self.parent.id}){below}"
 
 
 @dataclass(slots=True, frozen=True)

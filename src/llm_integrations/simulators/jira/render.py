@@ -15,6 +15,7 @@ from .clock import jira_time
 from .fields import FIELDS, SPRINT_FIELD, Context, Field
 from .records import (
     Board,
+    Cascade,
     ChangeItem,
     Changelog,
     Comment,
@@ -434,7 +435,16 @@ class Renderer:
     def option(self, option: Option) -> Json:
         """Return a choice of a select field."""
         link = self.link(f"customFieldOption/{option.id}")
-        return {"self": link, "value": option.name, "id": option.id}
+        shown: Json = {"self": link, "value": option.name, "id": option.id}
+        if option.children:
+            shown["children"] = [self.option(child) for child in option.children]
+        return shown
+
+    def cascade(self, chosen: Cascade) -> Json:
+        """Return a choice of a cascading field."""
+        shown = self.option(chosen.parent)
+        del shown["children"]
+        return shown if chosen.child is None else shown | {"child": self.option(chosen.child)}
 
     def brief_issue(self, issue: Issue) -> Json:
         """Return an issue as another one refers to it, such as its parent."""
@@ -463,6 +473,7 @@ _DRAWINGS: Final[Mapping[type, Callable[[Renderer, Any], Any]]] = {
     Project: Renderer.project,
     Resolution: Renderer.resolution,
     Option: Renderer.option,
+    Cascade: Renderer.cascade,
     Issue: Renderer.brief_issue,
 }
 
