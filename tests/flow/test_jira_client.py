@@ -510,6 +510,52 @@ async def test_a_transition_takes_a_comment_with_it(cloud: JiraSimulator) -> Non
         assert (await jira.get_comments("DEMO-3"))[-1].body_markdown == "Closed, **thanks**."
 
 
+async def test_an_issue_moves_to_a_status_along_a_way_or_into_a_category_by_name(
+    jira: JiraClient,
+) -> None:
+    for to, status in (("in progress", "In Progress"), ("done", "Done"), ("new", "To Do")):
+        way = await jira.move_issue("DEMO-3", to)
+        assert way.to is not None
+        assert way.to.name == status
+        moved = (await jira.get_issue("DEMO-3")).fields.status
+        assert moved is not None
+        assert moved.name == status
+    await jira.move_issue("DEMO-3", "Done", fields={"resolution": "Duplicate"})
+    resolution = (await jira.get_issue("DEMO-3")).fields.resolution
+    assert resolution is not None
+    assert resolution.name == "Duplicate"
+    with pytest.raises(InvalidRequest, match=r"no way leads to Nirvana .* there are: "):
+        await jira.move_issue("DEMO-3", "Nirvana")
+
+
+async def test_several_ways_to_one_place_are_named_and_none_is_taken(cloud: JiraSimulator) -> None:
+    done = {"name": "Done", "id": "3", "statusCategory": {"key": "done", "name": "Done"}}
+    ways = [{"id": "1", "name": "Fix", "to": done}, {"id": "2", "name": "Drop", "to": done}]
+    cloud.fail_next(StatusError(status=200, body={"transitions": ways}), path="transitions")
+    async with client_of(cloud) as jira:
+        with pytest.raises(InvalidRequest, match="several ways lead to done: Drop, Fix; name one"):
+            await jira.move_issue("DEMO-3", "done")
+
+
+async def test_an_issue_that_moved_comes_under_its_new_key(cloud: JiraSimulator) -> None:
+    moved = {"id": "10001", "key": "OPS-77", "fields": {"summary": "s"}}
+    cloud.fail_next(StatusError(status=200, body=moved), path="/issue/DEMO-1")
+    async with client_of(cloud) as jira:
+        issue = await jira.get_issue("DEMO-1")
+        assert (issue.key, issue.id) == ("OPS-77", "10001")
+
+
+async def test_a_page_token_that_comes_again_ends_a_search_with_an_error(
+    cloud: JiraSimulator,
+) -> None:
+    page = {"issues": [{"id": "1", "key": "DEMO-1"}], "isLast": False, "nextPageToken": "same"}
+    cloud.fail_next(StatusError(status=200, body=page), path="/search/jql", times=3)
+    async with client_of(cloud) as jira:
+        with pytest.raises(AnswerMalformed, match="circle"):
+            _ = [issue async for issue in jira.iter_issues("project = DEMO")]
+        assert len([each for each in cloud.requests if "/search/jql" in each.path]) < 4
+
+
 async def test_writes_to_one_issue_are_spaced_before_jira_says_so(cloud: JiraSimulator) -> None:
     clock = QuickClock()
     config = JiraConfig(cloud.base_url, AUTH, rate_limit_per_minute=None)

@@ -109,6 +109,7 @@ async def use_issues(jira: JiraClient, user_id: str) -> tuple[str, str]:
     await jira.add_labels(key, ["c"])
     way = (await jira.get_transitions(key))[0]
     await jira.transition_issue(key, way.id, update={"comment": [{"add": {"body": "Moved"}}]})
+    await jira.move_issue(key, (await jira.get_transitions(key))[0].name)
     await jira.set_issue_property(key, "seen", {"by": "us"})
     await jira.get_issue_property(key, "seen")
     await jira.delete_issue_property(key, "seen")

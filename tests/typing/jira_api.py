@@ -91,6 +91,7 @@ async def an_issue_from_birth_to_death() -> None:
             assert_type(transition, Transition)
             if transition.to is not None and transition.to.name == "Done":
                 await client.transition_issue(issue.key, transition.id)
+        assert_type(await client.move_issue(issue.key, "done"), Transition)
         await client.delete_issue(issue.key)
 
 

@@ -11,10 +11,10 @@ from cyclopts import Parameter
 
 from llm_integrations.cli.failures import OK
 from llm_integrations.cli.printing import local_time, print_json, print_table, printable
-from llm_integrations.errors import ConfigError, InvalidRequest
+from llm_integrations.errors import ConfigError
 
 if TYPE_CHECKING:
-    from llm_integrations.jira import Issue, JiraClient, Transition
+    from llm_integrations.jira import Issue, JiraClient
 
 __all__ = ["comment", "create", "get", "search", "transition"]
 
@@ -161,8 +161,7 @@ def transition(issue_key: str, to: str, /, *, json: bool = False) -> int:
     """
 
     async def run(jira: JiraClient) -> int:
-        way = _way_to(to, await jira.get_transitions(issue_key))
-        await jira.transition_issue(issue_key, way.id)
+        way = await jira.move_issue(issue_key, to)
         status = way.to.name if way.to is not None else ""
         if json:
             print_json({"issue": issue_key, "transition": way.name, "status": status})
@@ -188,33 +187,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     _Run = Callable[[JiraClient], Awaitable[int]]
-
-
-def _way_to(wanted: str, ways: list[Transition]) -> Transition:
-    """Return the one way that leads there."""
-    name = wanted.casefold()
-    for fits in (_leads_to_status, _is_called, _leads_to_category):
-        found = [way for way in ways if fits(way, name)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            names = ", ".join(sorted(way.name for way in found))
-            raise InvalidRequest(f"several ways lead to {wanted}: {names}; name one of them")
-    names = ", ".join(sorted(way.name for way in ways)) or "none"
-    raise InvalidRequest(f"no way leads to {wanted} from here; there are: {names}")
-
-
-def _leads_to_status(way: Transition, name: str) -> bool:
-    return way.to is not None and way.to.name.casefold() == name
-
-
-def _is_called(way: Transition, name: str) -> bool:
-    return way.name.casefold() == name
-
-
-def _leads_to_category(way: Transition, name: str) -> bool:
-    category = way.to.status_category if way.to is not None else None
-    return category is not None and name in {category.key.casefold(), category.name.casefold()}
 
 
 def _row(issue: Issue) -> tuple[str, ...]:

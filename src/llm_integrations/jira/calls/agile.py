@@ -8,11 +8,13 @@ answers 404, and on Data Center, the old paths are asked, by offset.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 import msgspec
 
+from llm_integrations._core.codec import Decoder
 from llm_integrations.errors import InvalidRequest, NotFound
+from llm_integrations.jira.calls.pages import Values, by_offset
 from llm_integrations.jira.calls.search import issue_page
 from llm_integrations.jira.connection import Connection
 from llm_integrations.jira.issue import Issue
@@ -28,19 +30,8 @@ _SOFTWARE: Final = "/rest/software/1.0"
 _PAGE: Final = 50
 _ISSUES_PAGE: Final = 100
 
+T = TypeVar("T")
 SprintState = Literal["future", "active", "closed"]
-
-
-class _Boards(msgspec.Struct, frozen=True, rename="camel"):
-    values: tuple[Board, ...] = ()
-    total: int | None = None
-    is_last: bool | None = None
-
-
-class _Sprints(msgspec.Struct, frozen=True, rename="camel"):
-    values: tuple[Sprint, ...] = ()
-    total: int | None = None
-    is_last: bool | None = None
 
 
 class BoardColumn(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,8 +81,8 @@ class BoardConfiguration(msgspec.Struct, frozen=True, kw_only=True, rename="came
 
 _board: Final = msgspec.json.Decoder(Board)
 _configuration: Final = msgspec.json.Decoder(BoardConfiguration)
-_boards: Final = msgspec.json.Decoder(_Boards)
-_sprints: Final = msgspec.json.Decoder(_Sprints)
+_boards: Final = msgspec.json.Decoder(Values[Board])
+_sprints: Final = msgspec.json.Decoder(Values[Sprint])
 
 
 class AgileCalls:
@@ -115,18 +106,8 @@ class AgileCalls:
             "name": name,
         }
 
-        async def fetch(cursor: Cursor | None) -> Page[Board]:
-            start = int(cursor or 0)
-            operation = Operation(
-                method="GET",
-                route=f"{_AGILE}/board",
-                query={"startAt": start, "maxResults": _PAGE, **where},
-            )
-            page = await self._connection.run(operation, _boards)
-            after = next_offset(start, len(page.values), total=page.total, is_last=page.is_last)
-            return Page(page.values, after)
-
-        return [board async for board in items(fetch)]
+        operation = Operation(method="GET", route=f"{_AGILE}/board", query=where)
+        return [board async for board in self._listed(operation, _boards)]
 
     async def get_board_sprints(
         self, board_id: int, *, states: Sequence[SprintState] | None = None
@@ -139,19 +120,16 @@ class AgileCalls:
         if isinstance(states, str):
             raise InvalidRequest("states are a list, such as ['active']")
 
-        async def fetch(cursor: Cursor | None) -> Page[Sprint]:
-            start = int(cursor or 0)
-            operation = Operation(
-                method="GET",
-                route=f"{_AGILE}/board/{{board}}/sprint",
-                path={"board": board_id},
-                query={"startAt": start, "maxResults": _PAGE, "state": states},
-            )
-            page = await self._connection.run(operation, _sprints)
-            after = next_offset(start, len(page.values), total=page.total, is_last=page.is_last)
-            return Page(page.values, after)
+        operation = Operation(
+            method="GET",
+            route=f"{_AGILE}/board/{{board}}/sprint",
+            path={"board": board_id},
+            query={"state": states},
+        )
+        return [sprint async for sprint in self._listed(operation, _sprints)]
 
-        return [sprint async for sprint in items(fetch)]
+    def _listed(self, operation: Operation, decoder: Decoder[Values[T]]) -> AsyncIterator[T]:
+        return by_offset(self._connection, operation, decoder, lambda page: page.values, size=_PAGE)
 
     def iter_board_issues(
         self,

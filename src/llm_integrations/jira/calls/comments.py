@@ -8,10 +8,10 @@ from typing import Final
 import msgspec
 
 from llm_integrations.errors import InvalidRequest, NotFound
+from llm_integrations.jira.calls.pages import Listed, by_offset
 from llm_integrations.jira.connection import Connection
 from llm_integrations.jira.jql import issue_key
 from llm_integrations.jira.models import Comment
-from llm_integrations.jira.paging import Cursor, Page, items, next_offset
 from llm_integrations.jira.requests import Operation, properties
 
 __all__ = ["CommentCalls"]
@@ -21,10 +21,8 @@ _PROPERTY: Final = "/rest/api/{api}/comment/{id}/properties/{name}"
 _PAGE: Final = 100
 
 
-class _Comments(msgspec.Struct, frozen=True, rename="camel"):
+class _Comments(Listed, frozen=True):
     comments: tuple[Comment, ...] = ()
-    start_at: int = 0
-    total: int | None = None
 
 
 class _Property(msgspec.Struct, frozen=True):
@@ -52,26 +50,21 @@ class CommentCalls:
         self, issue_key_or_id: str, *, limit: int | None = None, newest_first: bool = False
     ) -> AsyncGenerator[Comment, None]:
         """Yield the comments of an issue, page after page; close it to read no further."""
-        key = issue_key(issue_key_or_id)
+        operation = Operation(
+            method="GET",
+            route=_COMMENTS,
+            path={"key": issue_key(issue_key_or_id)},
+            query={"orderBy": "-created" if newest_first else "created"},
+        )
         size = _PAGE if limit is None else max(1, min(limit, _PAGE))
-
-        async def fetch(cursor: Cursor | None) -> Page[Comment]:
-            start = int(cursor or 0)
-            operation = Operation(
-                method="GET",
-                route=_COMMENTS,
-                path={"key": key},
-                query={
-                    "startAt": start,
-                    "maxResults": size,
-                    "orderBy": "-created" if newest_first else "created",
-                },
-            )
-            page = await self._connection.run(operation, _comments)
-            count = len(page.comments)
-            return Page(page.comments, next_offset(start, count, total=page.total, is_last=None))
-
-        return items(fetch, limit=limit)
+        return by_offset(
+            self._connection,
+            operation,
+            _comments,
+            lambda page: page.comments,
+            size=size,
+            limit=limit,
+        )
 
     async def get_comment(self, issue_key_or_id: str, comment_id: str) -> Comment:
         """Return one comment."""

@@ -15,9 +15,9 @@ import msgspec
 
 from llm_integrations._core.codec import Raw, decode
 from llm_integrations.errors import InvalidRequest
+from llm_integrations.jira.calls.pages import Values, by_offset
 from llm_integrations.jira.connection import Connection
 from llm_integrations.jira.models import Wire
-from llm_integrations.jira.paging import Cursor, Page, items, next_offset
 from llm_integrations.jira.requests import Operation
 
 __all__ = ["DynamicWebhook", "DynamicWebhookCalls"]
@@ -51,18 +51,12 @@ class _Results(msgspec.Struct, frozen=True, rename="camel"):
     webhook_registration_result: tuple[_Result, ...] = ()
 
 
-class _Page(msgspec.Struct, frozen=True, rename="camel"):
-    values: tuple[DynamicWebhook, ...] = ()
-    total: int | None = None
-    is_last: bool | None = None
-
-
 class _Refreshed(msgspec.Struct, frozen=True, rename="camel"):
     expiration_date: Raw = Raw(b"null")
 
 
 _results: Final = msgspec.json.Decoder(_Results)
-_page: Final = msgspec.json.Decoder(_Page)
+_page: Final = msgspec.json.Decoder(Values[DynamicWebhook])
 _refreshed: Final = msgspec.json.Decoder(_Refreshed)
 _number_or_text: Final[msgspec.json.Decoder[int | str | None]] = msgspec.json.Decoder(
     int | str | None
@@ -108,17 +102,9 @@ class DynamicWebhookCalls:
 
     async def get_dynamic_webhooks(self) -> list[DynamicWebhook]:
         """Return this application's webhooks."""
-
-        async def fetch(cursor: Cursor | None) -> Page[DynamicWebhook]:
-            start = int(cursor or 0)
-            operation = Operation(
-                method="GET", route=_WEBHOOKS, query={"startAt": start, "maxResults": _PAGE}
-            )
-            page = await self._connection.run(operation, _page)
-            after = next_offset(start, len(page.values), total=page.total, is_last=page.is_last)
-            return Page(page.values, after)
-
-        return [hook async for hook in items(fetch)]
+        operation = Operation(method="GET", route=_WEBHOOKS)
+        hooks = by_offset(self._connection, operation, _page, lambda page: page.values, size=_PAGE)
+        return [hook async for hook in hooks]
 
     async def refresh_dynamic_webhooks(self, ids: Sequence[int]) -> datetime | None:
         """Give webhooks 30 more days and return when they end; do it every few weeks."""

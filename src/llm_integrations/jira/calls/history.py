@@ -9,11 +9,11 @@ from typing import Final
 import msgspec
 
 from llm_integrations.errors import InvalidRequest
+from llm_integrations.jira.calls.pages import Listed, Values, by_offset
 from llm_integrations.jira.connection import Connection
 from llm_integrations.jira.field_values import jira_time
 from llm_integrations.jira.jql import issue_key
 from llm_integrations.jira.models import User, Wire, Worklog
-from llm_integrations.jira.paging import Cursor, Page, items, next_offset
 from llm_integrations.jira.requests import Operation
 from llm_integrations.jira.webhooks.payloads import ChangelogItem
 
@@ -22,6 +22,7 @@ __all__ = ["HistoryCalls", "HistoryEntry"]
 _ISSUE: Final = "/rest/api/{api}/issue/{key}"
 _WORKLOGS: Final = f"{_ISSUE}/worklog"
 _PAGE: Final = 100
+_WORKLOG_PAGE: Final = 1_000
 
 
 class HistoryEntry(Wire, frozen=True, kw_only=True):
@@ -33,23 +34,19 @@ class HistoryEntry(Wire, frozen=True, kw_only=True):
     items: tuple[ChangelogItem, ...] = ()
 
 
-class _Histories(msgspec.Struct, frozen=True, rename="camel"):
-    values: tuple[HistoryEntry, ...] = ()
+class _Histories(msgspec.Struct, frozen=True):
     histories: tuple[HistoryEntry, ...] = ()
-    total: int | None = None
-    is_last: bool | None = None
 
 
 class _WithChangelog(msgspec.Struct, frozen=True):
     changelog: _Histories = _Histories()
 
 
-class _Worklogs(msgspec.Struct, frozen=True, rename="camel"):
+class _Worklogs(Listed, frozen=True):
     worklogs: tuple[Worklog, ...] = ()
-    total: int | None = None
 
 
-_histories: Final = msgspec.json.Decoder(_Histories)
+_histories: Final = msgspec.json.Decoder(Values[HistoryEntry])
 _with_changelog: Final = msgspec.json.Decoder(_WithChangelog)
 _worklog: Final = msgspec.json.Decoder(Worklog)
 _worklogs: Final = msgspec.json.Decoder(_Worklogs)
@@ -78,40 +75,23 @@ class HistoryCalls:
                 yield entry
             return
 
-        async def fetch(cursor: Cursor | None) -> Page[HistoryEntry]:
-            start = int(cursor or 0)
-            operation = Operation(
-                method="GET",
-                route=f"{_ISSUE}/changelog",
-                path={"key": key},
-                query={"startAt": start, "maxResults": _PAGE},
-            )
-            page = await self._connection.run(operation, _histories)
-            after = next_offset(start, len(page.values), total=page.total, is_last=page.is_last)
-            return Page(page.values, after)
-
-        async for entry in items(fetch):
+        operation = Operation(method="GET", route=f"{_ISSUE}/changelog", path={"key": key})
+        entries = by_offset(
+            self._connection, operation, _histories, lambda page: page.values, size=_PAGE
+        )
+        async for entry in entries:
             yield entry
 
     async def get_worklogs(self, key_or_id: str) -> list[Worklog]:
         """Return all worklogs of an issue, oldest first."""
-        key = issue_key(key_or_id)
-
-        async def fetch(cursor: Cursor | None) -> Page[Worklog]:
-            start = int(cursor or 0)
+        operation = Operation(method="GET", route=_WORKLOGS, path={"key": issue_key(key_or_id)})
+        if not (await self._connection.dialect()).is_cloud:
             # Data Center gives all at once and knows no page.
-            is_cloud = (await self._connection.dialect()).is_cloud
-            operation = Operation(
-                method="GET",
-                route=_WORKLOGS,
-                path={"key": key},
-                query={"startAt": start, "maxResults": 1_000} if is_cloud else {},
-            )
-            page = await self._connection.run(operation, _worklogs)
-            count = len(page.worklogs)
-            return Page(page.worklogs, next_offset(start, count, total=page.total, is_last=None))
-
-        return [worklog async for worklog in items(fetch)]
+            return list((await self._connection.run(operation, _worklogs)).worklogs)
+        logs = by_offset(
+            self._connection, operation, _worklogs, lambda page: page.worklogs, size=_WORKLOG_PAGE
+        )
+        return [log async for log in logs]
 
     async def add_worklog(
         self, key_or_id: str, *, seconds: int, started: datetime, comment: str | None = None

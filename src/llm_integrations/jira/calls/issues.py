@@ -186,6 +186,30 @@ class IssueCalls:
         route = f"{_ISSUE}/transitions"
         await self._connection.run(_write("POST", route, key_or_id, body=body, repeatable=False))
 
+    async def move_issue(
+        self,
+        key_or_id: str,
+        to: str,
+        *,
+        fields: Mapping[str, object] | None = None,
+        update: Mapping[str, Sequence[Mapping[str, object]]] | None = None,
+    ) -> Transition:
+        """Move an issue to where one way out of its status leads, and return that way.
+
+        Args:
+            key_or_id: of the issue.
+            to: the name of a status, of a transition, or of a status category (new, indeterminate,
+                done), in this order; whatever its case.
+            fields: on the transition's screen, as in `transition_issue`.
+            update: verbs, as in `transition_issue`.
+
+        Raises:
+            InvalidRequest: no way leads there, or several do; the message names them.
+        """
+        way = _way_to(to, await self.get_transitions(key_or_id))
+        await self.transition_issue(key_or_id, way.id, fields=fields, update=update)
+        return way
+
     async def get_issue_property(self, key_or_id: str, name: str) -> object | None:
         """Return an entity property of an issue, None when it is not set."""
         operation = Operation(
@@ -231,6 +255,33 @@ def _write(
         repeatable=repeatable,
         writes_to=key,
     )
+
+
+def _way_to(wanted: str, ways: Sequence[Transition]) -> Transition:
+    """Return the one way that leads there."""
+    name = wanted.casefold()
+    for fits in (_leads_to_status, _is_called, _leads_to_category):
+        found = [way for way in ways if fits(way, name)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(sorted(way.name for way in found))
+            raise InvalidRequest(f"several ways lead to {wanted}: {names}; name one of them")
+    names = ", ".join(sorted(way.name for way in ways)) or "none"
+    raise InvalidRequest(f"no way leads to {wanted} from here; there are: {names}")
+
+
+def _leads_to_status(way: Transition, name: str) -> bool:
+    return way.to is not None and way.to.name.casefold() == name
+
+
+def _is_called(way: Transition, name: str) -> bool:
+    return way.name.casefold() == name
+
+
+def _leads_to_category(way: Transition, name: str) -> bool:
+    category = way.to.status_category if way.to is not None else None
+    return category is not None and name in {category.key.casefold(), category.name.casefold()}
 
 
 def _property_name(name: str) -> str:

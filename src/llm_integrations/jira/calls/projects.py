@@ -8,6 +8,7 @@ import msgspec
 
 from llm_integrations._core.codec import Decoder, Raw
 from llm_integrations.errors import AuthFailed
+from llm_integrations.jira.calls.pages import Values, by_offset
 from llm_integrations.jira.connection import Connection
 from llm_integrations.jira.field_names import FieldNames
 from llm_integrations.jira.jql import project_key
@@ -22,30 +23,20 @@ from llm_integrations.jira.models import (
     User,
     Version,
 )
-from llm_integrations.jira.paging import Cursor, Page, items, next_offset
 from llm_integrations.jira.requests import Operation
 
 __all__ = ["ProjectCalls"]
 
 T = TypeVar("T")
 _META: Final = "/rest/api/{api}/issue/createmeta/{project}/issuetypes"
+_PAGE: Final = 100
+_META_PAGE: Final = 50
 
 
-class _Projects(msgspec.Struct, frozen=True, rename="camel"):
-    values: tuple[Project, ...] = ()
-    start_at: int = 0
-    total: int | None = None
-    is_last: bool | None = None
-
-
-class _IssueTypes(msgspec.Struct, frozen=True, rename="camel"):
+class _IssueTypes(Values[IssueType], frozen=True):
     """Create meta: Cloud and Data Center name the same list differently."""
 
     issue_types: tuple[IssueType, ...] = ()
-    values: tuple[IssueType, ...] = ()
-    start_at: int = 0
-    total: int | None = None
-    is_last: bool | None = None
 
 
 class CreateField(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -60,12 +51,8 @@ class CreateField(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     allowed_values: Raw = Raw(b"null")
 
 
-class _CreateFields(msgspec.Struct, frozen=True, rename="camel"):
+class _CreateFields(Values[CreateField], frozen=True):
     fields: tuple[CreateField, ...] = ()
-    values: tuple[CreateField, ...] = ()
-    start_at: int = 0
-    total: int | None = None
-    is_last: bool | None = None
 
 
 class _TypeStatuses(msgspec.Struct, frozen=True):
@@ -79,7 +66,7 @@ _statuses: Final[msgspec.json.Decoder[list[_TypeStatuses]]] = msgspec.json.Decod
 _versions: Final[msgspec.json.Decoder[list[Version]]] = msgspec.json.Decoder(list[Version])
 _components: Final[msgspec.json.Decoder[list[Component]]] = msgspec.json.Decoder(list[Component])
 _project: Final = msgspec.json.Decoder(Project)
-_project_page: Final = msgspec.json.Decoder(_Projects)
+_project_page: Final = msgspec.json.Decoder(Values[Project])
 _project_list: Final[msgspec.json.Decoder[list[Project]]] = msgspec.json.Decoder(list[Project])
 _types: Final = msgspec.json.Decoder(_IssueTypes)
 _create_fields: Final = msgspec.json.Decoder(_CreateFields)
@@ -100,18 +87,11 @@ class ProjectCalls:
             operation = Operation(method="GET", route="/rest/api/{api}/project")
             return await self._connection.run(operation, _project_list)
 
-        async def fetch(cursor: Cursor | None) -> Page[Project]:
-            start = int(cursor or 0)
-            operation = Operation(
-                method="GET",
-                route="/rest/api/{api}/project/search",
-                query={"startAt": start, "maxResults": 100},
-            )
-            page = await self._connection.run(operation, _project_page)
-            after = next_offset(start, len(page.values), total=page.total, is_last=page.is_last)
-            return Page(page.values, after)
-
-        return [project async for project in items(fetch)]
+        operation = Operation(method="GET", route="/rest/api/{api}/project/search")
+        found = by_offset(
+            self._connection, operation, _project_page, lambda page: page.values, size=_PAGE
+        )
+        return [project async for project in found]
 
     async def get_project(self, key_or_id: str) -> Project:
         """Return a project with its components, versions and issue types."""
@@ -145,29 +125,31 @@ class ProjectCalls:
 
     async def get_create_types(self, project: str) -> list[IssueType]:
         """Return the issue types this account may create in a project."""
-
-        async def fetch(cursor: Cursor | None) -> Page[IssueType]:
-            start = int(cursor or 0)
-            page = await self._connection.run(_meta_page(project, start), _types)
-            found = page.issue_types or page.values
-            after = next_offset(start, len(found), total=page.total, is_last=page.is_last)
-            return Page(found, after)
-
-        return [kind async for kind in items(fetch)]
+        operation = Operation(method="GET", route=_META, path={"project": project_key(project)})
+        kinds = by_offset(
+            self._connection,
+            operation,
+            _types,
+            lambda page: page.issue_types or page.values,
+            size=_META_PAGE,
+        )
+        return [kind async for kind in kinds]
 
     async def get_create_fields(self, project: str, issue_type_id: str) -> list[CreateField]:
         """Return the fields to create an issue of a type, with their allowed values."""
-
-        async def fetch(cursor: Cursor | None) -> Page[CreateField]:
-            start = int(cursor or 0)
-            page = await self._connection.run(
-                _meta_page(project, start, issue_type_id), _create_fields
-            )
-            found = page.fields or page.values
-            after = next_offset(start, len(found), total=page.total, is_last=page.is_last)
-            return Page(found, after)
-
-        return [one async for one in items(fetch)]
+        operation = Operation(
+            method="GET",
+            route=f"{_META}/{{type}}",
+            path={"project": project_key(project), "type": issue_type_id},
+        )
+        fields = by_offset(
+            self._connection,
+            operation,
+            _create_fields,
+            lambda page: page.fields or page.values,
+            size=_META_PAGE,
+        )
+        return [field async for field in fields]
 
     async def _create_screen(self, project: str, issue_type: str) -> frozenset[str]:
         """Return the ids of the fields on a create screen; none for a type that is not there."""
@@ -222,15 +204,3 @@ class ProjectCalls:
     async def server_info(self) -> ServerInfo:
         """Return what the instance says of itself: kind, version, address."""
         return await self._connection.server_info()
-
-
-def _meta_page(project: str, start: int, issue_type_id: str | None = None) -> Operation:
-    path = {"project": project_key(project)}
-    if issue_type_id is not None:
-        path["type"] = issue_type_id
-    return Operation(
-        method="GET",
-        route=_META if issue_type_id is None else f"{_META}/{{type}}",
-        path=path,
-        query={"startAt": start, "maxResults": 50},
-    )
