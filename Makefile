@@ -46,7 +46,7 @@ bench: ## speed beside other libraries and bare baselines; writes bench/results
 
 soak: ## the tests that run for minutes
 	@sh scripts/bootstrap.sh dev
-	@.venv/bin/python -m pytest -m soak --timeout 1800 $(ARGS)
+	@.venv/bin/python -m pytest -m soak --timeout 1800 -s $(ARGS)
 
 mutants: ## whether the tests notice every small change of a module; ARGS="anthropic/pricing"
 	@sh scripts/bootstrap.sh dev

@@ -23,6 +23,15 @@ settings.register_profile(
 settings.load_profile("repository")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let `make soak ARGS=...` say how long and how hard."""
+    group = parser.getgroup("soak", "how `make soak` goes")
+    group.addoption("--soak-seed", type=int, default=1, help="draws webhooks and trouble")
+    group.addoption("--soak-deliveries", type=int, default=10_000, help="distinct webhooks")
+    group.addoption("--soak-rate", type=float, default=50.0, help="webhooks a second")
+    group.addoption("--soak-minutes", type=float, default=2.0, help="how long memory is watched")
+
+
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """Return the path of a real Chromium; skip with the command that installs one."""

@@ -1,0 +1,137 @@
+"""What goes wrong with a fleet while it works: processes die, freeze, and lose their database."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections import Counter
+from dataclasses import dataclass, field
+
+import psycopg
+
+from tests.fleet.plan import Plan
+from tests.fleet.postmaster import restart
+from tests.fleet.processes import Fleet, Member
+
+__all__ = ["Trouble"]
+
+POLL_S = 0.1
+FREEZE_S = 40.0
+DATABASE_DOWN_S = 1.5
+
+# What `store/presence` does to a worker whose host is gone: its lock, and so its name, is free.
+_CUT_PRESENCE = """
+SELECT pg_terminate_backend(l.pid) FROM pg_locks l
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND ((l.classid::bigint << 32) | l.objid::bigint) = hashtextextended(%s, 7)
+"""
+_LEFT_BEHIND = """
+SELECT count(*) FROM dbos.workflow_status WHERE status = 'PENDING' AND executor_id = %s
+"""
+
+
+@dataclass
+class Trouble:
+    """Makes it, and remembers what it did."""
+
+    plan: Plan
+    fleet: Fleet
+    dsn: str
+    killed: Counter[str] = field(default_factory=Counter)
+    restarts: int = 0
+    freezes: int = 0
+    _starting: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @property
+    def kills(self) -> int:
+        return self.killed.total()
+
+    @property
+    def faults(self) -> int:
+        """How often a worker was parted from its work: by death, database or frost."""
+        workers = sum(member.role != "receiver" for member in self.fleet.members)
+        return self.killed["worker"] + self.restarts * workers + self.freezes
+
+    async def make(self, lasts_s: float) -> None:
+        """Do all that the plan says, spread over so long."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._kill(lasts_s))
+            group.create_task(self._restart(lasts_s))
+            group.create_task(self._freeze(lasts_s))
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Wait until every process that was killed is up again."""
+        while self._starting:
+            await asyncio.gather(*self._starting)
+
+    async def _kill(self, lasts_s: float) -> None:
+        dice = random.Random(self.plan.seed + 2)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + lasts_s
+        while self.kills < self.plan.kills if self.plan.kills is not None else loop.time() < until:
+            await asyncio.sleep(self.plan.kill_every_s * dice.uniform(0.7, 1.3))
+            if victims := [one for one in self.fleet.members if one.state == "up"]:
+                victim = dice.choice(victims)
+                self.killed[victim.role] += 1
+                await self.fleet.kill(victim)
+                task = asyncio.create_task(self._start_again(victim))
+                self._starting.add(task)
+                task.add_done_callback(self._starting.discard)
+
+    async def _start_again(self, member: Member) -> None:
+        """Be its supervisor: what cannot start, for the database is away, is started again."""
+        while True:
+            try:
+                await self.fleet.start(member)
+            except RuntimeError:
+                if not self.plan.restarts:
+                    raise
+                await asyncio.sleep(1.0)
+            else:
+                return
+
+    async def _restart(self, lasts_s: float) -> None:
+        for number in range(self.plan.restarts):
+            await asyncio.sleep(lasts_s / (self.plan.restarts + 1))
+            await restart(self.dsn, "crash" if number % 2 else "fast", down_s=DATABASE_DOWN_S)
+            self.restarts += 1
+
+    async def _freeze(self, lasts_s: float) -> None:
+        """Stop a worker until a peer has taken its work, and then let it go on."""
+        for _ in range(self.plan.freezes):
+            await asyncio.sleep(lasts_s / (self.plan.freezes + 1) * 0.8)
+            while not (
+                found := [m for m in self.fleet.members if m.executor_id and m.state == "up"]
+            ):
+                await asyncio.sleep(POLL_S)
+            member = found[0]
+            assert member.process is not None
+            member.state = "frozen"
+            member.process.send_signal(signal.SIGSTOP)
+            async with (
+                asyncio.timeout(FREEZE_S),
+                await psycopg.AsyncConnection.connect(self.dsn, autocommit=True) as connection,
+            ):
+                await connection.execute(_CUT_PRESENCE, (member.executor_id,))
+                while await self._left_behind(connection, member):  # noqa: ASYNC110 - the database tells nobody
+                    await asyncio.sleep(POLL_S)
+            member.process.send_signal(signal.SIGCONT)
+            member.state = "up"
+            self.freezes += 1
+
+    async def _working(self) -> Member:
+        """Return a worker that is up; wait for one."""
+        while True:
+            for member in self.fleet.members:
+                if member.executor_id and member.state == "up":
+                    return member
+            await asyncio.sleep(POLL_S)
+
+    async def _left_behind(self, connection: psycopg.AsyncConnection, member: Member) -> int:
+        cursor = await connection.execute(_LEFT_BEHIND, (member.executor_id,))
+        row = await cursor.fetchone()
+        assert row is not None
+        return int(row[0])

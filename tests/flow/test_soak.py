@@ -1,0 +1,53 @@
+"""`make soak`: the fleet for minutes, with everything that goes wrong at once.
+
+The database is a server of its own, for it is restarted; with `TEST_DATABASE_URL` it is that one.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+
+from llm_integrations.service.database import open_database
+from tests.fleet.judge import judge
+from tests.fleet.plan import Plan
+from tests.fleet.stage import play
+
+
+@pytest.fixture
+async def restartable_url() -> AsyncIterator[str]:
+    """The address of an empty database on a server that nobody else uses."""
+    url = os.environ.get("TEST_DATABASE_URL")
+    database = await open_database(url) if url else await open_database(None, temporary=True)
+    name = f"soak_{secrets.token_hex(6)}"
+    with psycopg.connect(database.dsn, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'".encode())
+    yield urlunsplit(urlsplit(database.dsn)._replace(path=f"/{name}"))
+    with psycopg.connect(database.dsn, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+    await database.stop()
+
+
+@pytest.mark.soak
+async def test_10_000_deliveries_survive_kills_restarts_and_frost(
+    restartable_url: str, tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    plan = Plan(
+        seed=pytestconfig.getoption("--soak-seed"),
+        deliveries=pytestconfig.getoption("--soak-deliveries"),
+        issues=200,
+        per_s=pytestconfig.getoption("--soak-rate"),
+        restarts=2,
+        freezes=1,
+    )
+    run = await play(plan, restartable_url, tmp_path, settle_s=600)
+    verdicts = judge(run.evidence)
+    print(run.story, *verdicts, sep="\n")
+    assert [one.promise for one in verdicts if not one.kept] == []
+    assert set(run.exits) == {0}
