@@ -103,11 +103,7 @@ class Trouble:
         """Stop a worker until a peer has taken its work, and then let it go on."""
         for _ in range(self.plan.freezes):
             await asyncio.sleep(lasts_s / (self.plan.freezes + 1) * 0.8)
-            while not (
-                found := [m for m in self.fleet.members if m.executor_id and m.state == "up"]
-            ):
-                await asyncio.sleep(POLL_S)
-            member = found[0]
+            member = await self._working()
             assert member.process is not None
             member.state = "frozen"
             member.process.send_signal(signal.SIGSTOP)

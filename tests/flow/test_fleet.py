@@ -20,6 +20,7 @@ def verdict(run: Run) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 async def test_500_deliveries_and_10_kills_lose_and_repeat_nothing(
     service_url: str, tmp_path: Path
 ) -> None:
