@@ -41,6 +41,11 @@ BARE: Final = (
     *("-x", "-q", "-c", os.devnull, "--rootdir", str(ROOT), "--noconftest", "--assert=plain"),
     *("--import-mode=importlib", "-m", "not soak", "-p", "no:cacheprovider"),
 )
+# Only for files with a test that awaits.
+LOOP: Final = (
+    *("-p", "pytest_asyncio.plugin", "-o", "asyncio_mode=auto"),
+    *("-o", "asyncio_default_fixture_loop_scope=function"),
+)
 HABITS: Final = ("frozen", "kw_only")  # of every Struct here; no test should depend on them
 
 SWAPS: Final[dict[type[ast.AST], type[ast.AST]]] = {
@@ -91,6 +96,8 @@ def main() -> int:
         importlib.import_module(name)
     for module in wanted.modules:
         tests = wanted.tests or _tests_of(module)
+        if any("async def test" in Path(test).read_text(encoding="utf-8") for test in tests):
+            tests = [*tests, *LOOP]
         if wanted.without:
             tests += ["-k", f"not ({wanted.without})"]
         if not _try_all(module, tests):

@@ -62,13 +62,13 @@ def test_an_ordered_list_goes_on_with_its_next_number() -> None:
 def test_a_list_that_names_no_first_number_goes_on_from_one() -> None:
     item = {"type": "listItem", "content": paragraphs("0123456789")}
     attrs = {"localId": "x"}
-    for given in ({}, {"attrs": attrs}):
+    for own in ({}, {"attrs": attrs}):
         doc = {"type": "doc", "version": 1, "content": [
-            {"type": "orderedList", **given, "content": [item, item, item]},
+            {"type": "orderedList", **own, "content": [item, item, item]},
         ]}  # fmt: skip
         parts: list[Json] = split(doc, limit=24)
         lists = [part["content"][0]["attrs"] for part in parts]
-        assert lists == [{**given.get("attrs", {}), "order": order} for order in (1, 3)]
+        assert lists == [{**own.get("attrs", {}), "order": order} for order in (1, 3)]
 
 
 def test_only_ordered_lists_are_numbered() -> None:
