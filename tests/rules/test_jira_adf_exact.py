@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from llm_integrations.errors import InvalidRequest
 from llm_integrations.jira import adf
 from llm_integrations.jira.adf import nodes
+from llm_integrations.jira.adf.fences import write_fence
 from tests.rules.test_jira_adf import SCHEMA, Schema, doc_of, item, node, para, text
 
 Json = Any  # a test looks at JSON as it comes
@@ -231,6 +232,42 @@ def test_code_of_blanks_and_ticks_is_code_again() -> None:
 def test_a_forged_fence_is_a_code_block(forged: str) -> None:
     doc: Json = adf.from_markdown(f"```adf\n{forged}\n```")
     assert [block["type"] for block in doc["content"]] == ["codeBlock"]
+
+
+def test_a_node_may_be_sixty_levels_deep_and_no_deeper() -> None:
+    def nested(levels: int) -> Json:
+        inner: Json = {"type": "taskItem", "attrs": {"localId": "i", "state": "TODO"}}
+        for _ in range(levels):
+            inner = {"type": "taskList", "attrs": {"localId": "l"}, "content": [inner]}
+        return inner
+
+    assert nodes.is_block(nested(60))
+    assert not nodes.is_block(nested(61))
+
+
+def test_a_text_may_have_every_member_that_a_node_can_have() -> None:
+    whole = {"type": "text", "text": "a", "attrs": {}, "content": [], "marks": []}
+    assert nodes.is_block({"type": "paragraph", "content": [whole]})
+    assert not nodes.is_block({"type": "paragraph", "content": [{**whole, "more": 1}]})
+
+
+def test_a_link_without_an_address_is_no_node() -> None:
+    linked = {"type": "text", "text": "a", "marks": [{"type": "link", "attrs": {}}]}
+    assert not nodes.is_block({"type": "paragraph", "content": [linked]})
+
+
+@pytest.mark.parametrize(("said", "ticks"), [("a", 3), ("``", 3), ("```", 4), ("` ````` ``", 6)])
+def test_a_fence_is_one_longer_than_any_run_of_ticks_in_it(said: str, ticks: int) -> None:
+    panel = {
+        "type": "panel",
+        "attrs": {"panelType": "custom"},
+        "content": [{"type": "paragraph", "content": [{"type": "text", "text": said}]}],
+    }
+    fence = write_fence(panel)
+    assert fence is not None
+    first, _, last = fence.splitlines()
+    assert (first, last) == ("`" * ticks + "adf", "`" * ticks)
+    assert adf.from_markdown(fence)["content"] == [panel]
 
 
 def test_fences_of_strangers_stay_code() -> None:
