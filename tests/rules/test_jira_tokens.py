@@ -76,9 +76,24 @@ def test_two_tokens_and_no_secret_are_refused() -> None:
     pair = ("authorization", f"Bearer {token()}")
     with pytest.raises(SignatureWrong):
         verify_token([pair, pair], SECRET, now=NOW)
+    nobodys = ("authorization", f"Bearer {token(secret='')}")
     for secrets in ([], "", [""]):
-        with pytest.raises(SignatureWrong):
-            verify_token([pair], secrets, now=NOW)
+        for given_pair in (pair, nobodys):
+            with pytest.raises(SignatureWrong, match="no secret"):
+                verify_token([given_pair], secrets, now=NOW)
+
+
+def test_a_token_may_be_a_minute_over_and_not_more() -> None:
+    verify_token({"authorization": f"Bearer {token(lasts_s=-60)}"}, SECRET, now=NOW)
+    with pytest.raises(SignatureWrong, match="has ended"):
+        verify_token({"authorization": f"Bearer {token(lasts_s=-60.5)}"}, SECRET, now=NOW)
+
+
+def test_a_signature_has_one_spelling() -> None:
+    with pytest.raises(SignatureWrong, match="cannot be read"):
+        verify_token({"authorization": f"Bearer {token()[:-1]}!{token()[-1]}"}, SECRET, now=NOW)
+    with pytest.raises(SignatureWrong, match="not made with this secret"):
+        verify_token({"authorization": f"Bearer {token(secret='other')}"}, SECRET, now=NOW)
 
 
 @given(value=st.text() | st.binary(), lasts=st.timedeltas(max_value=timedelta(days=1)))
