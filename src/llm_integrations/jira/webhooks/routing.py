@@ -154,7 +154,7 @@ class WebhookProcessor(Generic[H]):
         """
         if event == "":
             raise InvalidRequest("an event name is empty; leave it out to get every event")
-        wanted = None if event in {None, "*"} or event is None else _bare(event)
+        wanted = None if event is None else _bare(event)
         one = _Registration(handler, wanted, project, field, event_type, issue_type, order)
         insort(self._registrations, one, key=lambda known: known.order)
 
