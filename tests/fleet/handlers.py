@@ -1,4 +1,7 @@
-"""The handler that every fleet runs: read the issue, ask Claude about the event, comment."""
+"""What fleets run: `answer` reads the issue, asks Claude about the event and comments.
+
+The two others are one handler before and after a change that its recorded step does not survive.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ if TYPE_CHECKING:
     from llm_integrations.jira import WebhookEvent
     from llm_integrations.service import Context
 
-__all__ = ["answer"]
+__all__ = ["answer", "answer_by_number", "answer_by_word"]
 
 
 async def answer(ctx: Context, event: WebhookEvent) -> Sequence[Action]:
@@ -27,3 +30,21 @@ async def answer(ctx: Context, event: WebhookEvent) -> Sequence[Action]:
         )
     )
     return [AddComment(text=f"{name} {response.text[:40]}")]
+
+
+async def answer_by_word(ctx: Context, event: WebhookEvent) -> Sequence[Action]:
+    await ctx.step("draft", _words, as_type=str)
+    return await answer(ctx, event)
+
+
+async def answer_by_number(ctx: Context, event: WebhookEvent) -> Sequence[Action]:
+    await ctx.step("draft", _number, as_type=int)
+    return await answer(ctx, event)
+
+
+async def _words() -> str:
+    return "in words"
+
+
+async def _number() -> int:
+    return 7

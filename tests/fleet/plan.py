@@ -25,6 +25,7 @@ class Plan:
         kills: how often a random process is killed; None kills for as long as webhooks are sent.
         restarts: of PostgreSQL, evenly spread; each second one is a crash.
         freezes: a worker is stopped until a peer has taken its work, and then let go on.
+        rolls: how often every process, one after the other, is drained and started again.
         planted: a rule that is switched off in every process, to see the judge object.
     """
 
@@ -40,6 +41,7 @@ class Plan:
     kill_every_s: float = 2.0
     restarts: int = 0
     freezes: int = 0
+    rolls: int = 0
     planted: str = ""
 
     @property

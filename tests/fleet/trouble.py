@@ -60,6 +60,7 @@ class Trouble:
             group.create_task(self._kill(lasts_s))
             group.create_task(self._restart(lasts_s))
             group.create_task(self._freeze(lasts_s))
+            group.create_task(self._roll())
         await self.settle()
 
     async def settle(self) -> None:
@@ -117,6 +118,12 @@ class Trouble:
             member.process.send_signal(signal.SIGCONT)
             member.state = "up"
             self.freezes += 1
+
+    async def _roll(self) -> None:
+        """Do what a deployment does."""
+        for member in self.fleet.members * self.plan.rolls:
+            await self.fleet.drain(member)
+            await self.fleet.start(member)
 
     async def _working(self) -> Member:
         """Return a worker that is up; wait for one."""
