@@ -378,6 +378,11 @@ WIKI = [
     ("bq. q", "> q"),
     ("----", "---"),
     ("||a||b||\n|c|d|", "| a | b |\n| --- | --- |\n|c|d|"),
+    ("||a||", "| a |\n| --- |"),
+    ("||||", "||||"),
+    ("||a", "||a"),
+    ("a||", "a||"),
+    ("{code}\n*x*", "```\n*x*\n```"),
     ("{color:red}x{color}", "x"),
     ("2 * 3 * 4 snake_case_x a-b-c", "2 * 3 * 4 snake_case_x a-b-c"),
     ("\\{x\\}", "\\{x\\}"),
@@ -401,7 +406,34 @@ def test_wiki_markup_reads_as_markdown(markup: str, expected: str) -> None:
         ("| a | b |\n|---|---|\n| c | d |", "||a||b||\n|c|d|"),
         ("x{y} [z]", "x\\{y\\} \\[z\\]"),
         ("a\\\nb", "a\nb"),
+        ('```adf\n{"type":"rule"}\n```', '{code:adf}\n{"type":"rule"}\n{code}'),
     ],
 )
 def test_markdown_is_written_as_wiki_markup(source: str, markup: str) -> None:
     assert wiki.from_markdown(source) == markup
+
+
+@pytest.mark.parametrize(
+    ("block", "markup"),
+    [
+        (node("bulletList", item(node("orderedList", item(para(text("x")))))), "*\n*# x"),
+        (node("orderedList", item(node("bulletList", item(para(text("x")))))), "#\n#* x"),
+        (node("expand", para(text("x")), para(text("y"))), "x\n\ny"),
+        (node("blockCard", url="https://x.org"), "https://x.org"),
+        (para(node("mention", id="1", text="@{a}")), "@\\{a\\}"),
+        (para({"type": "text", "text": "x", "marks": [7, {"type": "strong"}]}), "*x*"),
+        (para({"type": "text"}, text("x")), "x"),
+        (
+            node("table", node("tableRow", node("tableCell", para(text("a"))), node("tableCell"))),
+            "|a| |",
+        ),
+    ],
+)
+def test_documents_are_written_as_wiki_markup(block: Json, markup: str) -> None:
+    assert wiki.from_adf(doc_of(block)) == markup
+
+
+def test_wiki_markup_may_be_as_long_as_jira_stores() -> None:
+    assert len(wiki.from_markdown("a" * adf.TEXT_LIMIT)) == adf.TEXT_LIMIT
+    with pytest.raises(InvalidRequest, match="32768 characters; Jira stores 32767"):
+        wiki.from_markdown("{" + "a" * (adf.TEXT_LIMIT - 1))

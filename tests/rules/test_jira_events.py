@@ -153,6 +153,8 @@ ITEM = {"field": "status", "fromString": "a", "toString": "b"}
 @pytest.mark.parametrize(
     ("members", "twin"),
     [
+        ({"issue_event_type_name": "issue_commented"}, True),
+        ({"issue_event_type_name": "issue_comment_edited"}, True),
         ({"comment": {"id": "1"}}, True),
         ({"comment": {"id": "1"}, "changelog": {"items": []}}, True),
         ({"comment": {"id": "1"}, "changelog": {"items": [ITEM]}}, False),

@@ -12,7 +12,7 @@ from typing import Final
 
 from llm_integrations.jira.adf.inline import is_safe_link
 
-__all__ = ["CHILDREN", "IN_DOCUMENT", "NEEDED", "NOT_EMPTY", "is_block"]
+__all__ = ["CHILDREN", "INLINE", "IN_DOCUMENT", "NEEDED", "NOT_EMPTY", "is_block"]
 
 MAX_DEPTH: Final = 60
 
@@ -21,7 +21,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_INLINE: Final = _words(
+INLINE: Final = _words(
     """date emoji hardBreak inlineCard inlineExtension mediaInline mention placeholder status
     text"""
 )
@@ -41,17 +41,17 @@ CHILDREN: Final[Mapping[str, frozenset[str]]] = {
     "bodiedExtension": _FRAME,
     "bodiedSyncBlock": (_FRAME - {"extension"}) | _words("expand layoutSection"),
     "bulletList": _words("listItem"),
-    "caption": _INLINE - {"inlineExtension", "mediaInline"},
+    "caption": INLINE - {"inlineExtension", "mediaInline"},
     "codeBlock": _words("text"),
     "date": frozenset(),
-    "decisionItem": _INLINE,
+    "decisionItem": INLINE,
     "decisionList": _words("decisionItem"),
     "embedCard": frozenset(),
     "emoji": frozenset(),
     "expand": _FRAME | {"nestedExpand"},
     "extension": frozenset(),
     "hardBreak": frozenset(),
-    "heading": _INLINE,
+    "heading": INLINE,
     "inlineCard": frozenset(),
     "inlineExtension": frozenset(),
     "layoutColumn": _FRAME | _words("bodiedExtension expand"),
@@ -65,7 +65,7 @@ CHILDREN: Final[Mapping[str, frozenset[str]]] = {
     "nestedExpand": _FLOW,
     "orderedList": _words("listItem"),
     "panel": (_FLOW - {"blockquote", "panel"}) | {"blockCard"},
-    "paragraph": _INLINE,
+    "paragraph": INLINE,
     "placeholder": frozenset(),
     "rule": frozenset(),
     "status": frozenset(),
@@ -74,7 +74,7 @@ CHILDREN: Final[Mapping[str, frozenset[str]]] = {
     "tableCell": _FLOW | _CARDS | {"nestedExpand"},
     "tableHeader": _FLOW | _CARDS | {"nestedExpand"},
     "tableRow": _words("tableCell tableHeader"),
-    "taskItem": _INLINE,
+    "taskItem": INLINE,
     "taskList": _words("blockTaskItem taskItem taskList"),
     "text": frozenset(),
 }

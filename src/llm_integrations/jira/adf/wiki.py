@@ -12,6 +12,7 @@ from typing import Final
 
 from llm_integrations.errors import InvalidRequest
 from llm_integrations.jira.adf import documents
+from llm_integrations.jira.adf.nodes import INLINE
 
 __all__ = ["from_adf", "from_markdown", "to_markdown"]
 
@@ -103,7 +104,15 @@ def _block(node: Adf, bullets: str) -> str:
         case "table":
             return "\n".join(_row(row) for row in _content(node))
         case _:
-            return _inline([node]) or "\n\n".join(_block(child, "") for child in _content(node))
+            return _other(node)
+
+
+def _other(node: Adf) -> str:
+    """Return what is in a node that wiki markup has no word for; its blocks stay apart."""
+    children = _content(node)
+    if all(child.get("type") in INLINE for child in children):
+        return _inline(children or [node])
+    return "\n\n".join(_block(child, "") for child in children)
 
 
 def _box(item: Adf) -> str:
@@ -133,10 +142,7 @@ def _inline(nodes: Sequence[Adf]) -> str:
 
 
 def _inline_node(node: Adf) -> str:
-    kind = node.get("type")
-    if kind == "hardBreak":
-        return "\n"
-    if kind != "text":
+    if node.get("type") != "text":
         return _SPECIAL.sub(r"\\\1", documents.to_text({"content": [node]}))
     text = str(node.get("text", ""))
     marks = node.get("marks")
