@@ -347,6 +347,12 @@ def test_what_is_under_way_is_taken_off_what_is_left_of_a_burst() -> None:
     pacing.learn(GET_A, Reading(burst=BurstReading(100, 5)), sent_at=0.0, now=0.0)
     pacing.done(GET_A, 0.0)
     assert count_now(pacing, GET_A, 0.0) == 3
+    pacing = Pacing(None)
+    for _ in range(3):
+        pacing.take(GET_A, 0.0)
+    pacing.done(GET_A, 0.0)
+    pacing.learn(GET_A, Reading(burst=BurstReading(100, 5)), sent_at=0.0, now=0.0)
+    assert count_now(pacing, GET_A, 0.0) == 4
     alone = Pacing(None)
     for _ in range(3):
         alone.take(GET_A, 0.0)
