@@ -27,6 +27,7 @@ demo: ## the offline show: 30 tickets from webhook to written comment, no keys, 
 test: ## all tests, in random order, with coverage
 	@sh scripts/bootstrap.sh dev
 	@.venv/bin/python -m scripts.chromium
+	@.venv/bin/python -m scripts.postgresql
 	@.venv/bin/python -m pytest -n $(JOBS) --dist loadgroup --cov --cov-report= $(ARGS)
 ifeq ($(ARGS),)
 	@.venv/bin/python -m scripts.coverage_gate --package $(COVERAGE_PACKAGE) --rules $(COVERAGE_RULES)

@@ -29,6 +29,7 @@ INTERRUPTED: Final = 130
 _NAME: Final = "llm-integrations"
 _EXTRA_OF_COMMAND: Final = {
     "costs": "service",
+    "database": "service",
     "deliveries": "service",
     "demo": "demo",
     "pause": "service",

@@ -10,7 +10,7 @@ from typing import Final
 
 from cyclopts import App, CycloptsError, Parameter
 
-from llm_integrations.cli import asking, costs, deliveries, jira, offline, serving
+from llm_integrations.cli import asking, costs, databases, deliveries, jira, offline, serving
 from llm_integrations.cli.failures import FAILED, INTERRUPTED, OK, WRONG, complain, report
 from llm_integrations.errors import IntegrationError
 
@@ -76,6 +76,10 @@ def _program() -> App:
     inbox.command(deliveries.show)
     inbox.command(deliveries.replay)
     program.command(inbox)
+    database = App(name="database", help="Roles with the least privilege, and the tables.")
+    database.command(databases.sql)
+    database.command(databases.migrate)
+    program.command(database)
     program.command(_jira())
     return program
 

@@ -24,13 +24,14 @@ import structlog
 from dbos import DBOS, DBOSConfig, Serializer
 from dbos import _serialization as dbos_serialization
 
-from llm_integrations.errors import StoreError
+from llm_integrations.errors import ConfigError, StoreError
 from llm_integrations.store.intake import APPLICATION_VERSION, QUEUE, WORKFLOW
 
 __all__ = ["Engine", "EngineOptions", "migrate_engine"]
 
 _NAME: Final = "llm-integrations"
 _COLLAPSE_S: Final = 10.0
+_NO_PRIVILEGE: Final = "42501"
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -76,9 +77,21 @@ setattr(dbos_serialization.DefaultSerializer, "deserialize", _refuse_pickle)  # 
 
 
 async def migrate_engine(dsn: str) -> None:
-    """Create or update DBOS's tables; other processes may do the same at the same time."""
+    """Create or update DBOS's tables; other processes may do the same at the same time.
+
+    Raises:
+        ConfigError: something is missing, and this role may not create it.
+    """
     _quieten()
-    await asyncio.to_thread(DBOS.migrate, dsn)
+    try:
+        await asyncio.to_thread(DBOS.migrate, dsn)
+    except Exception as error:
+        if getattr(getattr(error, "orig", None), "sqlstate", "") != _NO_PRIVILEGE:
+            raise
+        raise ConfigError(
+            "the queue's tables are missing or old, and this role may not create them: run"
+            " `llm-integrations database migrate` with the owner's DATABASE_URL"
+        ) from None  # SQLAlchemy quotes the statement
 
 
 class Engine:

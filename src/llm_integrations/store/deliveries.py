@@ -10,19 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Literal, LiteralString, TypeAlias, TypeVar
+from typing import Final, Literal, LiteralString, TypeAlias, TypeVar
 
 import msgspec
 from psycopg.rows import class_row, scalar_row
-from psycopg_pool import AsyncConnectionPool
 
 from llm_integrations.errors import InvalidRequest
 from llm_integrations.store import delivery_sql as sql
 from llm_integrations.store.batches import Batches
-from llm_integrations.store.reach import CONNECT_S, POOL_WAIT_S, reaching
-
-if TYPE_CHECKING:
-    from psycopg import AsyncConnection
+from llm_integrations.store.reach import POOL_WAIT_S, make_pool, reaching
 
 __all__ = [
     "ActionRecord",
@@ -177,14 +173,7 @@ class DeliveryStore:
     """
 
     def __init__(self, dsn: str, *, pool_size: int = 4) -> None:
-        self._pool: AsyncConnectionPool[AsyncConnection] = AsyncConnectionPool(
-            dsn,
-            min_size=1,
-            max_size=pool_size,
-            open=False,
-            timeout=POOL_WAIT_S,
-            kwargs={"autocommit": True, "connect_timeout": CONNECT_S},
-        )
+        self._pool = make_pool(dsn, max_size=pool_size)
         self._loads = Batches(self._load_all, cap=_LOAD_BATCH)
         self._ends = Batches(self._end_all, cap=_END_BATCH)
 

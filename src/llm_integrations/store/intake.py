@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 import psycopg
 
-from llm_integrations.store.reach import CONNECT_S, reaching
+from llm_integrations.store.reach import connect, reaching
 
 __all__ = ["APPLICATION_VERSION", "QUEUE", "WORKFLOW", "Arrival", "IntakeConnection"]
 
@@ -24,6 +24,7 @@ WORKFLOW: Final = "handle_delivery"
 APPLICATION_VERSION: Final = "1"
 
 _TEXT_CAP: Final = 255
+_ANSWER_S: Final = 8.0  # a sender of webhooks waits for ten
 _COLUMNS: Final = (
     "delivery_id",
     "site",
@@ -130,9 +131,7 @@ class IntakeConnection:
 
     async def _connect(self) -> psycopg.AsyncConnection:
         if self._connection is None or self._connection.closed:
-            self._connection = await psycopg.AsyncConnection.connect(
-                self._dsn, autocommit=True, connect_timeout=CONNECT_S
-            )
+            self._connection = await connect(self._dsn, answer_s=_ANSWER_S)
         return self._connection
 
 

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from msgspec import Struct
 
-from llm_integrations.errors import StoreError
+from llm_integrations.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from psycopg import AsyncConnection
+
+    Row = tuple[object, ...]
 
 __all__ = ["Migration", "load_migrations", "migrate_postgres", "migrate_sqlite"]
 
@@ -70,13 +72,43 @@ def migrate_sqlite(database: sqlite3.Connection) -> None:
         raise
 
 
-async def migrate_postgres(connection: AsyncConnection[tuple[object, ...]]) -> None:
+async def migrate_postgres(connection: AsyncConnection[Row]) -> None:
     """Apply what is missing, in one transaction, under an advisory lock.
 
     Raises:
         StoreError: the database was written by a newer version.
+        ConfigError: something is missing, and this role may not create it.
     """
+    from psycopg.errors import InsufficientPrivilege  # noqa: PLC0415 - an extra
+
     steps = load_migrations("postgres")
+    version = await _version(connection)
+    if version is not None and not _missing(steps, version):
+        return  # and so a role that may create nothing needs no more than this
+    try:
+        await _apply(connection, steps)
+    except InsufficientPrivilege as error:
+        raise ConfigError(
+            f"the database has schema {version or 0}, this version of llm-integrations needs"
+            f" {len(steps)}, and this role may not create tables: run `llm-integrations database"
+            " migrate` with the owner's DATABASE_URL"
+        ) from error
+
+
+async def _version(connection: AsyncConnection[Row]) -> int | None:
+    """Return the last number applied; None where there is no schema, or we may not look."""
+    from psycopg import errors  # noqa: PLC0415 - an extra
+
+    try:
+        cursor = await connection.execute("SELECT version FROM llm_integrations.schema_version")
+        row = await cursor.fetchone()
+    except (errors.UndefinedTable, errors.InvalidSchemaName, errors.InsufficientPrivilege):
+        await connection.rollback()
+        return None
+    return int(str(row[0])) if row else 0
+
+
+async def _apply(connection: AsyncConnection[Row], steps: list[Migration]) -> None:
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
         await connection.execute("CREATE SCHEMA IF NOT EXISTS llm_integrations")

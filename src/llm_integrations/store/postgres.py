@@ -15,16 +15,15 @@ from typing import TYPE_CHECKING, Final, LiteralString, Self, TypeAlias, TypeVar
 
 import psycopg
 from msgspec import Struct
-from psycopg import AsyncConnection
-from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import AsyncConnectionPool
 
 from llm_integrations._core.codec import encode
-from llm_integrations.errors import ConfigError, StoreError
+from llm_integrations.errors import StoreError
 from llm_integrations.store import postgres_sums as sums
+from llm_integrations.store.address import read_address
 from llm_integrations.store.batches import Batches
 from llm_integrations.store.migrate import migrate_postgres
-from llm_integrations.store.reach import CONNECT_S, POOL_WAIT_S, reaching
+from llm_integrations.store.reach import POOL_WAIT_S, Connection, make_pool, reaching
 from llm_integrations.store.records import (
     BudgetRow,
     Checkpoint,
@@ -46,7 +45,6 @@ __all__ = ["PostgresStore"]
 
 R = TypeVar("R", bound=Struct)
 Row = tuple[object, ...]
-Connection = AsyncConnection[Row]
 Pool = AsyncConnectionPool[Connection]
 Values: TypeAlias = "Sequence[object] | dict[str, object]"
 
@@ -119,23 +117,7 @@ class PostgresStore:
             StoreError: the schema is of a newer version.
             StoreUnavailable: there is no server, or it lets us not in.
         """
-        try:
-            conninfo_to_dict(dsn)
-        except psycopg.ProgrammingError:
-            # Neither chained nor left to the pool: libpq quotes what it cannot read.
-            raise ConfigError(
-                "the address of the PostgreSQL cannot be read: write it as"
-                " postgresql://user:password@host:5432/database, and special characters of the"
-                " password as %40 and so on"
-            ) from None
-        pool: Pool = AsyncConnectionPool(
-            dsn,
-            min_size=1,
-            max_size=4,
-            open=False,
-            timeout=POOL_WAIT_S,
-            kwargs={"autocommit": True, "connect_timeout": CONNECT_S},
-        )
+        pool: Pool = make_pool(read_address(dsn).dsn)
         try:
             with reaching():
                 await pool.open(wait=True, timeout=POOL_WAIT_S)

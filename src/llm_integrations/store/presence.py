@@ -19,7 +19,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from llm_integrations.errors import LeaseLost, StoreUnavailable
-from llm_integrations.store.reach import CONNECT_S, reaching
+from llm_integrations.store.reach import connect, reaching
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,14 +78,7 @@ class PresenceConnection:
         """
         await self.close()
         with reaching():
-            connection = await psycopg.AsyncConnection.connect(
-                self._dsn,
-                autocommit=True,
-                connect_timeout=CONNECT_S,
-                keepalives_idle=10,
-                keepalives_interval=5,
-                keepalives_count=3,
-            )
+            connection = await connect(self._dsn)
             try:
                 # The server's own keepalives free the lock of a host that is gone.
                 for setting in _SETTINGS:

@@ -6,19 +6,73 @@ puts host names and rows into its messages, so only the error's class and code a
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import psycopg
 import psycopg_pool
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
 
 from llm_integrations.errors import StoreUnavailable
 
-__all__ = ["CONNECT_S", "POOL_WAIT_S", "reaching"]
+if TYPE_CHECKING:
+    from psycopg.abc import PQGen
+
+__all__ = ["CONNECT_S", "POOL_WAIT_S", "Connection", "connect", "make_pool", "reaching"]
 
 CONNECT_S: Final = 5
 POOL_WAIT_S: Final = 10.0
+ANSWER_S: Final = 60.0
+
+_T = TypeVar("_T")
+
+
+class Connection(AsyncConnection[tuple[Any, ...]]):
+    """A connection that waits for no answer for ever, and is closed when it turned read-only.
+
+    TCP notices a peer that is gone; what hangs behind a living one (a proxy, a frozen server) it
+    does not. After `answer_s` the statement is cancelled, and the connection closed if that does
+    not help within ten seconds. One that takes no writes any more leads to an old primary: closed,
+    the next one finds the new.
+    """
+
+    answer_s = ANSWER_S
+
+    async def wait(self, gen: PQGen[_T], *args: Any, **more: Any) -> _T:  # noqa: ANN401 - psycopg's
+        """Wait for an answer, within the deadline."""
+        try:
+            async with asyncio.timeout(self.answer_s):
+                return await super().wait(gen, *args, **more)
+        except TimeoutError:
+            self.pgconn.finish()
+            message = f"no answer within {self.answer_s:g} s"
+            raise psycopg.OperationalError(message) from None
+        except psycopg.errors.ReadOnlySqlTransaction:
+            self.pgconn.finish()
+            raise
+
+
+async def connect(dsn: str, *, answer_s: float = ANSWER_S) -> Connection:
+    """Return a connection that commits each statement."""
+    connection = await Connection.connect(dsn, autocommit=True, connect_timeout=CONNECT_S)
+    connection.answer_s = answer_s
+    return connection
+
+
+def make_pool(dsn: str, *, max_size: int = 4) -> AsyncConnectionPool[Connection]:
+    """Return a small pool of such connections, to be opened."""
+    return AsyncConnectionPool(
+        dsn,
+        connection_class=Connection,
+        min_size=1,
+        max_size=max_size,
+        open=False,
+        timeout=POOL_WAIT_S,
+        kwargs={"autocommit": True, "connect_timeout": CONNECT_S},
+    )
 
 
 # After a failover the old primary may still answer, but takes no writes.

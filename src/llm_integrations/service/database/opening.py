@@ -3,30 +3,27 @@
 `DATABASE_URL` or nothing flows in, a `Database` flows out whose address answered a moment ago.
 It must not know a table, and must not let a password into a message.
 
-The address has one form, `postgresql://user@/database?host=/folder&port=5432` or
-`postgresql://user:password@host:port/database`. Tried with psycopg 3.3 and dbos 3.4.0: both take
-it as it is (psycopg by libpq; DBOS as `system_database_url`, which it reads with SQLAlchemy and
-turns into `postgresql+psycopg://` itself). `postgresql+psycopg://` and `postgres://` are accepted
-here and handed out in that form; libpq's `host=... dbname=...` is refused, DBOS cannot read it.
+Every form of an address that libpq knows is taken (`store/address`) and handed out in one that DBOS
+reads as well.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import SplitResult, unquote, urlsplit
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 
 from llm_integrations._core.clock import SystemClock
 from llm_integrations.errors import ConfigError, StoreUnavailable
 from llm_integrations.service.database.embedded import Cluster, open_cluster
+from llm_integrations.store.address import Address, read_address
 
 _SCHEMES = frozenset({"postgres", "postgresql", "postgresql+psycopg"})
 _CONNECT_S = 10
@@ -42,6 +39,9 @@ _WRONG_SETTINGS = (
     "Name or service not known",
     "nodename nor servname provided",  # the same, on macOS
     "server does not support SSL",
+    "certificate verify failed",
+    "does not match host name",
+    "no encryption",  # pg_hba.conf lets nobody in without TLS
 )
 _QUESTIONS = (
     "SELECT current_setting('server_version'), current_setting('server_encoding'),"
@@ -132,7 +132,7 @@ async def wait_until_up(dsn: str, timeout_s: float) -> None:
     while True:
         left_s = max(_RETRY_S, deadline - clock.monotonic())
         try:
-            await _ask(_read_address(dsn), min(left_s, _CONNECT_S))
+            await _ask(read_address(dsn), min(left_s, _CONNECT_S))
         except StoreUnavailable:
             if clock.monotonic() >= deadline:
                 raise
@@ -141,18 +141,9 @@ async def wait_until_up(dsn: str, timeout_s: float) -> None:
             return
 
 
-@dataclass(frozen=True, slots=True)
-class _Address:
-    """A checked address: what to connect with, and how to name it to people."""
-
-    dsn: str = field(repr=False)
-    password: str = field(repr=False)
-    name: str
-
-
 async def _open_given(url: str) -> Database:
-    address = _read_address(url)
-    version, encoding, is_standby = await _ask(address, _CONNECT_S)
+    address = read_address(url)
+    version, encoding, is_standby = await _ask(address, _CONNECT_S * address.hosts)
     if encoding != "UTF8":
         raise ConfigError(f"{address.name}: the database must be UTF8, it is {encoding}")
     if is_standby:
@@ -161,7 +152,7 @@ async def _open_given(url: str) -> Database:
     return Database(address.dsn, embedded=False, location=location)
 
 
-async def _ask(address: _Address, timeout_s: float) -> tuple[str, str, bool]:
+async def _ask(address: Address, timeout_s: float) -> tuple[str, str, bool]:
     """Connect once and ask what we must know about a server."""
     try:
         async with asyncio.timeout(timeout_s):
@@ -180,51 +171,17 @@ async def _ask(address: _Address, timeout_s: float) -> tuple[str, str, bool]:
     return row[0], row[1], row[2]
 
 
-def _explain(error: psycopg.Error, address: _Address) -> ConfigError | StoreUnavailable:
+def _explain(error: psycopg.Error, address: Address) -> ConfigError | StoreUnavailable:
     text = str(error)
-    why = text.rpartition("FATAL:")[2].strip().partition("\n")[0]
-    why = why.removeprefix("connection failed: ")
+    why = text.rpartition("FATAL:")[2].strip()
+    if address.hosts > 1 and "FATAL:" not in text:
+        why = "; ".join(re.findall(r"failed: (.+)", why)) or why
+    why = why.partition("\n")[0].removeprefix("connection failed: ")
     if address.password:
         why = why.replace(address.password, "***")
     if any(each in text for each in _WRONG_SETTINGS):
         return ConfigError(f"{address.name}: {why} (check DATABASE_URL)")
     return StoreUnavailable(f"{address.name}: {why}")
-
-
-def _read_address(url: str) -> _Address:
-    """Take an address apart, as strictly as both of its readers do together.
-
-    libpq and URL libraries split a password that holds a raw `@`, `/`, `#` or `%` differently, and
-    then name pieces of it as host or port. So a message never quotes the address, and one on
-    which both do not agree is refused.
-    """
-    scheme, _, rest = url.strip().partition("://")
-    wrong = ConfigError(
-        "DATABASE_URL is not of the form postgresql://user:password@host:5432/database"
-        " (write special characters of the password as %40 and so on)"
-    )
-    if scheme not in _SCHEMES:
-        raise wrong
-    dsn = f"postgresql://{rest}"
-    try:
-        parts = urlsplit(dsn)
-        known = conninfo_to_dict(dsn)
-        agrees = (
-            unquote(parts.username or "") == known.get("user", "")
-            and unquote(parts.password or "") == known.get("password", "")
-            and (parts.port is None or str(parts.port) == known.get("port"))
-        )
-    except (ValueError, psycopg.Error):
-        raise wrong from None
-    if not agrees or parts.fragment or "@" in parts.path or parts.netloc.count("@") > 1:
-        raise wrong
-    return _Address(dsn, str(known.get("password", "")), _name(parts, known))
-
-
-def _name(parts: SplitResult, known: Mapping[str, object]) -> str:
-    host = known.get("host") or "localhost"
-    port = f":{parts.port}" if parts.port else ""
-    return f"{host}{port}/{known.get('dbname') or known.get('user') or ''}"
 
 
 async def _in_thread(work: Callable[[], _Result]) -> _Result:
