@@ -270,7 +270,9 @@ READ = [
     (para(node("mention", id="a1")), "@a1"),
     (para(node("emoji", shortName=":smile:", text="😄")), "😄"),
     (para(node("status", text="BLOCKED", color="red")), "BLOCKED"),
-    (para(node("date", timestamp="1700000000000")), "1700000000000"),
+    (para(node("date", timestamp="1700000000000")), "2023-11-14"),
+    (para(node("date", timestamp="soon")), "soon"),
+    (para(node("date", timestamp="9" * 40)), "9" * 40),
     (para(node("inlineCard", url="https://x.org")), "<https://x.org>"),
     (para(node("inlineCard", url="javascript:1")), "javascript:1"),
     (para(text("x", href="javascript:alert(1)")), "x"),
@@ -437,3 +439,58 @@ def test_wiki_markup_may_be_as_long_as_jira_stores() -> None:
     assert len(wiki.from_markdown("a" * adf.TEXT_LIMIT)) == adf.TEXT_LIMIT
     with pytest.raises(InvalidRequest, match="32768 characters; Jira stores 32767"):
         wiki.from_markdown("{" + "a" * (adf.TEXT_LIMIT - 1))
+
+
+def bullets(*words: str) -> dict[str, Json]:
+    return node("bulletList", *[item(para(text(word))) for word in words])
+
+
+def numbers(*words: str) -> dict[str, Json]:
+    return node("orderedList", *[item(para(text(word))) for word in words], order=1)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "said"),
+    [
+        ([bullets("a"), bullets("b")], "- a\n\n* b"),
+        ([bullets("a"), bullets("b"), bullets("c")], "- a\n\n* b\n\n- c"),
+        ([bullets("a", "b"), bullets("c", "d")], "- a\n- b\n\n* c\n* d"),
+        ([numbers("a"), numbers("b", "c")], "1. a\n\n1) b\n2) c"),
+        ([bullets("a"), numbers("b"), bullets("c")], "- a\n\n1. b\n\n- c"),
+        ([bullets("a"), para(text("b")), bullets("c")], "- a\n\nb\n\n- c"),
+        ([para(text("x", "strike"), text(" y"))], "~~x~~ y"),
+    ],
+)
+def test_lists_in_a_row_stay_apart(blocks: list[Json], said: str) -> None:
+    doc = doc_of(*blocks)
+    assert adf.to_markdown(doc) == said
+    assert adf.from_markdown(said) == doc
+
+
+TASK = node("taskItem", text("b"), localId="i", state="TODO")
+DECISION = node("decisionItem", text("# c"), localId="i", state="DECIDED")
+
+
+@pytest.mark.parametrize(
+    ("blocks", "said"),
+    [
+        ([bullets("a"), node("taskList", TASK, localId="l")], "- a\n\n* [ ] b"),
+        ([bullets("a"), node("decisionList", DECISION, localId="l")], "- a\n\n* \\# c"),
+        ([node("taskList", node("blockTaskItem", para(text("x"))), localId="l")], "- x"),
+        ([node("orderedList", item(para(text("a"))), order=7)], "7. a"),
+        ([node("orderedList", item(para(text("a"))), order=-1)], "1. a"),
+        ([node("novelty", para(text("a")), para(text("b")))], "a\n\nb"),
+        ([node("novelty", text("a"), node("emoji", shortName=":x:"))], "a:x:"),
+        *[
+            ([node("novelty", node(kind, **attrs), text(" z"))], said)
+            for kind, attrs, said in (
+                ("hardBreak", {}, "\\\nz"),
+                ("mention", {"id": "1", "text": "@a"}, "@a z"),
+                ("date", {"timestamp": "86400000"}, "1970-01-02 z"),
+                ("status", {"text": "Done", "color": "green"}, "Done z"),
+            )
+        ],
+    ],
+)
+def test_documents_are_rendered_for_eyes(blocks: list[Json], said: str) -> None:
+    assert adf.to_readable(doc_of(*blocks)) == said

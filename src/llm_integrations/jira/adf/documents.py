@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from llm_integrations.errors import InvalidRequest
@@ -27,6 +28,7 @@ __all__ = ["TEXT_LIMIT", "from_markdown", "to_markdown", "to_readable", "to_text
 TEXT_LIMIT: Final = 32_767
 
 _MAX_DEPTH: Final = 60
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ESCAPED: Final = re.compile(
     r"([\\`*\[\]|]|~(?=~)|(?<=~)~|^~|~$|<(?=https?:|mailto:|/?(?:u|su[bp])>)|(?<![^\W_])_|_(?![^\W_])|!(?=\[|$))"
 )
@@ -188,7 +190,7 @@ def _unknown(node: Adf, depth: int) -> str:
     children = _content(node)
     if children and not any(_is_inline(child) for child in children):
         return _blocks(children, depth + 1)
-    return _guarded(_inline([node]))
+    return _guarded(_inline(children or [node]))
 
 
 def _is_inline(node: Adf) -> bool:
@@ -392,8 +394,10 @@ def _atom(node: Adf) -> str:
         case "inlineCard" | "blockCard" | "embedCard":
             url = _attr(node, "url")
             return f"<{url}>" if is_safe_link(url) else _escape(url)
-        case "date" | "status" | "placeholder":
-            return _escape(_attr(node, "text", "timestamp"))
+        case "date":
+            return _escape(_day(node))
+        case "status" | "placeholder":
+            return _escape(_attr(node, "text"))
         case "media" | "mediaInline":
             return _escape(f"[{_attr(node, 'alt', 'id') or 'attachment'}]")
         case _:
@@ -414,6 +418,15 @@ def _escape(text: str) -> str:
     return _SCHEME.sub(r"\1\\://", _ESCAPED.sub(r"\\\1", text)).replace("\n", " ")
 
 
+def _day(node: Adf) -> str:
+    """Return the day of a date, whose node has milliseconds since 1970 as text."""
+    timestamp = _attr(node, "timestamp")
+    try:
+        return (_EPOCH + timedelta(milliseconds=int(timestamp))).date().isoformat()
+    except (ValueError, OverflowError):
+        return timestamp
+
+
 def _plain(node: Adf, depth: int) -> str:
     """Return the bare text of a node and all below it."""
     if depth > _MAX_DEPTH:
@@ -423,5 +436,7 @@ def _plain(node: Adf, depth: int) -> str:
     text = node.get("text")
     if isinstance(text, str):
         return text
+    if node.get("type") == "date":
+        return _day(node)
     inner = "".join(_plain(child, depth + 1) for child in _content(node))
     return inner or _attr(node, "text", "shortName", "url", "alt")
