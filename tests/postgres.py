@@ -18,6 +18,8 @@ import pytest
 
 from llm_integrations.errors import ConfigError
 from llm_integrations.service.database import Database, home_folder, open_database
+from scripts import postgresql
+from tests import debian
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +54,26 @@ def postgres_database(postgres_server: str) -> Iterator[Callable[[], str]]:
     with psycopg.connect(postgres_server, autocommit=True) as connection:
         for name in made:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture(scope="session")
+def debian_server() -> Iterator[debian.Server]:
+    """A cluster of the system's PostgreSQL, over TCP with TLS and passwords."""
+    programs = postgresql.find()
+    if programs is None:
+        pytest.skip(postgresql.SKIP_REASON)
+    with debian.running(programs) as made:
+        yield made
+
+
+@pytest.fixture
+def debian_url(debian_server: debian.Server) -> Iterator[str]:
+    """The address of a fresh database there, with its password."""
+    with psycopg.connect(debian_server.url(), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE fresh TEMPLATE template0 ENCODING 'UTF8'")
+    yield debian_server.url("fresh")
+    with psycopg.connect(debian_server.url(), autocommit=True) as connection:
+        connection.execute("DROP DATABASE fresh WITH (FORCE)")
 
 
 async def _open_shared() -> Database:

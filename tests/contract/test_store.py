@@ -1,4 +1,4 @@
-"""One suite for every store: SQLite in memory, SQLite in a file, PostgreSQL."""
+"""One suite for every store: SQLite in memory, in a file, PostgreSQL 18, Debian's over TLS."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ DAY = WindowClaim("cap", "", 0, 1_000)
 OWNER = "owner-1"
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
+@pytest.fixture(params=["memory", "sqlite", "postgres", "debian"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "memory":
         return "memory:"
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'books.db'}"
-    address = request.getfixturevalue("postgres_url")
+    address = request.getfixturevalue(f"{request.param}_url")
     assert isinstance(address, str)
     return address
 

@@ -7,10 +7,12 @@ import hashlib
 import hmac
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +32,6 @@ from llm_integrations.service.pipeline import RetryRules
 from llm_integrations.service.settings import Claude, Receiver, Settings, Site
 from llm_integrations.simulators import ClaudeSimulator, JiraSimulator
 from llm_integrations.store import open_store
-from scripts import postgresql
 from tests import debian
 
 if TYPE_CHECKING:
@@ -42,23 +43,15 @@ APP_PASSWORD = "app"
 APP = {"user": "llm_app", "password": APP_PASSWORD}
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[debian.Server]:
-    programs = postgresql.find()
-    if programs is None:
-        pytest.skip(postgresql.SKIP_REASON)
-    with debian.running(programs) as made:
-        yield made
+@pytest.fixture
+def server(debian_server: debian.Server) -> debian.Server:
+    return debian_server
 
 
 @pytest.fixture
-def url(server: debian.Server) -> Iterator[str]:
+def url(debian_url: str) -> str:
     """The address of a fresh database, by TCP with TLS and a password."""
-    with psycopg.connect(server.url(), autocommit=True) as connection:
-        connection.execute("CREATE DATABASE fresh TEMPLATE template0 ENCODING 'UTF8'")
-    yield server.url("fresh")
-    with psycopg.connect(server.url(), autocommit=True) as connection:
-        connection.execute("DROP DATABASE fresh WITH (FORCE)")
+    return debian_url
 
 
 async def answer(ctx: Context, event: WebhookEvent) -> Sequence[Action]:
@@ -346,3 +339,60 @@ async def test_service_rides_out_a_restart_and_loses_and_repeats_nothing(
         assert [len(world.jira.comments(key)) for key in keys + more] == [1] * 6
         assert len(world.claude.charges) == 6
         assert handled_s < 30
+
+
+class Tunnel:
+    """Passes bytes on between clients and the server, unless told to swallow them.
+
+    It has threads of its own: the engine blocks the service's loop while it starts.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._to = ("127.0.0.1", port)
+        self.flows = threading.Event()
+        self.flows.set()
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            there = socket.create_connection(self._to)
+            for one, other in ((client, there), (there, client)):
+                threading.Thread(target=self._pass_on, args=(one, other), daemon=True).start()
+
+    def _pass_on(self, one: socket.socket, other: socket.socket) -> None:
+        with suppress(OSError):
+            while data := one.recv(65_536):
+                self.flows.wait()
+                other.sendall(data)
+        with suppress(OSError):
+            other.shutdown(socket.SHUT_RDWR)
+        one.close()
+
+
+@pytest.mark.timeout(180)
+async def test_peer_that_says_nothing_more_is_given_up_and_nothing_is_lost(
+    server: debian.Server, url: str
+) -> None:
+    tunnel = Tunnel(server.port)
+    port = tunnel.listener.getsockname()[1]
+    async with world_on(url.replace(f":{server.port}/", f":{port}/")) as world:
+        keys = await handle(world, 1)
+        tunnel.flows.clear()
+        more = await world.jira.create_issue(project="DEMO", summary="x")
+        began = asyncio.get_running_loop().time()
+        assert await world.post(1, more) == 503
+        assert asyncio.get_running_loop().time() - began < 12
+        await asyncio.sleep(3)
+        tunnel.flows.set()
+        began = asyncio.get_running_loop().time()
+        await world.post_until_taken(1, more)
+        assert await world.ended(2) == ["done"] * 2
+        print(f"recovered in {asyncio.get_running_loop().time() - began:.1f} s")
+        assert [len(world.jira.comments(key)) for key in [*keys, more]] == [1, 1]
+        assert len(world.claude.charges) == 2
+    tunnel.listener.close()
