@@ -1,6 +1,6 @@
-"""Events through queue, pipeline and a handler of two checkpoints; the model is a no-op.
+"""Events through queue, pipeline and a handler of two checkpoints; the model only takes time.
 
-    python -m bench.handled DSN
+    python -m bench.handled DSN [MODEL_S [HANDLERS_AT_ONCE]]
 
 is one worker: it works on what is queued until it is stopped.
 """
@@ -51,17 +51,22 @@ POLL_S = 0.1
 
 
 async def handler(ctx: Context, _event: WebhookEvent) -> Sequence[Action]:
-    """Do what costs nothing, and keep it twice."""
+    """Do what costs nothing but time, and keep it twice."""
+    model_s = float(str(ctx.options["model_s"]))
+
+    async def read() -> dict[str, str]:
+        return {"summary": "It is broken"}
 
     async def answer() -> dict[str, str]:
+        await asyncio.sleep(model_s)
         return {"type": "Bug", "priority": "High", "reason": "no-op"}
 
-    await ctx.step("issue", answer)
+    await ctx.step("issue", read)
     await ctx.step("answer", answer)
     return [NoAction(reason="no-op")]
 
 
-async def work(dsn: str) -> None:
+async def work(dsn: str, model_s: float, handlers_at_once: int) -> None:
     """Be one worker, put together as `serve` does, without clients."""
     store = DeliveryStore(dsn)
     await store.open()
@@ -76,6 +81,7 @@ async def work(dsn: str) -> None:
                 claude=cast("AnthropicClient", None),
                 governor=governor,
                 model="no-op",
+                options={"model_s": model_s},
             )
 
         site = SiteWork(
@@ -93,9 +99,14 @@ async def work(dsn: str) -> None:
             routes=routes,
             sites={"bench": site},
             clock=SystemClock(),
-            options=PipelineOptions(supersedes=False),
+            options=PipelineOptions(supersedes=False, handlers_at_once=handlers_at_once),
         )
-        engine = Engine(dsn, EngineOptions(executor_id=f"bench-{secrets.token_hex(6)}"))
+        # Where the model takes time, events that no slot is free for are left to the other workers.
+        concurrency = handlers_at_once if model_s else EngineOptions(executor_id="").concurrency
+        engine = Engine(
+            dsn,
+            EngineOptions(executor_id=f"bench-{secrets.token_hex(6)}", concurrency=concurrency),
+        )
         await engine.start(pipeline.run)
         print("ready", flush=True)
         stopped = asyncio.Event()
@@ -110,22 +121,30 @@ async def work(dsn: str) -> None:
 
 
 @asynccontextmanager
-async def working(*, dsn: str, workers: int, backlog: int) -> AsyncIterator[Round]:
+async def working(
+    *,
+    dsn: str,
+    workers: int,
+    backlog: int,
+    model_s: float = 0.0,
+    handlers_at_once: int = PipelineOptions().handlers_at_once,
+) -> AsyncIterator[Round]:
     """Queue a backlog, then let the workers begin, and read from the database when each ended."""
 
     async def one_round() -> dict[str, float]:
-        return {"per_s": await drain(dsn, workers, backlog)}
+        worker = [str(model_s), str(handlers_at_once)]
+        return {"per_s": await drain(dsn, workers, backlog, worker)}
 
     yield one_round
 
 
-async def drain(dsn: str, workers: int, count: int) -> float:
+async def drain(dsn: str, workers: int, count: int, worker_options: Sequence[str]) -> float:
     """Return events per second between the tenth and the ninetieth of a hundred."""
     async with AsyncExitStack() as stack:
         own = await stack.enter_async_context(fresh_database(dsn))
         await backlog(own, range(count))
         for _ in range(workers):
-            arguments = [sys.executable, "-m", "bench.handled", own]
+            arguments = [sys.executable, "-m", "bench.handled", own, *worker_options]
             worker = await stack.enter_async_context(started(*arguments))
             assert worker.stdout is not None
             await worker.stdout.readline()
@@ -154,4 +173,11 @@ async def ended(connection: psycopg.AsyncConnection) -> int:
 
 
 if __name__ == "__main__":
-    uvloop.run(work(sys.argv[1]))
+    _, address, *given = sys.argv
+    uvloop.run(
+        work(
+            address,
+            float(given[0]) if given else 0.0,
+            int(given[1]) if given[1:] else PipelineOptions().handlers_at_once,
+        )
+    )

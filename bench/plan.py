@@ -200,6 +200,43 @@ def handled() -> Benchmark:
     )
 
 
+def scale() -> Benchmark:
+    """Waiting is the limit: sixteen handlers a worker use a twentieth of a core."""
+
+    def side(workers: int) -> Side:
+        return Side(
+            "bench.handled:working",
+            {
+                "workers": workers,
+                "backlog": 240 * workers,
+                "model_s": 1,
+                "handlers_at_once": 16,
+            },
+        )
+
+    def target(workers: int, must: float, aim: float) -> Target:
+        return Target(
+            name=f"handled events, model of 1 s, {workers} workers vs 1",
+            figure="per_s",
+            unit="/s",
+            ours=f"{workers} workers",
+            theirs="1 worker",
+            better="higher",
+            must=must,
+            aim=aim,
+        )
+
+    return Benchmark(
+        name="scale",
+        about="the same with a model that takes 1 s and 16 handlers at once in each worker",
+        needs="postgres",
+        sides={"1 worker": side(1), "2 workers": side(2), "4 workers": side(4)},
+        targets=(target(2, 1.8, 1.95), target(4, 3.4, 3.8)),
+        rounds=3,
+        timeout_s=120,
+    )
+
+
 IDLE = Benchmark(
     name="idle",
     about="memory of `serve` that waits for its first webhook",
@@ -239,6 +276,7 @@ BENCHMARKS: Final = (
     INTAKE,
     ack_times(),
     handled(),
+    scale(),
     IDLE,
     DEMO,
 )

@@ -26,6 +26,7 @@ class Plan:
         restarts: of PostgreSQL, evenly spread; each second one is a crash.
         freezes: a worker is stopped until a peer has taken its work, and then let go on.
         rolls: how often every process, one after the other, is drained and started again.
+        retry_delay_s: what becomes of Jira's 5 to 15 minutes between attempts.
         planted: a rule that is switched off in every process, to see the judge object.
     """
 
@@ -42,6 +43,7 @@ class Plan:
     restarts: int = 0
     freezes: int = 0
     rolls: int = 0
+    retry_delay_s: tuple[float, float] = (3.0, 9.0)
     planted: str = ""
 
     @property

@@ -1,8 +1,8 @@
 """Sends webhooks as Jira does, to receivers that die: at least once, in any order, with retries.
 
-Jira tries again after 5 to 15 minutes, at most five times; here a minute is 0.6 seconds. A balancer
-stands in front: an attempt goes to the first of the receivers, in random order, that takes the
-connection, and to no other after that.
+Jira tries again after 5 to 15 minutes, at most five times; here a minute is one or two seconds. A
+balancer stands in front: an attempt goes to the first of the receivers, in random order, that takes
+the connection, and to no other after that.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from tests.fleet.plan import Parcel
 __all__ = ["Sender"]
 
 RETRIES = 5  # https://developer.atlassian.com/cloud/jira/platform/webhooks/
-RETRY_DELAY_S = (3.0, 9.0)
 AT_ONCE = 40  # Jira sends 20 at a time to each host
 ANSWER_S = 20.0
 RETRIED = frozenset({408, 409, 425, 429})
@@ -38,6 +37,7 @@ class Sender:
 
     seed: int
     urls: Sequence[str]
+    retry_delay_s: tuple[float, float] = (3.0, 9.0)
     acknowledged: set[str] = field(default_factory=set)
     answers: Counter[str] = field(default_factory=Counter)
     given_up: set[str] = field(default_factory=set)
@@ -70,7 +70,7 @@ class Sender:
                 return
             if status is not None and status < 500 and status not in RETRIED:
                 break
-            await asyncio.sleep(dice.uniform(*RETRY_DELAY_S))
+            await asyncio.sleep(dice.uniform(*self.retry_delay_s))
         self.given_up.add(parcel.name)
 
     async def _attempt(

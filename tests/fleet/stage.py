@@ -143,7 +143,7 @@ async def play(plan: Plan, dsn: str, folder: Path, *, settle_s: float = 60) -> R
         await stage.file_issues(plan.issues)
         await stage.fleet.start_all()
         parcels = draw_parcels(plan, stage.issues, int(time.time() * 1000))
-        sender = Sender(plan.seed, stage.fleet.urls)
+        sender = Sender(plan.seed, stage.fleet.urls, plan.retry_delay_s)
         trouble = Trouble(plan, stage.fleet, dsn)
         began = time.monotonic()
         async with asyncio.TaskGroup() as group:

@@ -45,6 +45,8 @@ async def test_10_000_deliveries_survive_kills_restarts_and_frost(
         per_s=pytestconfig.getoption("--soak-rate"),
         restarts=2,
         freezes=1,
+        # A process takes as long to start as ever, so minutes cannot be shorter than this.
+        retry_delay_s=(10.0, 30.0),
     )
     run = await play(plan, restartable_url, tmp_path, settle_s=600)
     verdicts = judge(run.evidence)
