@@ -22,6 +22,7 @@ from bench.databases import fresh_database
 from bench.intake import backlog
 from bench.processes import Round, started
 from llm_integrations._core.clock import SystemClock
+from llm_integrations.cli.logs import log_to_stderr
 from llm_integrations.governance import Governor
 from llm_integrations.jira.webhooks import WebhookProcessor
 from llm_integrations.service.actions import Action, NoAction
@@ -145,7 +146,7 @@ async def drain(dsn: str, workers: int, count: int, worker_options: Sequence[str
         await backlog(own, range(count))
         for _ in range(workers):
             arguments = [sys.executable, "-m", "bench.handled", own, *worker_options]
-            worker = await stack.enter_async_context(started(*arguments))
+            worker = await stack.enter_async_context(started(*arguments, quiet=True))
             assert worker.stdout is not None
             await worker.stdout.readline()
         connection = await stack.enter_async_context(
@@ -173,6 +174,7 @@ async def ended(connection: psycopg.AsyncConnection) -> int:
 
 
 if __name__ == "__main__":
+    log_to_stderr(verbose=False)  # as `serve` does
     _, address, *given = sys.argv
     uvloop.run(
         work(

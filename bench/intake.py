@@ -133,7 +133,7 @@ async def open_loop(*, dsn: str, per_s: int, duration_s: int) -> AsyncIterator[R
     numbers = Numbers()
     async with fresh_database(dsn) as own, serving("ours", own) as port:
         arguments = [sys.executable, "-m", "bench.handled", own]
-        async with started(*arguments) as worker:
+        async with started(*arguments, quiet=True) as worker:
             assert worker.stdout is not None
             await worker.stdout.readline()
 

@@ -88,13 +88,20 @@ class SideProcess:
 
 @asynccontextmanager
 async def started(
-    *arguments: str, stdin: bool = False, environ: Mapping[str, str] | None = None
+    *arguments: str,
+    stdin: bool = False,
+    quiet: bool = False,
+    environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Start a process; at the end ask it, then make it, and all it started, go."""
+    """Start a process; at the end ask it, then make it, and all it started, go.
+
+    What it writes to stderr is shown, unless it is to be `quiet`.
+    """
     process = await asyncio.create_subprocess_exec(
         *arguments,
         stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL if quiet else None,
         env={**os.environ, **(environ or {})},
         start_new_session=True,
         limit=2**20,

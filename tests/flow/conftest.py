@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
 
+from llm_integrations.service.database import open_database
 from llm_integrations.service.engine import migrate_engine
 from llm_integrations.store.migrate import migrate_postgres
 
@@ -45,3 +47,20 @@ def service_url(postgres_server: str, service_template: str) -> Iterator[str]:
     yield _renamed(postgres_server, name)
     with psycopg.connect(postgres_server, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture
+async def restartable_url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """The address of an empty database on a server that nobody else uses.
+
+    In the soak, which runs alone, it is that of `TEST_DATABASE_URL` where there is one.
+    """
+    given = os.environ.get("TEST_DATABASE_URL") if request.node.get_closest_marker("soak") else None
+    database = await open_database(given, temporary=True)
+    name = f"test_{secrets.token_hex(6)}"
+    with psycopg.connect(database.dsn, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'".encode())
+    yield _renamed(database.dsn, name)
+    with psycopg.connect(database.dsn, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+    await database.stop()

@@ -31,6 +31,17 @@ async def test_500_deliveries_and_10_kills_lose_and_repeat_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
+async def test_fleet_goes_on_by_itself_after_its_database_crashed(
+    restartable_url: str, tmp_path: Path
+) -> None:
+    plan = Plan(seed=3, deliveries=240, issues=60, per_s=24, kills=0, restarts=2)
+    run = await play(plan, restartable_url, tmp_path)
+    assert verdict(run) == []
+    assert set(run.exits) == {0}
+
+
+@pytest.mark.slow
 async def test_judge_objects_when_receivers_do_not_dedupe(service_url: str, tmp_path: Path) -> None:
     plan = Plan(
         seed=7, deliveries=30, issues=5, per_s=15, duplicated=0.5, kills=0, planted="dedupe"

@@ -5,33 +5,13 @@ The database is a server of its own, for it is restarted; with `TEST_DATABASE_UR
 
 from __future__ import annotations
 
-import os
-import secrets
-from collections.abc import AsyncIterator
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
-import psycopg
 import pytest
 
-from llm_integrations.service.database import open_database
 from tests.fleet.judge import judge
 from tests.fleet.plan import Plan
 from tests.fleet.stage import play
-
-
-@pytest.fixture
-async def restartable_url() -> AsyncIterator[str]:
-    """The address of an empty database on a server that nobody else uses."""
-    url = os.environ.get("TEST_DATABASE_URL")
-    database = await open_database(url) if url else await open_database(None, temporary=True)
-    name = f"soak_{secrets.token_hex(6)}"
-    with psycopg.connect(database.dsn, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'".encode())
-    yield urlunsplit(urlsplit(database.dsn)._replace(path=f"/{name}"))
-    with psycopg.connect(database.dsn, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
-    await database.stop()
 
 
 @pytest.mark.soak

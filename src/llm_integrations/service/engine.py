@@ -123,6 +123,9 @@ class Engine:
             "serializer": _JsonSerializer(),
             "log_level": "WARNING",
             "sys_db_pool_size": 8,
+            # Without a number every statement may get a thread of its own: a hundred that wait for
+            # eight connections, and for each other at every bytecode.
+            "max_executor_threads": 16,
             # A frozen process must not keep row locks that a take-over waits for.
             "sys_db_idle_transaction_timeout_sec": 10,
             "run_migrations": False,
