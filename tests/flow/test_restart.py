@@ -18,7 +18,7 @@ import pytest
 from llm_integrations.simulators import ClaudeSimulator, JiraSimulator
 from llm_integrations.store.deliveries import DeliveryStore
 
-WORKER = Path(__file__).with_name("worker.py")
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass
@@ -36,11 +36,11 @@ class World:
         """Start a service and wait until it is ready; return it and its receiver's URL."""
         wanted = {"dsn": self.dsn, "jira": self.jira.base_url, "claude": self.claude.base_url}
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(WORKER),
+            *(sys.executable, "-m", "tests.flow.worker"),
             json.dumps(wanted | more),
             str(self.go),
             stdout=asyncio.subprocess.PIPE,
+            cwd=ROOT,
         )
         self.processes.append(process)
         line = await next_line(process, "ready")
@@ -82,10 +82,12 @@ async def kill(process: asyncio.subprocess.Process, sign: int = signal.SIGKILL) 
 
 
 @asynccontextmanager
-async def make_world(dsn: str, go: Path) -> AsyncIterator[World]:
+async def make_world(dsn: str, go: Path, *, retry_s: float | None = None) -> AsyncIterator[World]:
+    """Open the world; with `retry_s` Jira comes again so soon after a failed delivery."""
+    jira_site = JiraSimulator() if retry_s is None else JiraSimulator(retry_delay_s=(retry_s,) * 2)
     store = DeliveryStore(dsn)
     await store.open()
-    async with JiraSimulator() as jira, ClaudeSimulator(latency_ms=(1, 5)) as claude:
+    async with jira_site as jira, ClaudeSimulator(latency_ms=(1, 5)) as claude:
         world = World(dsn, jira, claude, store, go)
         try:
             yield world

@@ -20,6 +20,7 @@ from llm_integrations.service import Action, AddComment, App, Context
 from llm_integrations.service.database import open_database
 from llm_integrations.service.pipeline import RetryRules
 from llm_integrations.service.settings import Claude, Receiver, Settings, Site
+from tests.flow.crash_points import arm
 
 if TYPE_CHECKING:
     from llm_integrations.jira import WebhookEvent
@@ -62,7 +63,7 @@ async def main(wanted: dict[str, str]) -> None:
         mode="apply",
         sites={"acme": site},
         claude=Claude(api_key=Secret("k"), base_url=wanted["claude"]),
-        receiver=Receiver(port=0),
+        receiver=Receiver(port=int(wanted.get("port", "0"))),
         handlers=(),
         supersede=False,
         drain_s=float(wanted.get("drain_s", "5")),
@@ -79,4 +80,7 @@ async def main(wanted: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(json.loads(sys.argv[1])))
+    told = json.loads(sys.argv[1])
+    if "dies" in told:
+        arm(told["dies"])
+    asyncio.run(main(told))
