@@ -12,10 +12,10 @@ Must not: lose a member or a field it does not know.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
-from functools import cached_property, partial
-from typing import Final, Generic, TypeVar, cast, overload
+from functools import cached_property
+from typing import Final, Generic, Protocol, TypeVar, cast, overload
 
 import msgspec
 
@@ -196,18 +196,26 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True):
     fields: IssueFields = IssueFields()
 
 
+class _Scan(Protocol):
+    """Finds the members of the issues in a body, when somebody wants one."""
+
+    def members(self, number: int, /) -> Members:
+        """Return the members of one issue."""
+        ...
+
+
 class _TypedIssue(Issue):
     """An issue whose well-known parts are typed already; `scan` finds its members."""
 
-    __slots__ = ("_scan",)
+    __slots__ = ("_number", "_scan")
 
-    def __init__(self, known: _Known, scan: Callable[[], Members]) -> None:
+    def __init__(self, known: _Known, scan: _Scan, number: int = 0) -> None:
         self.id, self.key, self.fields = known.id, known.key, known.fields
-        self._scan = scan
+        self._scan, self._number = scan, number
 
     @cached_property
     def _members(self) -> Members:  # type: ignore[override] # it can be set, like the others
-        return self._scan()
+        return self._scan.members(self._number)
 
 
 _any: Final[msgspec.json.Decoder[object]] = msgspec.json.Decoder()
@@ -231,7 +239,7 @@ class IssueDecoder:
             known = decode(_known, body)
         except Undecodable:
             return Issue(decode(_raw_members, body))
-        return _TypedIssue(known, partial(decode, _raw_members, body))
+        return _TypedIssue(known, _OneScan(body))
 
 
 class IssuePageDecoder:
@@ -249,11 +257,19 @@ class IssuePageDecoder:
             raw_page = decode(_raw_page, body)
             return _with_issues(raw_page, tuple(map(Issue, raw_page.issues)))
         scan = _PageScan(body)
-        issues = (
-            _TypedIssue(known, partial(scan.members, number))
-            for number, known in enumerate(page.issues)
-        )
+        issues = [_TypedIssue(known, scan, number) for number, known in enumerate(page.issues)]
         return _with_issues(page, tuple(issues))
+
+
+class _OneScan:
+    """The members of one issue."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def members(self, _number: int) -> Members:
+        """Return its members."""
+        return decode(_raw_members, self._body)
 
 
 class _PageScan:

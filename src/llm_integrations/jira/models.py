@@ -52,8 +52,12 @@ __all__ = [
 ]
 
 
-class Wire(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """Base of all shapes: camelCase outside, unknown members ignored."""
+class Wire(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):
+    """Base of all shapes: camelCase outside, unknown members ignored.
+
+    They are trees of what was decoded, so no cycle leads through them: the garbage collector need
+    not walk the thousands that a page of issues has.
+    """
 
 
 class User(Wire, frozen=True, kw_only=True):
