@@ -1,51 +1,86 @@
-"""Write `docs/reference-claude.md`: every public name of the Claude client and every error.
+"""Write `docs/reference-claude.md` and `docs/reference-jira.md`: every public name of each client.
 
     .venv/bin/python -m scripts.reference
 
-In: the source, which is read and never imported. Out: one page, the client first, then module by
-module: what a name is for, its signature or fields, and what each method does. The words are the
-docstrings', so they are written there and only there; `tests/test_reference.py` says when the page
-is old, and when something public has nothing to say.
+In: the source, which is read and never imported. Out: a page for each client, itself first, then
+module by module: what a name is for, its signature or fields, and what each method does; the errors
+of both stand in the first. The words are the docstrings', so they are written there and only there;
+`tests/test_reference.py` says when a page is old, and when something public has nothing to say.
 """
 
 import ast
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from scripts.public_surface import PACKAGE, ROOT, Found, block, find, is_shown, parse, public_names
 
-TARGET: Final = ROOT / "docs" / "reference-claude.md"
-MODULES: Final = (f"{PACKAGE}.anthropic", f"{PACKAGE}.errors")
-FIRST: Final = f"{PACKAGE}.anthropic.client"
-HEAD: Final = """\
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page: its name, the public modules on it, and the module that comes first."""
+
+    name: str
+    modules: tuple[str, ...]
+    first: str
+    head: str
+
+    @property
+    def target(self) -> Path:
+        """Where it is written."""
+        return ROOT / "docs" / f"reference-{self.name}.md"
+
+
+PAGES: Final = (
+    Page(
+        "claude",
+        (f"{PACKAGE}.anthropic", f"{PACKAGE}.errors"),
+        f"{PACKAGE}.anthropic.client",
+        """\
 # Reference of the Claude client
 
 Made by `python -m scripts.reference` from the docstrings; change those. The tour is
 [claude.md](claude.md). All of it is imported from `llm_integrations.anthropic`; errors, at the
 end, are imported from `llm_integrations.errors`.
-"""
+""",
+    ),
+    Page(
+        "jira",
+        (f"{PACKAGE}.jira", f"{PACKAGE}.jira.adf", f"{PACKAGE}.jira.jql"),
+        f"{PACKAGE}.jira.client",
+        """\
+# Reference of the Jira client
+
+Made by `python -m scripts.reference` from the docstrings; change those. The tour is
+[jira.md](jira.md). All of it is imported from `llm_integrations.jira`, the last two parts from its
+`adf` and `jql`; the errors are in the [other reference](reference-claude.md).
+""",
+    ),
+)
 SECTION: Final = re.compile(r"(Args|Attributes|Raises|Returns):")
 ENTRY: Final = re.compile(r"    ([*\w, ]+): (.*)")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def main() -> int:
-    """Write the page."""
-    TARGET.write_text(render(), encoding="utf-8")
-    print(f"{TARGET.relative_to(ROOT)} is written")
+    """Write the pages."""
+    for page in PAGES:
+        page.target.write_text(render(page), encoding="utf-8")
+        print(f"{page.target.relative_to(ROOT)} is written")
     return 0
 
 
-def render() -> str:
-    """Return the whole page."""
-    lines = [HEAD]
-    for room in MODULES:
+def render(page: Page) -> str:
+    """Return a whole page."""
+    lines = [page.head]
+    for room in page.modules:
         public = public_names(room)
         found = {name: origin for name in public if (origin := find(room, name)) is not None}
         modules = {origin.module for origin in found.values()}
-        for module in sorted(modules, key=lambda each: (each != FIRST, each)):
+        for module in sorted(modules, key=lambda each: (each != page.first, each)):
             lines.append(f"## {first_sentence(parse(module))}\n")
             for name, origin in found.items():
                 if origin.module == module:

@@ -1,6 +1,7 @@
-"""The generated reference of the Claude client is fresh, and nothing in it is silent."""
+"""The generated references of both clients are fresh, and nothing in them is silent."""
 
 import ast
+from pathlib import Path
 
 import pytest
 
@@ -8,15 +9,20 @@ from scripts import reference
 from scripts.public_surface import find, public_names
 
 
-def test_the_reference_is_what_the_docstrings_say() -> None:
-    assert reference.TARGET.read_text(encoding="utf-8") == reference.render(), (
+@pytest.mark.parametrize("page", reference.PAGES, ids=lambda page: page.name)
+def test_the_reference_is_what_the_docstrings_say(page: reference.Page) -> None:
+    assert page.target.read_text(encoding="utf-8") == reference.render(page), (
         "docstrings changed: run `.venv/bin/python -m scripts.reference` and read the difference"
     )
 
 
-@pytest.mark.parametrize("room", reference.MODULES)
-def test_every_public_name_has_its_entry_and_every_method_says_what_it_does(room: str) -> None:
-    page = reference.TARGET.read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("target", "room"), [(page.target, room) for page in reference.PAGES for room in page.modules]
+)
+def test_every_public_name_has_its_entry_and_every_method_says_what_it_does(
+    target: Path, room: str
+) -> None:
+    page = target.read_text(encoding="utf-8")
     silent = []
     for name in public_names(room):
         assert f"\n### {name}\n" in page

@@ -1,4 +1,4 @@
-"""The examples of docs/*.md, run as they stand there against the simulator.
+"""The examples of docs/*.md, run as they stand there against the simulators.
 
 A page is run like a notebook: its `python` blocks in order, in one namespace, with `await` at the
 top level. What a reader need not see stands in comments of the page (`<!-- python ... -->`) and
@@ -25,8 +25,9 @@ from pathlib import Path
 import pytest
 
 import llm_integrations.anthropic
+import llm_integrations.jira
 from llm_integrations import errors
-from llm_integrations.simulators import ClaudeSimulator
+from llm_integrations.simulators import ClaudeSimulator, JiraSimulator
 
 DOCS = Path(__file__).parents[2] / "docs"
 STEP = re.compile(r"^(?:```python\n(.*?)^```|<!-- python\n(.*?)^-->)", re.DOTALL | re.MULTILINE)
@@ -71,7 +72,13 @@ async def test_every_example_of_a_page_runs(
 ) -> None:
     page = types.ModuleType("page")
     monkeypatch.setitem(sys.modules, "page", page)
-    async with ClaudeSimulator(latency_ms=(0, 0)) as simulator:
+    async with (
+        ClaudeSimulator(latency_ms=(0, 0)) as simulator,
+        JiraSimulator(latency_ms=(0, 0)) as site,
+    ):
+        monkeypatch.setenv("JIRA_BASE_URL", site.base_url)
+        monkeypatch.setenv("JIRA_EMAIL", "bot@example.com")
+        monkeypatch.setenv("JIRA_API_TOKEN", "token")
         monkeypatch.setenv("ANTHROPIC_API_KEY", "key")
         monkeypatch.setenv("ANTHROPIC_BASE_URL", simulator.base_url)
         page.__dict__["simulator"] = simulator
@@ -100,6 +107,25 @@ def test_the_tour_says_how_far_off_estimates_are_as_the_data_file_does() -> None
 def off_by(found: dict[str, float]) -> str:
     """Return a median and a 90th percentile as the page writes them."""
     return f"{found['median_percent']} / {found['p90_percent']} %"
+
+
+def test_the_table_for_people_from_other_libraries_names_what_this_client_has() -> None:
+    section = (DOCS / "jira.md").read_text("utf-8").partition("## Coming from other libraries")[2]
+    rows = re.findall(r"^\| (`.*?) \| (.*) \| (.*) \|$", section, re.MULTILINE)
+    assert len(rows) > 18
+    ours = " ".join(right for *_, right in rows)
+    client = llm_integrations.jira.JiraClient
+    assert not {name for name in re.findall(r"jira\.(\w+)\(", ours) if not hasattr(client, name)}
+    classes = set(re.findall(r"`?\b([A-Z][a-z]\w+)\(", ours))
+    assert not classes - {*llm_integrations.jira.__all__}
+    for library, at in (("jira", 0), ("atlassian", 1)):
+        spec = find_spec(library)
+        assert spec is not None
+        assert spec.submodule_search_locations is not None
+        folder = Path(spec.submodule_search_locations[0])
+        source = "".join(path.read_text("utf-8") for path in folder.rglob("*.py"))
+        theirs = set(re.findall(r"`(?:\w+\.)?(\w+)\(", " ".join(row[at] for row in rows)))
+        assert not {name for name in theirs if not re.search(rf"(def|class) {name}\b", source)}
 
 
 def coming_from_the_sdk() -> list[tuple[str, str]]:
