@@ -1,6 +1,6 @@
 """Sends webhooks as Jira does, to receivers that die: at least once, in any order, with retries.
 
-Jira tries again after 5 to 15 minutes, at most five times; here a minute is one or two seconds. A
+Jira tries again after 5 to 15 minutes, at most five times; here a minute is a few seconds. A
 balancer stands in front: an attempt goes to the first of the receivers, in random order, that takes
 the connection, and to no other after that.
 """
@@ -41,13 +41,14 @@ class Sender:
     acknowledged: set[str] = field(default_factory=set)
     answers: Counter[str] = field(default_factory=Counter)
     given_up: set[str] = field(default_factory=set)
+    _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
     async def send(self, parcels: Sequence[Parcel]) -> None:
         """Send each when it is due; return when all have ended."""
         dice = random.Random(self.seed + 1)
         loop = asyncio.get_running_loop()
         start = loop.time()
-        connector = aiohttp.TCPConnector(limit=AT_ONCE)
+        connector = aiohttp.TCPConnector(limit=0)
         timeout = aiohttp.ClientTimeout(total=ANSWER_S)
         async with (
             aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
@@ -63,7 +64,8 @@ class Sender:
         for attempt in range(1 + RETRIES):
             headers = {"X-Atlassian-Webhook-Retry": str(attempt)} if attempt else {}
             doors = dice.sample(self.urls, len(self.urls))
-            status = await self._attempt(session, parcel, doors, headers)
+            async with self._slots:  # who waits here has not begun: its time does not run
+                status = await self._attempt(session, parcel, doors, headers)
             self.answers[str(status or "none")] += 1
             if status is not None and 200 <= status < 300:
                 self.acknowledged.add(parcel.name)

@@ -1,6 +1,7 @@
 """`make soak`: the fleet for minutes, with everything that goes wrong at once.
 
-The database is a server of its own, for it is restarted; with `TEST_DATABASE_URL` it is that one.
+The database is a server of its own, for it is restarted: an embedded one, or that of
+`TEST_DATABASE_URL`; and once more Debian's, over TCP with TLS and a password.
 """
 
 from __future__ import annotations
@@ -13,23 +14,35 @@ from tests.fleet.judge import judge
 from tests.fleet.plan import Plan
 from tests.fleet.stage import play
 
+pytestmark = pytest.mark.soak
 
-@pytest.mark.soak
-async def test_10_000_deliveries_survive_kills_restarts_and_frost(
-    restartable_url: str, tmp_path: Path, pytestconfig: pytest.Config
-) -> None:
+
+async def survive(url: str, folder: Path, config: pytest.Config) -> None:
+    """Live through a plan as large as asked, and have it judged."""
     plan = Plan(
-        seed=pytestconfig.getoption("--soak-seed"),
-        deliveries=pytestconfig.getoption("--soak-deliveries"),
+        seed=config.getoption("--soak-seed"),
+        deliveries=config.getoption("--soak-deliveries"),
         issues=200,
-        per_s=pytestconfig.getoption("--soak-rate"),
+        per_s=config.getoption("--soak-rate"),
         restarts=2,
         freezes=1,
-        # A process takes as long to start as ever, so minutes cannot be shorter than this.
-        retry_delay_s=(10.0, 30.0),
+        # A process takes as long to start as ever, so minutes cannot be much shorter than this.
+        retry_delay_s=(20.0, 60.0),
     )
-    run = await play(plan, restartable_url, tmp_path, settle_s=600)
+    run = await play(plan, url, folder, settle_s=900)
     verdicts = judge(run.evidence)
     print(run.story, *verdicts, sep="\n")
     assert [one.promise for one in verdicts if not one.kept] == []
     assert set(run.exits) == {0}
+
+
+async def test_10_000_deliveries_survive_kills_restarts_and_frost(
+    restartable_url: str, tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    await survive(restartable_url, tmp_path, pytestconfig)
+
+
+async def test_the_same_over_tcp_and_tls_on_debians_postgresql(
+    debian_url: str, tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    await survive(debian_url, tmp_path, pytestconfig)
