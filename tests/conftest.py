@@ -29,7 +29,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--soak-seed", type=int, default=1, help="draws webhooks and trouble")
     group.addoption("--soak-deliveries", type=int, default=10_000, help="distinct webhooks")
     group.addoption("--soak-rate", type=float, default=50.0, help="webhooks a second")
-    group.addoption("--soak-minutes", type=float, default=2.0, help="how long memory is watched")
 
 
 @pytest.fixture(scope="session")
