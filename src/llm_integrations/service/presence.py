@@ -44,7 +44,9 @@ ALARM_S: Final = 30.0
 DEATHS_OF_A_SUSPECT: Final = 3
 TRIAL_DEATHS_OF_THE_GUILTY: Final = 2
 LONGEST_TRIAL_S: Final = 60.0
+TRIALS_S: Final = 1.5  # less than who comes back waits for the end of a take-over
 _REENTER_S: Final = 0.5
+_TRIAL_POLL_S: Final = 0.1
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -167,10 +169,26 @@ class Presence:
                 await self._engine.requeue(left_behind)
             else:
                 suspects += await self._take_from(worker, left_behind)
-        if suspects and await self._connection.load_trial() is None:
-            await self._connection.begin_trial(suspects[0])
-            await self._engine.requeue(suspects[:1])
-            _log.warning("suspect on trial", delivery=suspects[0], waiting=len(suspects) - 1)
+        await self._try_suspects(suspects)
+
+    async def _try_suspects(self, suspects: Sequence[str]) -> None:
+        """Try them one at a time; the next at once when one is acquitted soon.
+
+        Under a backlog many events were only waiting when their workers died: at one a scan they
+        would wait for minutes.
+        """
+        until = self._clock.monotonic() + TRIALS_S
+        for waiting, suspect in zip(reversed(range(len(suspects))), suspects, strict=True):
+            while await self._connection.load_trial() is not None:
+                if self._clock.monotonic() > until:
+                    return
+                await self._clock.sleep(_TRIAL_POLL_S)
+                await self._end_trial_if_over()
+            if self._clock.monotonic() > until:
+                return
+            await self._connection.begin_trial(suspect)
+            await self._engine.requeue([suspect])
+            _log.warning("suspect on trial", delivery=suspect, waiting=waiting)
 
     async def _take_from(self, worker: DeadWorker, left_behind: Sequence[str]) -> list[str]:
         """Queue the innocent again, bury the guilty; return the suspects, untouched."""
