@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, Literal
+import sys
+from typing import TYPE_CHECKING, Final
 
+from llm_integrations._core.clock import SystemClock
 from llm_integrations.cli.books import open_books
-from llm_integrations.cli.printing import local_time, print_json, print_table
+from llm_integrations.cli.choosing import Chosen_, to_filter
+from llm_integrations.cli.failures import OK, WRONG, complain
+from llm_integrations.cli.printing import describe_pause, local_time, print_json, print_table
 from llm_integrations.cli.reading import SettingsFile, load
 
 if TYPE_CHECKING:
-    from llm_integrations.store.deliveries import DeliveryDetail, DeliverySummary
+    from datetime import datetime
+
+    from llm_integrations.service.settings import Settings
+    from llm_integrations.store.delivery_records import (
+        DeliveryDetail,
+        DeliveryFilter,
+        DeliverySummary,
+        Pause,
+    )
 
 __all__ = ["list_", "replay", "show"]
 
 _COLUMNS: Final = ("received", "delivery", "issue", "event", "handler", "outcome", "reason")
+_TELL_EVERY_S: Final = 1.0
+
+_clock: Final = SystemClock()
 
 
 def list_(
+    chosen: Chosen_ = None,
     *,
-    outcome: Literal["open", "done", "proposed", "ignored", "superseded", "stale", "dead"]
-    | None = None,
-    issue: str | None = None,
     limit: int = 50,
+    before: int | None = None,
     json: bool = False,
     settings: SettingsFile = None,
 ) -> int:
@@ -30,29 +44,33 @@ def list_(
 
     For example:
 
-    - `llm-integrations deliveries list --outcome dead`
+    - `llm-integrations deliveries list --outcome dead --since 24h`
     - `llm-integrations deliveries list --issue ABC-1 --json`
 
     Args:
-        outcome: Only those that ended so; "open" for those that have not ended.
-        issue: Only those of this issue.
+        chosen: Which ones.
         limit: At most so many.
+        before: The page after: only those older than this one, by the `seq` of `--json`.
         json: Print a JSON array.
         settings: The TOML file.
     """
     loaded, _ = load(settings)
 
-    async def find() -> list[DeliverySummary]:
+    async def find() -> tuple[list[DeliverySummary], Pause | None]:
+        wanted = to_filter(chosen, _now())
         async with open_books(loaded) as books:
-            return await books.deliveries.list_deliveries(
-                limit=limit, outcome=outcome, issue_key=issue
-            )
+            found = await books.deliveries.list_deliveries(wanted, limit=limit, before_seq=before)
+            return found, await books.deliveries.load_pause()
 
-    found = asyncio.run(find())
+    found, pause = asyncio.run(find())
+    if pause is not None:
+        complain(describe_pause(pause))
     if json:
         print_json(found)
-    else:
-        print_table(_COLUMNS, [_row(each) for each in found], whole="delivery")
+        return 0
+    print_table(_COLUMNS, [_row(each) for each in found], whole="delivery")
+    if len(found) == limit:
+        print(f"older ones: the same with --before {found[-1].seq}", file=sys.stderr)
     return 0
 
 
@@ -81,37 +99,89 @@ def show(delivery_id: str, /, *, json: bool = False, settings: SettingsFile = No
 
 
 def replay(
-    delivery_id: str,
+    delivery_id: str | None = None,
     /,
+    chosen: Chosen_ = None,
     *,
+    at_most: int | None = None,
+    dry_run: bool = False,
     fresh: bool = False,
     json: bool = False,
     settings: SettingsFile = None,
 ) -> int:
-    """Queue a delivery that has ended once more; a worker takes it up.
+    """Queue deliveries that have ended once more: one by its id, or all that are chosen.
 
     Answers that were paid for and writes that were made are not made again, unless `--fresh`.
+    Many are queued oldest first, and what is interrupted can be started again.
 
-    For example: `llm-integrations deliveries replay 5f0c9d…`
+    For example:
+
+    - `llm-integrations deliveries replay 5f0c9d…`
+    - `llm-integrations deliveries replay --outcome ignored --reason budget --since 24h --dry-run`
+    - `llm-integrations deliveries replay --outcome ignored --reason budget --at-most 500`
 
     Args:
         delivery_id: As `deliveries list` and the console name it.
+        chosen: Which ones, in the words of `deliveries list`.
+        at_most: Needed for many: queue no more than so many.
+        dry_run: Only say how many it would be.
         fresh: Forget what was asked, decided and written, and do all of it anew.
         json: Print a JSON object.
         settings: The TOML file.
     """
     loaded, _ = load(settings)
+    if (delivery_id is None) == (chosen is None):
+        complain("say which: one delivery by its id, or many by --outcome, --reason and so on")
+        return WRONG
+    if delivery_id is not None:
+        return asyncio.run(_replay_one(loaded, delivery_id, fresh=fresh, json=json))
+    wanted = to_filter(chosen, _now())
+    if wanted.outcome == "open":
+        complain("--outcome open: what has not ended cannot be replayed")
+        return WRONG
+    return asyncio.run(
+        _replay_many(loaded, wanted, at_most=0 if dry_run else at_most, fresh=fresh, json=json)
+    )
 
-    async def again() -> int:
-        async with open_books(loaded) as books:
-            return await books.deliveries.replay(delivery_id, fresh=fresh)
 
-    generation = asyncio.run(again())
+async def _replay_one(loaded: Settings, delivery_id: str, *, fresh: bool, json: bool) -> int:
+    async with open_books(loaded) as books:
+        generation = await books.deliveries.replay(delivery_id, fresh=fresh)
     if json:
         print_json({"delivery_id": delivery_id, "generation": generation})
     else:
         print(f"queued as run {generation} of {delivery_id}")
-    return 0
+    return OK
+
+
+async def _replay_many(
+    loaded: Settings, wanted: DeliveryFilter, *, at_most: int | None, fresh: bool, json: bool
+) -> int:
+    """Queue all that are wanted, and tell every second how far it is; 0 at most is a dry run."""
+    async with open_books(loaded) as books:
+        found = await books.deliveries.count_replayable(wanted)
+        if at_most is None:
+            complain(
+                f"{found:,} deliveries can be replayed: say how many at most, --at-most {found}"
+            )
+            return WRONG
+        queued, told_at = 0, _clock.monotonic()
+        async for count in books.deliveries.replay_all(wanted, at_most=at_most, fresh=fresh):
+            queued += count
+            if _clock.monotonic() - told_at >= _TELL_EVERY_S:
+                told_at = _clock.monotonic()
+                complain(f"queued {queued:,} of {min(found, at_most):,}")
+    if json:
+        print_json({"found": found, "queued": queued})
+    elif at_most == 0:
+        print(f"{found:,} deliveries would be queued")
+    else:
+        print(f"queued {queued:,} of {found:,} deliveries")
+    return OK
+
+
+def _now() -> datetime:
+    return _clock.now()
 
 
 def _row(each: DeliverySummary) -> tuple[str, ...]:
@@ -131,7 +201,7 @@ def _print_detail(found: DeliveryDetail) -> None:
     print_table(_COLUMNS, [_row(found.summary)], whole="delivery")
     print()
     print_table(
-        ("run", "handler", "outcome", "reason", "last error", "ended", "failures"),
+        ("run", "handler", "outcome", "reason", "last error", "ended", "forgotten", "failures"),
         [
             (
                 str(run.generation),
@@ -140,6 +210,7 @@ def _print_detail(found: DeliveryDetail) -> None:
                 run.reason,
                 run.last_error,
                 local_time(run.ended_at),
+                local_time(run.forgotten_at),
                 str(run.failures),
             )
             for run in found.runs

@@ -6,11 +6,22 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-__all__ = ["bar", "exact_usd", "local_time", "print_json", "print_table", "printable"]
+if TYPE_CHECKING:
+    from llm_integrations.store.delivery_records import Pause
+
+__all__ = [
+    "bar",
+    "describe_pause",
+    "exact_usd",
+    "local_time",
+    "print_json",
+    "print_table",
+    "printable",
+]
 
 _USD_DIGITS: Final = 12
 _PIPE_WIDTH: Final = 10_000
@@ -89,3 +100,10 @@ def printable(text: str) -> str:
         each if each.isprintable() or each in "\n\t" else "\N{REPLACEMENT CHARACTER}"
         for each in text
     )
+
+
+def describe_pause(pause: Pause) -> str:
+    """Return since when the fleet was paused, by whom and why, in one line."""
+    by = f" by {printable(pause.by)}" if pause.by else ""
+    why = f": {printable(pause.reason)}" if pause.reason else ""
+    return f"paused since {local_time(pause.since)}{by}{why}"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
+import socket
 from typing import TYPE_CHECKING, Literal
 
 from llm_integrations.cli.books import open_books
 from llm_integrations.cli.failures import complain
+from llm_integrations.cli.printing import describe_pause
 from llm_integrations.cli.reading import SettingsFile, load
 from llm_integrations.cli.waiting import stop_signals
 
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from llm_integrations.service import App
     from llm_integrations.service.app import Role, Running
     from llm_integrations.service.settings import Settings
+    from llm_integrations.store.delivery_records import Pause
 
 __all__ = ["pause", "resume", "serve"]
 
@@ -53,12 +57,25 @@ def serve(
     return run(_serve(App(loaded, progress=complain), loaded, role))
 
 
-def pause(*, settings: SettingsFile = None) -> int:
+def pause(*, reason: str = "", settings: SettingsFile = None) -> int:
     """Stop all handlers and writes of the whole fleet; webhooks are still taken in.
 
-    For example: `llm-integrations pause`, and later `llm-integrations resume`.
+    Handlers that run may end; none of what they decide is written. A write that was sent already
+    ends by itself.
+
+    For example: `llm-integrations pause --reason "Jira upgrade"`, and later
+    `llm-integrations resume`.
+
+    Args:
+        reason: Why, for whoever looks at the console meanwhile.
+        settings: The TOML file.
     """
-    asyncio.run(_switch(load(settings)[0], paused=True))
+
+    async def switch() -> None:
+        async with open_books(load(settings)[0]) as books:
+            await books.deliveries.pause(by=_who(), reason=reason)
+
+    asyncio.run(switch())
     print("paused: nothing is handled or written until `llm-integrations resume`")
     return 0
 
@@ -68,14 +85,24 @@ def resume(*, settings: SettingsFile = None) -> int:
 
     For example: `llm-integrations resume --settings production.toml`
     """
-    asyncio.run(_switch(load(settings)[0], paused=False))
-    print("resumed")
+
+    async def switch() -> Pause | None:
+        async with open_books(load(settings)[0]) as books:
+            pause = await books.deliveries.load_pause()
+            await books.deliveries.resume()
+            return pause
+
+    was = asyncio.run(switch())
+    print(f"resumed: {describe_pause(was)}" if was else "it was not paused")
     return 0
 
 
-async def _switch(settings: Settings, *, paused: bool) -> None:
-    async with open_books(settings) as books:
-        await (books.deliveries.pause() if paused else books.deliveries.resume())
+def _who() -> str:
+    """Return who types this, for people; no proof of anything."""
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (KeyError, OSError):  # a user id without a name, as in containers
+        return socket.gethostname()
 
 
 async def _serve(app: App, settings: Settings, role: Role) -> int:

@@ -8,9 +8,8 @@ open while something slow happens. Loading and ending, which every event needs, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Final, Literal, LiteralString, TypeAlias, TypeVar
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Final, LiteralString, TypeVar
 
 import msgspec
 from psycopg.rows import class_row, scalar_row
@@ -18,147 +17,46 @@ from psycopg.rows import class_row, scalar_row
 from llm_integrations.errors import InvalidRequest
 from llm_integrations.store import delivery_sql as sql
 from llm_integrations.store.batches import Batches
+from llm_integrations.store.delivery_records import (
+    ActionRecord,
+    ActionState,
+    Delivery,
+    DeliveryDetail,
+    DeliveryFilter,
+    DeliverySummary,
+    Failure,
+    OutcomeName,
+    Pause,
+    RecentWrites,
+    RunRecord,
+    Waiting,
+)
+from llm_integrations.store.listing import render_count, render_ids, render_list, render_one
 from llm_integrations.store.reach import POOL_WAIT_S, make_pool, reaching
 
 __all__ = [
     "ActionRecord",
+    "ActionState",
     "Delivery",
     "DeliveryDetail",
+    "DeliveryFilter",
     "DeliveryStore",
     "DeliverySummary",
     "Failure",
     "OutcomeName",
+    "Pause",
     "RecentWrites",
     "RunRecord",
     "Waiting",
     "workflow_id_of",
 ]
 
-OutcomeName: TypeAlias = Literal["done", "proposed", "ignored", "superseded", "stale", "dead"]
-ActionState: TypeAlias = Literal["sending", "sent", "proposed", "refused"]
 R = TypeVar("R")
 
 _PAUSED: Final = "paused"
 _LOAD_BATCH: Final = 32  # bodies may be large
 _END_BATCH: Final = 256
-
-
-class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """One generation of a delivery, as a worker gets it.
-
-    Attributes:
-        scope: names its checkpoints and actions; replays share the first one's unless fresh.
-        failures: how often a handler failed so far.
-        wake_at: not to be worked on before then.
-        handled_ms: per handler, the timestamp of the newest event it finished in this partition.
-        has_newer: whether the partition has younger deliveries.
-        is_paused: whether the fleet was paused when this was loaded.
-        outcome: set when this generation has ended.
-        decision: the actions that an earlier run decided on, encoded.
-    """
-
-    seq: int
-    delivery_id: str
-    generation: int
-    scope: str
-    site: str
-    partition: str
-    event_name: str
-    issue_id: str
-    issue_key: str
-    project_key: str
-    actor_id: str
-    occurred_ms: int | None
-    body: bytes
-    failures: int
-    wake_at: datetime | None
-    handled_ms: dict[str, int]
-    has_newer: bool
-    is_paused: bool
-    outcome: OutcomeName | None
-    decision: bytes | None
-
-
-class Waiting(msgspec.Struct, frozen=True, kw_only=True):
-    """A younger delivery of the same partition that has not ended."""
-
-    delivery_id: str
-    event_name: str
-    project_key: str
-    occurred_ms: int | None
-    body: bytes
-
-
-class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a run goes to sleep; `counts` when it uses up one of its attempts."""
-
-    error: str
-    wake_at: datetime
-    counts: bool = True
-
-
-class RecentWrites(msgspec.Struct, frozen=True, kw_only=True):
-    """What this service wrote in a partition within the last hour."""
-
-    count: int
-    fields: frozenset[str]
-
-
-class DeliverySummary(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of `deliveries list`; `outcome` is None while it waits, works or retries."""
-
-    seq: int
-    delivery_id: str
-    generation: int
-    site: str
-    event_name: str
-    issue_key: str
-    project_key: str
-    handler: str
-    received_at: datetime
-    ended_at: datetime | None
-    outcome: OutcomeName | None
-    reason: str
-    failures: int
-    last_error: str
-    wake_at: datetime | None
-
-
-class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One generation of a delivery."""
-
-    generation: int
-    scope: str
-    handler: str
-    failures: int
-    last_error: str
-    wake_at: datetime | None
-    outcome: OutcomeName | None
-    reason: str
-    ended_at: datetime | None
-
-
-class ActionRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one action; `summary` names it without its content."""
-
-    scope: str
-    position: int
-    name: str
-    summary: str
-    state: ActionState
-    reason: str
-    result_id: str
-    changed_at: datetime
-
-
-class DeliveryDetail(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything known of one delivery but its body."""
-
-    summary: DeliverySummary
-    identifier: str
-    size_bytes: int
-    runs: tuple[RunRecord, ...]
-    actions: tuple[ActionRecord, ...]
+_REPLAY_BATCH: Final = 200
 
 
 def workflow_id_of(delivery_id: str, generation: int) -> str:
@@ -209,6 +107,7 @@ class DeliveryStore:
                 "id": delivery.delivery_id,
                 "generation": delivery.generation,
                 "scope": delivery.scope,
+                "seq": delivery.seq,
                 "handler": handler,
                 "counts": int(failure.counts),
                 "wake_at": failure.wake_at,
@@ -240,6 +139,7 @@ class DeliveryStore:
                 delivery_id=delivery.delivery_id,
                 generation=delivery.generation,
                 scope=delivery.scope,
+                seq=delivery.seq,
                 handler=handler,
                 outcome=outcome,
                 reason=_storable(reason),
@@ -299,9 +199,15 @@ class DeliveryStore:
 
     # --- the switch --------------------------------------------------------------------------
 
-    async def pause(self) -> None:
-        """Stop handlers and writes of the whole fleet; deliveries are still taken in."""
-        await self._all(_Nothing, sql.TURN_ON, {"name": _PAUSED})
+    async def pause(self, *, by: str = "", reason: str = "") -> None:
+        """Stop handlers and writes of the whole fleet; deliveries are still taken in.
+
+        Args:
+            by: who says so, for people; one who pauses again replaces who did before.
+            reason: why, for people.
+        """
+        values = {"name": _PAUSED, "by": _storable(by), "reason": _storable(reason)}
+        await self._all(_Nothing, sql.TURN_ON, values)
 
     async def resume(self) -> None:
         """Undo `pause`."""
@@ -312,35 +218,36 @@ class DeliveryStore:
         found = await self._scalar(bool, sql.IS_ON, {"name": _PAUSED})
         return bool(found)
 
+    async def load_pause(self) -> Pause | None:
+        """Return who paused the fleet, when and why; None while it is not paused."""
+        return await self._one(Pause, sql.LOAD_SWITCH, {"name": _PAUSED})
+
     # --- people ------------------------------------------------------------------------------
 
     async def list_deliveries(
         self,
+        wanted: DeliveryFilter | None = None,
         *,
         limit: int = 50,
         before_seq: int | None = None,
-        outcome: OutcomeName | Literal["open"] | None = None,
-        issue_key: str | None = None,
     ) -> list[DeliverySummary]:
         """Return deliveries, youngest first.
 
         Args:
+            wanted: only those; all without it.
             limit: at most so many.
             before_seq: only older ones than this; the page before.
-            outcome: only those that ended so; "open" for those that have not ended.
-            issue_key: only those of this issue.
         """
-        return await self._all(
-            DeliverySummary,
-            sql.LIST,
-            {
-                "limit": limit,
-                "before": before_seq,
-                "outcome": outcome,
-                "issue_key": issue_key,
-                "id": None,
-            },
-        )
+        query, values = render_list(wanted or DeliveryFilter(), limit=limit, before_seq=before_seq)
+        return await self._all(DeliverySummary, query, values)
+
+    async def count_deliveries(self, wanted: DeliveryFilter) -> int:
+        """Return how many there are."""
+        return await self._scalar(int, *render_count(wanted, ended=False)) or 0
+
+    async def count_replayable(self, wanted: DeliveryFilter) -> int:
+        """Return how many of them have ended and still have what a replay needs."""
+        return await self._scalar(int, *render_count(wanted, ended=True)) or 0
 
     async def list_actions(self, delivery_ids: Sequence[str]) -> dict[str, list[ActionRecord]]:
         """Return the actions of each of these deliveries that has any, in the order of change."""
@@ -360,14 +267,7 @@ class DeliveryStore:
         Raises:
             InvalidRequest: there is none of that id.
         """
-        values = {
-            "id": delivery_id,
-            "limit": 1,
-            "before": None,
-            "outcome": None,
-            "issue_key": None,
-        }
-        summary = await self._one(DeliverySummary, sql.LIST, values)
+        summary = await self._one(DeliverySummary, *render_one(delivery_id))
         arrival = await self._one(_Arrived, sql.ARRIVED, {"id": delivery_id})
         if summary is None or arrival is None:
             raise InvalidRequest(f"there is no delivery {delivery_id}")
@@ -392,13 +292,44 @@ class DeliveryStore:
             fresh: forget what was asked, decided and written, and do all of it anew.
 
         Raises:
-            InvalidRequest: there is none of that id, or it has not ended.
+            InvalidRequest: there is none of that id, it has not ended, or its body is forgotten.
         """
-        generation = await self._scalar(int, sql.REPLAY, {"id": delivery_id, "fresh": fresh})
-        if generation is None:
-            await self.show(delivery_id)
-            raise InvalidRequest(f"delivery {delivery_id} has not ended yet")
-        return generation
+        found = await self._all(_Replayed, sql.REPLAY, {"ids": [delivery_id], "fresh": fresh})
+        if found:
+            return found[0].generation
+        last = (await self.show(delivery_id)).runs[-1:]
+        if last and last[0].forgotten_at is not None:
+            raise InvalidRequest(
+                f"delivery {delivery_id} cannot be replayed: its body was forgotten on"
+                f" {last[0].forgotten_at:%Y-%m-%d}, see the setting retention_days"
+            )
+        raise InvalidRequest(f"delivery {delivery_id} has not ended yet")
+
+    async def replay_all(
+        self, wanted: DeliveryFilter, *, at_most: int, fresh: bool = False
+    ) -> AsyncIterator[int]:
+        """Replay those that have ended, oldest first; yield after each commit how many it queued.
+
+        Each of them once, also one that ends the same way again meanwhile. When it is cut off,
+        what was queued is queued, and the rest still fits the filter.
+
+        Args:
+            wanted: which ones; those that have not ended or are forgotten are passed over.
+            at_most: queue no more than so many.
+            fresh: as `replay`.
+        """
+        left, after_seq = at_most, 0
+        while left > 0:
+            size = min(left, _REPLAY_BATCH)
+            query, values = render_ids(wanted, limit=size, after_seq=after_seq)
+            page = await self._all(_Place, query, values)
+            if not page:
+                return
+            ids = [one.delivery_id for one in page]
+            queued = await self._all(_Replayed, sql.REPLAY, {"ids": ids, "fresh": fresh})
+            after_seq = page[-1].seq
+            left -= len(queued)
+            yield len(queued)
 
     # --- one statement for many ---------------------------------------------------------------
 
@@ -460,6 +391,7 @@ class _Ending(msgspec.Struct, frozen=True, kw_only=True):
     delivery_id: str
     generation: int
     scope: str
+    seq: int
     handler: str
     outcome: OutcomeName
     reason: str
@@ -482,6 +414,17 @@ class _Recent(msgspec.Struct):
 class _Count(msgspec.Struct):
     outcome: str
     count: int
+
+
+class _Place(msgspec.Struct):
+    delivery_id: str
+    seq: int
+
+
+class _Replayed(msgspec.Struct):
+    delivery_id: str
+    generation: int
+    enqueue_workflow: str
 
 
 class _Arrived(msgspec.Struct):

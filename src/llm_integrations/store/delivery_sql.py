@@ -33,8 +33,9 @@ ORDER BY i.seq DESC LIMIT 50
 
 SAVE_FAILURE: Final = """
 INSERT INTO llm_integrations.run
-    (delivery_id, generation, scope, handler, failures, wake_at, last_error)
-VALUES (%(id)s, %(generation)s, %(scope)s, %(handler)s, %(counts)s, %(wake_at)s, %(error)s)
+    (delivery_id, generation, scope, seq, handler, failures, wake_at, last_error)
+VALUES (%(id)s, %(generation)s, %(scope)s, %(seq)s, %(handler)s, %(counts)s, %(wake_at)s,
+        %(error)s)
 ON CONFLICT (delivery_id, generation) DO UPDATE
 SET handler = excluded.handler, failures = run.failures + excluded.failures,
     wake_at = excluded.wake_at, last_error = excluded.last_error
@@ -48,12 +49,13 @@ RETURNING failures
 SAVE_OUTCOMES: Final = """
 WITH asked AS (
     SELECT * FROM unnest(
-        %s::text[], %s::int[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[]
-    ) AS asked (delivery_id, generation, scope, handler, outcome, reason, occurred_ms)
+        %s::text[], %s::int[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[],
+        %s::bigint[]
+    ) AS asked (delivery_id, generation, scope, seq, handler, outcome, reason, occurred_ms)
 ), ended AS (
     INSERT INTO llm_integrations.run
-        (delivery_id, generation, scope, handler, outcome, reason, ended_at)
-    SELECT delivery_id, generation, scope, handler, outcome, reason, now()
+        (delivery_id, generation, scope, seq, handler, outcome, reason, ended_at)
+    SELECT delivery_id, generation, scope, seq, handler, outcome, reason, now()
     FROM asked ORDER BY delivery_id, generation
     ON CONFLICT (delivery_id, generation) DO UPDATE
     SET handler = excluded.handler, outcome = excluded.outcome, reason = excluded.reason,
@@ -120,27 +122,18 @@ FROM llm_integrations.action
 WHERE partition = %(partition)s AND changed_at > now() - interval '1 hour'
 """
 
-LIST: Final = """
-SELECT i.seq, i.delivery_id, coalesce(r.generation, 1) AS generation, i.site, i.event_name,
-       i.issue_key, i.project_key, coalesce(nullif(r.handler, ''), i.handler) AS handler,
-       i.received_at, r.ended_at, r.outcome, coalesce(r.reason, '') AS reason,
-       coalesce(r.failures, 0) AS failures, coalesce(r.last_error, '') AS last_error, r.wake_at
-FROM llm_integrations.inbox i
-LEFT JOIN LATERAL (SELECT * FROM llm_integrations.run WHERE run.delivery_id = i.delivery_id
-                   ORDER BY generation DESC LIMIT 1) r ON true
-WHERE (%(id)s::text IS NULL OR i.delivery_id = %(id)s::text)
-  AND (%(before)s::bigint IS NULL OR i.seq < %(before)s::bigint)
-  AND (%(issue_key)s::text IS NULL OR i.issue_key = %(issue_key)s::text)
-  AND (%(outcome)s::text IS NULL OR coalesce(r.outcome, 'open') = %(outcome)s::text)
-ORDER BY i.seq DESC LIMIT %(limit)s
-"""
-
+# Index only, once vacuumed: nothing of a delivery is read.
 COUNT_OUTCOMES: Final = """
-SELECT coalesce(r.outcome, 'open') AS outcome, count(*)::int AS count
-FROM llm_integrations.inbox i
-LEFT JOIN LATERAL (SELECT outcome FROM llm_integrations.run WHERE run.delivery_id = i.delivery_id
-                   ORDER BY generation DESC LIMIT 1) r ON true
-GROUP BY 1
+WITH ended AS (
+    SELECT outcome, count(*)::int AS count
+    FROM llm_integrations.run WHERE is_last AND outcome IS NOT NULL GROUP BY outcome
+), waiting AS (
+    SELECT (SELECT count(*) FROM llm_integrations.inbox)::int
+        - (SELECT coalesce(sum(count), 0) FROM ended)::int AS count
+)
+SELECT outcome, count FROM ended
+UNION ALL
+SELECT 'open', count FROM waiting WHERE count > 0
 """
 
 ARRIVED: Final = """
@@ -149,35 +142,39 @@ FROM llm_integrations.inbox WHERE delivery_id = %(id)s
 """
 
 LIST_RUNS: Final = """
-SELECT generation, scope, handler, failures, last_error, wake_at, outcome, reason, ended_at
+SELECT generation, scope, handler, failures, last_error, wake_at, outcome, reason, ended_at,
+       forgotten_at
 FROM llm_integrations.run WHERE delivery_id = %(id)s ORDER BY generation
 """
 
+# Who updates the last generation has it: two replays at once, or a replay and retention, cannot
+# both take it. Queued in the order of arrival, which `OFFSET 0` keeps.
 REPLAY: Final = f"""
 WITH last AS (
-    SELECT i.seq, i.partition, r.*
-    FROM llm_integrations.inbox i JOIN llm_integrations.run r USING (delivery_id)
-    WHERE i.delivery_id = %(id)s ORDER BY r.generation DESC LIMIT 1
+    UPDATE llm_integrations.run SET is_last = false
+    WHERE delivery_id = ANY (%(ids)s) AND is_last AND outcome IS NOT NULL AND forgotten_at IS NULL
+    RETURNING delivery_id, generation, scope, seq, handler
 ), again AS (
-    INSERT INTO llm_integrations.run (delivery_id, generation, scope, handler)
+    INSERT INTO llm_integrations.run (delivery_id, generation, scope, seq, handler)
     SELECT delivery_id, generation + 1,
-           CASE WHEN %(fresh)s THEN delivery_id || '#' || generation + 1 ELSE scope END, handler
-    FROM last WHERE outcome IS NOT NULL
-    ON CONFLICT DO NOTHING
-    RETURNING delivery_id, generation
-), queued AS (
-    SELECT dbos.enqueue_workflow(
-        '{WORKFLOW}', '{QUEUE}', ARRAY[to_json(again.delivery_id || '#' || again.generation)],
-        workflow_id => again.delivery_id || '#' || again.generation,
-        app_version => '{APPLICATION_VERSION}', priority => (last.seq %% 2147483647)::int,
-        queue_partition_key => last.partition)
-    FROM again, last
+           CASE WHEN %(fresh)s THEN delivery_id || '#' || generation + 1 ELSE scope END,
+           seq, handler
+    FROM last
+    RETURNING delivery_id, generation, seq
 )
-SELECT again.generation FROM again, queued
+SELECT delivery_id, generation, dbos.enqueue_workflow(
+    '{WORKFLOW}', '{QUEUE}', ARRAY[to_json(delivery_id || '#' || generation)],
+    workflow_id => delivery_id || '#' || generation, app_version => '{APPLICATION_VERSION}',
+    priority => (seq %% 2147483647)::int, queue_partition_key => partition)
+FROM (SELECT again.*, i.partition FROM again JOIN llm_integrations.inbox i USING (delivery_id)
+      ORDER BY again.seq OFFSET 0) AS o
 """  # noqa: S608 - constants of ours
 
 TURN_ON: Final = """
-INSERT INTO llm_integrations.switch (name) VALUES (%(name)s) ON CONFLICT DO NOTHING RETURNING name
+INSERT INTO llm_integrations.switch (name, changed_by, reason)
+VALUES (%(name)s, %(by)s, %(reason)s)
+ON CONFLICT (name) DO UPDATE SET changed_by = excluded.changed_by, reason = excluded.reason
+RETURNING name
 """
 
 TURN_OFF: Final = """
@@ -186,4 +183,9 @@ DELETE FROM llm_integrations.switch WHERE name = %(name)s RETURNING name
 
 IS_ON: Final = """
 SELECT EXISTS (SELECT FROM llm_integrations.switch WHERE name = %(name)s)
+"""
+
+LOAD_SWITCH: Final = """
+SELECT changed_at AS since, changed_by AS by, reason FROM llm_integrations.switch
+WHERE name = %(name)s
 """

@@ -19,7 +19,7 @@ from llm_integrations.service.console.money import exact_usd, moment, usd
 from llm_integrations.service.console.plot import Day, plot_day, plot_hours
 from llm_integrations.service.console.reads import PAGE_ROWS
 from llm_integrations.service.console.values import OUTCOMES, Filter, Overview, Row, Spent
-from llm_integrations.store.deliveries import ActionRecord, DeliverySummary
+from llm_integrations.store.delivery_records import ActionRecord, DeliverySummary, Pause
 
 __all__ = ["draw_page", "draw_regions", "draw_row", "outcome_chip", "row_id"]
 
@@ -128,9 +128,19 @@ def _state(overview: Overview, mode: Mode) -> Html:
         if mode == "dry-run"
         else chip("applies", "applies", "Allowed actions are written to Jira.")
     ]
-    if overview.is_paused:
-        shown.append(chip("paused", "paused", "Nothing is handled or written until resumed."))
+    if overview.pause is not None:
+        shown += _pause(overview.pause, overview.now)
     return join(shown)
+
+
+def _pause(pause: Pause, now: datetime) -> list[Html]:
+    """Say that nothing is handled, since when, by whom and why."""
+    why = [" by ", foreign(pause.by)] if pause.by else []
+    why += [": ", foreign(pause.reason)] if pause.reason else []
+    return [
+        chip("paused", "paused", "Nothing is handled or written until resumed."),
+        element("span", "since ", moment(pause.since, now), *why, class_="explained"),
+    ]
 
 
 def _plot_of_day(overview: Overview) -> Html:

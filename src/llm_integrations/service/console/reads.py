@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from llm_integrations.governance import filter_of
 from llm_integrations.service.console.spend import DAYS
 from llm_integrations.service.console.values import Detail, Overview, Row, Spent
+from llm_integrations.store.delivery_records import DeliveryFilter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,10 +52,9 @@ class ConsoleReads:
     async def rows(self, wanted: Filter) -> list[Row]:
         """Return one page of deliveries, youngest first."""
         found = await self._deliveries.list_deliveries(
+            DeliveryFilter(outcome=wanted.outcome, issue_key=wanted.issue_key),
             limit=PAGE_ROWS,
             before_seq=wanted.before_seq,
-            outcome=wanted.outcome,
-            issue_key=wanted.issue_key,
         )
         if not found:
             return []
@@ -119,7 +119,7 @@ class ConsoleReads:
         return Overview(
             now=now,
             since=since,
-            is_paused=await self._deliveries.is_paused(),
+            pause=await self._deliveries.load_pause(),
             counts=await self._deliveries.count_outcomes(),
             spend=tuple(spend),
             budgets=tuple(budgets),

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 import msgspec
 
 from llm_integrations.governance import BudgetState, Entry
-from llm_integrations.store.deliveries import ActionRecord, DeliveryDetail, DeliverySummary
+from llm_integrations.store.delivery_records import (
+    ActionRecord,
+    DeliveryDetail,
+    DeliverySummary,
+    OutcomeFilter,
+    Pause,
+)
 
 __all__ = ["OUTCOMES", "Detail", "Filter", "OutcomeFilter", "Overview", "Row", "Spent"]
 
-OutcomeFilter: TypeAlias = Literal[
-    "open", "done", "proposed", "ignored", "superseded", "stale", "dead"
-]
 OUTCOMES: Final[tuple[OutcomeFilter, ...]] = (
     "open",
     "done",
@@ -54,13 +57,14 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     """What stands above the table.
 
     Attributes:
+        pause: who stopped the fleet, if anybody did.
         counts: deliveries by outcome; "open" for those that have not ended.
         spend: (start of a minute, pico-USD) since `since`, in order.
     """
 
     now: datetime
     since: datetime
-    is_paused: bool
+    pause: Pause | None
     counts: dict[str, int]
     spend: tuple[tuple[datetime, int], ...]
     budgets: tuple[BudgetState, ...]
