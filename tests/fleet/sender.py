@@ -22,6 +22,7 @@ __all__ = ["Sender"]
 RETRIES = 5  # https://developer.atlassian.com/cloud/jira/platform/webhooks/
 AT_ONCE = 40  # Jira sends 20 at a time to each host
 ANSWER_S = 20.0
+NOBODY_THERE = 0
 RETRIED = frozenset({408, 409, 425, 429})
 
 
@@ -61,7 +62,8 @@ class Sender:
     async def _deliver(
         self, session: aiohttp.ClientSession, parcel: Parcel, dice: random.Random
     ) -> None:
-        for attempt in range(1 + RETRIES):
+        attempt = 0
+        while attempt <= RETRIES:
             headers = {"X-Atlassian-Webhook-Retry": str(attempt)} if attempt else {}
             doors = dice.sample(self.urls, len(self.urls))
             async with self._slots:  # who waits here has not begun: its time does not run
@@ -70,8 +72,11 @@ class Sender:
             if status is not None and 200 <= status < 300:
                 self.acknowledged.add(parcel.name)
                 return
-            if status is not None and status < 500 and status not in RETRIED:
+            if status and status < 500 and status not in RETRIED:
                 break
+            # Jira's minutes are longer than any process takes to start, these seconds are not: that
+            # nobody was there at all uses up no retry.
+            attempt += status != NOBODY_THERE
             await asyncio.sleep(dice.uniform(*self.retry_delay_s))
         self.given_up.add(parcel.name)
 
@@ -82,7 +87,7 @@ class Sender:
         doors: Sequence[str],
         headers: dict[str, str],
     ) -> int | None:
-        """Send once: to the first receiver that can be reached; None when nobody answered."""
+        """Send once, to the first receiver that takes the connection; None: it gave no answer."""
         for door in doors:
             try:
                 async with session.post(
@@ -94,4 +99,4 @@ class Sender:
                 continue
             except (aiohttp.ClientError, OSError, TimeoutError):
                 return None
-        return None
+        return NOBODY_THERE

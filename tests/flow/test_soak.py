@@ -26,8 +26,6 @@ async def survive(url: str, folder: Path, config: pytest.Config) -> None:
         per_s=config.getoption("--soak-rate"),
         restarts=2,
         freezes=1,
-        # A process takes as long to start as ever, so minutes cannot be much shorter than this.
-        retry_delay_s=(20.0, 60.0),
     )
     run = await play(plan, url, folder, settle_s=900)
     verdicts = judge(run.evidence)
