@@ -83,3 +83,47 @@ def test_project_keys_are_checked_too(key: str, good: bool) -> None:
     else:
         with pytest.raises(InvalidRequest):
             jql.project_key(key)
+
+
+@given(st.text(), st.text(min_size=1), st.lists(st.text(), min_size=1), st.integers())
+def test_no_value_changes_a_query_that_was_built(
+    text: str, name: str, several: list[str], number: int
+) -> None:
+    built = jql.build(
+        "a = {} AND b ~ {} AND c IN {} AND d = {}", text, jql.Text(name), several, number
+    )
+    start, rest = "a = ", built
+    assert built.startswith(start)
+    parts = [jql.quote(text), jql.quote_text(name), jql.quote_list(several), str(number)]
+    for word, part in zip(("a = ", " AND b ~ ", " AND c IN ", " AND d = "), parts, strict=True):
+        assert rest.startswith(word + part)
+        rest = rest[len(word + part) :]
+    assert rest == ""
+
+
+def test_places_are_filled_by_order_or_by_name_and_braces_are_doubled() -> None:
+    assert jql.build("a = {x} AND b = {x} AND c = {}", 7, x="y") == 'a = "y" AND b = "y" AND c = 7'
+    assert jql.build("a = {{}}") == "a = {}"
+    assert jql.build("order by key") == "order by key"
+
+
+@pytest.mark.parametrize(
+    ("query", "values", "why"),
+    [
+        ("a = {}", (), "no value for the place '0'"),
+        ("a = 1", ("x",), "no place in the query for: 0"),
+        ("a = {} AND b = {}", ("x",), "no value for the place '1'"),
+        ("a = {0.real}", (1,), "no value"),
+        ("a = {!r}", ("x",), "not {...}"),
+        ("a = {:>9}", ("x",), "not {...}"),
+        ("a = {", ("x",), "cannot be read"),
+        ("a = }", (), "cannot be read"),
+        ("a IN {}", ([],), "empty list"),
+        ("a = {}", (True,), "true and false"),
+    ],
+)
+def test_a_query_that_does_not_fit_its_values_is_refused(
+    query: str, values: tuple[object, ...], why: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=why):
+        jql.build(query, *values)  # type: ignore[arg-type]

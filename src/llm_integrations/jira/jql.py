@@ -10,12 +10,23 @@ the parser refuses even inside quotes, travel as `\uXXXX`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Mapping
+from itertools import count
+from string import Formatter
+from typing import Final, LiteralString, NamedTuple, TypeAlias
 
 from llm_integrations.errors import InvalidRequest
 
-__all__ = ["ISSUE_KEY", "issue_key", "project_key", "quote", "quote_list", "quote_text"]
+__all__ = [
+    "ISSUE_KEY",
+    "Text",
+    "build",
+    "issue_key",
+    "project_key",
+    "quote",
+    "quote_list",
+    "quote_text",
+]
 
 ISSUE_KEY: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*-[0-9]{1,18}")
 _PROJECT_KEY: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*|[0-9]{1,18}")
@@ -23,6 +34,55 @@ _ID: Final = re.compile(r"[0-9]{1,18}")
 _ESCAPED: Final = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _UNSAFE: Final = re.compile('[\\\\"\x00-\x1f\x7f\ufffe\ud800-\udfff]')
 _LUCENE: Final = re.compile(r'([+\-&|!(){}\[\]^~*?\\:"])')
+
+
+class Text(NamedTuple):
+    """A value for `~` that is meant literally."""
+
+    value: str
+
+
+Value: TypeAlias = "str | int | Text | Iterable[str]"
+
+
+def build(query: LiteralString, /, *values: Value, **named: Value) -> str:
+    r"""Return a query with each `{}`, or `{name}`, replaced by a value that stays a value.
+
+    The query itself must stand in the program: type checkers refuse text that was put together.
+
+    Args:
+        query: JQL with a place for each value; a brace of its own is doubled.
+        values: for `{}`, in order. Text is quoted, `Text` matched literally after `~`, a number
+            stands as it is, and other iterables become a list for use after `in`.
+        named: for `{name}`.
+
+    Raises:
+        InvalidRequest: a place without a value, a value without a place, or an empty list.
+
+    Example:
+        >>> build("project = {} AND text ~ {} AND status IN {}", "ABC", Text("(a)"), ["New"])
+        'project = "ABC" AND text ~ "\\\\(a\\\\)" AND status IN ("New")'
+    """
+    given: dict[str, Value] = {str(place): value for place, value in enumerate(values)}
+    given |= named
+    places = map(str, count())
+    used: set[str] = set()
+    parts: list[str] = []
+    try:
+        for literal, name, spec, conversion in Formatter().parse(query):
+            parts.append(literal)
+            if name is None:
+                continue
+            if spec or conversion:
+                raise InvalidRequest(f"a place in a query is {{}} or {{name}}, not {{{name}...}}")
+            place = name or next(places)
+            parts.append(_written(_value_of(place, given)))
+            used.add(place)
+    except ValueError as error:
+        raise InvalidRequest(f"the query cannot be read: {error}") from None
+    if unused := given.keys() - used:
+        raise InvalidRequest(f"no place in the query for: {', '.join(sorted(unused))}")
+    return "".join(parts)
 
 
 def quote(value: str) -> str:
@@ -72,6 +132,27 @@ def project_key(value: str) -> str:
     if not _PROJECT_KEY.fullmatch(value):
         raise InvalidRequest("a project is named by a key such as ABC or by its numeric id")
     return value
+
+
+def _value_of(place: str, given: Mapping[str, Value]) -> Value:
+    try:
+        return given[place]
+    except KeyError:
+        raise InvalidRequest(f"no value for the place {place!r} in the query") from None
+
+
+def _written(value: Value) -> str:
+    match value:
+        case Text():
+            return quote_text(value.value)
+        case str():
+            return quote(value)
+        case bool():
+            raise InvalidRequest("JQL has no true and false")
+        case int():
+            return str(value)
+        case _:
+            return quote_list(value)
 
 
 def _escape(match: re.Match[str]) -> str:
