@@ -91,7 +91,7 @@ def test_a_token_may_be_a_minute_over_and_not_more() -> None:
 
 def test_a_signature_has_one_spelling() -> None:
     with pytest.raises(SignatureWrong, match="cannot be read"):
-        verify_token({"authorization": f"Bearer {token()[:-1]}!{token()[-1]}"}, SECRET, now=NOW)
+        verify_token({"authorization": f"Bearer {token()[:-1]}!!!!{token()[-1]}"}, SECRET, now=NOW)
     with pytest.raises(SignatureWrong, match="not made with this secret"):
         verify_token({"authorization": f"Bearer {token(secret='other')}"}, SECRET, now=NOW)
 

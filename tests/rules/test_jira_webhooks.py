@@ -291,6 +291,7 @@ def test_a_delivery_that_was_seen_is_not_new_until_it_is_forgotten() -> None:
     assert not seen.add(delivery_identity({}, CREATED), 59)
     assert seen.add(delivery_identity({}, LABELLED), 59)
     assert seen.add(identity, 60)
+    assert not seen.add(delivery_identity({}, LABELLED), 60)
     assert not seen.add(identity, 61)
     assert seen.add("third", 61)
     assert seen.add(delivery_identity({}, LABELLED), 62)
