@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anthropic
 
 from bench.claude import BODY, per_call, per_event
+from bench.claude_ours import BUDGET, LIMIT
 from bench.processes import Round, pin
+from llm_integrations.anthropic import govern
+from llm_integrations.governance import Governor
 
-__all__ = ["helper_streams", "messages", "raw_streams"]
+__all__ = ["governed_messages", "helper_streams", "messages", "raw_streams"]
 
 
 @asynccontextmanager
@@ -34,6 +39,27 @@ async def messages(*, base_url: str, http: str, calls: int, tasks: int) -> Async
             assert message.stop_reason == "end_turn"
 
         yield per_call(call, calls=calls, tasks=tasks)
+
+
+@asynccontextmanager
+async def governed_messages(
+    *, base_url: str, store: str, calls: int, tasks: int
+) -> AsyncIterator[Round]:
+    """Send messages with our governor under the SDK; the ledger gets a row for each."""
+    pin(-1)
+    with tempfile.TemporaryDirectory() as folder:
+        url = "memory:" if store == "memory" else f"sqlite:///{Path(folder) / 'costs.db'}"
+        async with (
+            Governor.open(url, budgets=[BUDGET], limits=[LIMIT]) as governor,
+            opened(base_url, "httpx2") as client,
+        ):
+            govern(client, governor)
+
+            async def call() -> None:
+                message = await client.messages.create(**BODY)
+                assert message.stop_reason == "end_turn"
+
+            yield per_call(call, calls=calls, tasks=tasks)
 
 
 @asynccontextmanager

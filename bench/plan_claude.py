@@ -75,6 +75,25 @@ def messages(
     )
 
 
+def governing(name: str, about: str, *, calls: int, tasks: int) -> Benchmark:
+    """Compare the official SDK with itself, our governor under it."""
+    asked: Options = {"calls": calls, "tasks": tasks}
+    return Benchmark(
+        name=name,
+        about=f"{about}: one call of the official SDK, with and without our governor under it",
+        needs="loopback",
+        sides={
+            "sdk": Side("bench.claude_sdk:messages", {"http": "httpx2", **asked}),
+            "memory": Side("bench.claude_sdk:governed_messages", {"store": "memory", **asked}),
+            "SQLite": Side("bench.claude_sdk:governed_messages", {"store": "SQLite", **asked}),
+        },
+        targets=tuple(
+            compared(f"{about}, {store} governor", "us CPU", "sdk", {}, ours=store)
+            for store in ("memory", "SQLite")
+        ),
+    )
+
+
 def streams(
     name: str, about: str, options: Options, asked: Asked, *, with_litellm: bool = False
 ) -> Benchmark:
@@ -177,6 +196,8 @@ CLAUDE: Final = (
         memory={"sdk": (5, 7)},
         sqlite={},
     ),
+    governing("govern", "the official SDK governed, 64 tasks", calls=640, tasks=64),
+    governing("govern-sequential", "the official SDK governed, one at a time", calls=300, tasks=1),
     streams(
         "stream-flood-1",
         "flood, 1 at a time",

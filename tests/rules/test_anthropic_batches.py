@@ -294,13 +294,13 @@ def test_a_plan_is_one_body_and_the_sum_of_what_its_requests_can_cost() -> None:
     both.add("a", ask())
     both.add("b", ask(model="claude-haiku-5-5"))
     plan = both.plan()
-    held, sum_held = alone.plan().hold_pusd, plan.hold_pusd
+    held, sum_held = alone.plan().bound.hold_pusd, plan.bound.hold_pusd
     assert held is not None
     assert sum_held is not None
     assert 0 < held < sum_held < 2 * held
-    assert (plan.count, plan.bounded) == (2, True)
-    assert plan.model == "claude-haiku-5-5+claude-opus-5-5"
-    assert plan.tool_types == {}
+    assert (plan.bound.count, plan.bound.bounded) == (2, True)
+    assert plan.bound.model == "claude-haiku-5-5+claude-opus-5-5"
+    assert plan.bound.tool_types == {}
 
 
 async def test_the_body_of_a_plan_is_the_same_in_every_attempt() -> None:
@@ -323,19 +323,19 @@ def test_one_unbounded_or_unpriced_request_makes_the_whole_so() -> None:
     unbounded = planner()
     unbounded.add("a", ask(tools=tools))
     unbounded.add("b", ask())
-    assert not unbounded.plan().bounded
-    assert unbounded.plan().tool_types == {"a": ("web_search_20260318",)}
+    assert not unbounded.plan().bound.bounded
+    assert unbounded.plan().bound.tool_types == {"a": ("web_search_20260318",)}
     unpriced = planner()
     unpriced.add("a", ask(model="claude-next"))
     unpriced.add("b", ask())
-    assert unpriced.plan().hold_pusd is None
+    assert unpriced.plan().bound.hold_pusd is None
 
 
 def test_code_is_free_where_the_request_of_the_batch_had_web_tools() -> None:
     tools = [{"type": "web_search_20260318", "name": "web_search"}]
     planned = planner()
     planned.add("a", ask(tools=tools))
-    bill = Bill(Limiter(clock=SystemClock()), None, planned.plan())
+    bill = Bill(Limiter(clock=SystemClock()), None, planned.plan().bound)
     ran = parse_result(
         line({"type": "succeeded", "message": message(container={"id": "c"})}), line=1
     )

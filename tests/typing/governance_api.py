@@ -3,7 +3,9 @@
 from decimal import Decimal
 from typing import assert_type
 
-from llm_integrations.anthropic import AnthropicClient, AnthropicConfig, ClaudeModel
+import anthropic
+
+from llm_integrations.anthropic import AnthropicClient, AnthropicConfig, ClaudeModel, govern
 from llm_integrations.errors import BudgetExceeded
 from llm_integrations.governance import Budget, BudgetState, Entry, Governor, Limit, Spend
 
@@ -41,3 +43,13 @@ async def a_refusal_says_when_to_come_back(client: AnthropicClient) -> float | N
         assert_type(error.left_pusd, int)
         return error.resets_in_s
     return None
+
+
+async def under_the_official_sdk(governor: Governor) -> None:
+    assert_type(govern(anthropic.AsyncAnthropic(), governor), anthropic.AsyncAnthropic)
+    assert_type(govern(anthropic.Anthropic(), governor), anthropic.Anthropic)
+
+
+def without_a_loop() -> int:
+    with Governor.threaded("sqlite:///costs.db", budgets=[Budget("cap", usd="1")]) as governor:
+        return governor.run(governor.ledger.total_pusd())

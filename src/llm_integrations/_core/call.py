@@ -69,6 +69,7 @@ __all__ = [
     "OpenStream",
     "Response",
     "Vendor",
+    "refused",
 ]
 
 REFUSAL_CAP_BYTES: Final = 1024 * 1024
@@ -230,7 +231,7 @@ class Caller:
             reply, body = await self._exchange(call.request, progress, watch)
             response = self._judged(call, ask, reply, body, sent_at)
             if not _is_success(response.status):
-                actual = _refused(response)
+                actual = refused(response)
                 raise self._vendor.refuse(response, self._clock.now())
             answer, actual = call.read(response)
         except (TransportError, ConfigError, asyncio.CancelledError) as error:
@@ -267,7 +268,7 @@ class Caller:
             reply, body = await self._exchange(call.request, progress, watch, whole=False)
             response = self._judged(call, ask, reply, body, sent_at)
             if not _is_success(reply.status):
-                actual = _refused(response)
+                actual = refused(response)
                 raise self._vendor.refuse(response, self._clock.now())
             watch.due_at = ends_at
             stream = OpenStream(
@@ -374,7 +375,8 @@ def _is_success(status: int) -> bool:
     return 200 <= status < 300
 
 
-def _refused(response: Response) -> Actual:
+def refused(response: Response) -> Actual:
+    """Return what an attempt cost that the server refused: nothing."""
     return Actual(
         state="refused",
         cost_pusd=0,

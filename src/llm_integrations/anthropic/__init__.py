@@ -92,6 +92,7 @@ if TYPE_CHECKING:
         UnreadableResult,
     )
     from llm_integrations.anthropic.files import FileInfo, Files
+    from llm_integrations.anthropic.governed import govern
     from llm_integrations.anthropic.tokens.counter import (
         CostEstimate,
         TokenBudget,
@@ -175,6 +176,7 @@ __all__ = [
     "UnreadableResult",
     "Usage",
     "cached",
+    "govern",
     "json_schema_format",
     "output_format",
     "parse_events",
@@ -210,6 +212,7 @@ _LAZY: Final = {
     "ToolTurn": "tool_loop",
     "UnknownResult": "batches.values",
     "UnreadableResult": "batches.values",
+    "govern": "governed",
     "output_format": "structured",
     "parse_output": "structured",
     "tool": "tools",

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from llm_integrations._core.admission import Actual, Ask, Keep, Observation
 from llm_integrations._core.call import Call, Response, Vendor
@@ -26,11 +27,10 @@ from llm_integrations.anthropic.catalogue import (
     check_request,
     entry_of,
     find_model,
-    limit_group,
     shape_of,
 )
 from llm_integrations.anthropic.config import AnthropicConfig
-from llm_integrations.anthropic.holds import hold_for
+from llm_integrations.anthropic.holds import OutputGuess, ask_for
 from llm_integrations.anthropic.limits import RateLimitInfo, observe_headers
 from llm_integrations.anthropic.live import StreamTerms, actual_of
 from llm_integrations.anthropic.models import (
@@ -39,7 +39,6 @@ from llm_integrations.anthropic.models import (
     encode_request,
     parse_message,
 )
-from llm_integrations.anthropic.pricing import table_version
 from llm_integrations.anthropic.refusals import refusal
 from llm_integrations.errors import AnswerMalformed, APIError
 
@@ -52,7 +51,6 @@ AnyRequest: TypeAlias = MessageRequest | Mapping[str, Json]
 MESSAGES: Final = "/v1/messages"
 PLAIN_MAX_TOKENS: Final = 8_192
 SLOWEST_TOKEN_S: Final = 0.04
-FIRST_GUESS_OUTPUT: Final = 512.0
 SLOWEST_UPLOAD_BYTES_PER_S: Final = 250_000
 
 
@@ -68,9 +66,9 @@ class Calls:
         "_base_url",
         "_clock",
         "_config",
+        "_guess",
         "_headers",
         "_last_headers",
-        "_mean_output",
         "_stream_headers",
     )
 
@@ -80,7 +78,7 @@ class Calls:
         self._base_url = config.base_url.rstrip("/")
         self._headers = config.request_headers()
         self._stream_headers = self._headers | {"accept": "text/event-stream"}
-        self._mean_output = FIRST_GUESS_OUTPUT
+        self._guess = OutputGuess()
         self._last_headers: Mapping[str, str] = {}
 
     @property
@@ -150,16 +148,8 @@ class Calls:
         body = encode_request(request, stream=stream)
         shape = self.check(body)
         now = self._clock.now()
-        hold = hold_for(shape, body, at=now)
-        ask = Ask(
-            group=limit_group(shape.model),
-            input_tokens=min(hold.input_tokens, len(body)) // 4,
-            output_tokens=min(shape.max_tokens, round(self._mean_output)),
-            hold_pusd=hold.pusd,
-            bounded=hold.bounded,
-            price_version=table_version(),
-            model=shape.model,
-            tags=tags or {},
+        ask = replace(
+            ask_for(shape, body, at=now, guess=self._guess, tags=tags or {}),
             keep=keep,
             call_id=id_by_time(now),
         )
@@ -273,8 +263,7 @@ class Calls:
         return self._config.timeout_s + max_tokens * SLOWEST_TOKEN_S
 
     def _learn(self, message: MessageResponse) -> None:
-        """Move the guess of how much an answer has; limits reserve that, not `max_tokens`."""
-        self._mean_output += (message.usage.output_tokens - self._mean_output) / 16
+        self._guess.learn(message.usage.output_tokens)
 
     def _observe(self, response: Response, now: datetime) -> Observation | None:
         self._last_headers = response.headers

@@ -22,16 +22,18 @@ No I/O. Budgets refuse what is unbounded or priceless.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import date
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
+from llm_integrations._core.admission import Ask
 from llm_integrations._core.codec import Undecodable, decode
-from llm_integrations.anthropic.catalogue import RequestShape, find_model
-from llm_integrations.anthropic.pricing import Rates, prices_of
+from llm_integrations.anthropic.catalogue import RequestShape, find_model, limit_group
+from llm_integrations.anthropic.pricing import Rates, prices_of, table_version
 
-__all__ = ["Hold", "hold_for", "input_bound"]
+__all__ = ["Hold", "OutputGuess", "ask_for", "hold_for", "input_bound"]
 
 Json: TypeAlias = Any  # the JSON border
 
@@ -46,6 +48,8 @@ SCHEMA_PROMPT_TOKENS: Final = (
 )
 DEFAULT_WINDOW: Final = 1_000_000
 DEFAULT_IMAGE_TOKENS: Final = 4_784
+FIRST_GUESS_OUTPUT: Final = 512.0
+NO_TAGS: Final[Mapping[str, str]] = {}
 
 
 class Hold(NamedTuple):
@@ -75,6 +79,45 @@ def hold_for(
     if batch:
         pusd = -(-pusd // 2)
     return Hold(pusd, bounded, tokens)
+
+
+class OutputGuess:
+    """How long answers have been lately; limits reserve that, not `max_tokens`."""
+
+    __slots__ = ("_mean",)
+
+    def __init__(self) -> None:
+        self._mean = FIRST_GUESS_OUTPUT
+
+    def learn(self, output_tokens: int) -> None:
+        """Move the guess towards one more answer."""
+        self._mean += (output_tokens - self._mean) / 16
+
+    def for_at_most(self, max_tokens: int) -> int:
+        """Return the guess for an answer that may have so many tokens."""
+        return min(max_tokens, round(self._mean))
+
+
+def ask_for(
+    shape: RequestShape,
+    body: bytes,
+    *,
+    at: date,
+    guess: OutputGuess,
+    tags: Mapping[str, str] = NO_TAGS,
+) -> Ask:
+    """Return what sending a message asks of limits and budgets."""
+    hold = hold_for(shape, body, at=at)
+    return Ask(
+        group=limit_group(shape.model),
+        input_tokens=min(hold.input_tokens, len(body)) // 4,
+        output_tokens=guess.for_at_most(shape.max_tokens),
+        hold_pusd=hold.pusd,
+        bounded=hold.bounded,
+        price_version=table_version(),
+        model=shape.model,
+        tags=tags,
+    )
 
 
 def input_bound(shape: RequestShape, body: bytes) -> int:

@@ -31,7 +31,6 @@ from llm_integrations.anthropic.pricing import price, price_message_details
 from llm_integrations.anthropic.refusals import stream_error
 from llm_integrations.anthropic.stream import (
     ContentBlockDelta,
-    MessageDelta,
     Ping,
     StreamCollector,
     StreamEvent,
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
     from llm_integrations._core.call import OpenStream, Response
     from llm_integrations._core.clock import Clock
 
-__all__ = ["MessageStream", "StreamReader", "StreamTerms", "actual_of"]
+__all__ = ["MessageStream", "StreamReader", "StreamTerms", "actual_of", "partial_actual"]
 
 EVENTS: Final = "text/event-stream"
 DRAIN_S: Final = 0.25  # for the last bytes behind a complete message
@@ -85,6 +84,39 @@ def actual_of(
     )
 
 
+def partial_actual(
+    collector: StreamCollector,
+    response: Response,
+    *,
+    model: str,
+    at: date,
+    ttft_ms: int | None = None,
+) -> Actual | None:
+    """Return what a message that broke off used: what was reported, and the output that came.
+
+    None where no message began: then nothing is known.
+    """
+    usage = collector.usage
+    if usage is None:
+        return None
+    output_tokens = usage.output_tokens
+    if not collector.has_stopped:  # else the usage is the last word
+        came = collector.received_bytes // BYTES_PER_TOKEN
+        output_tokens = max(output_tokens, came)
+    likely = msgspec.structs.replace(usage, output_tokens=output_tokens, iterations=None)
+    return Actual(
+        state="partial",
+        cost_pusd=price(likely, model, at=at),
+        input_tokens=usage.input_tokens + usage.cache_creation_input_tokens,
+        output_tokens=output_tokens,
+        counters=likely.counters(),
+        model=model,
+        request_id=response.request_id,
+        latency_ms=response.latency_ms,
+        ttft_ms=ttft_ms,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamTerms:
     """What a reader needs beside the bytes."""
@@ -104,7 +136,6 @@ class StreamReader:
         "_message",
         "_splitter",
         "_started_at",
-        "_stopped",
         "_stream",
         "_terms",
         "_ttft_ms",
@@ -119,7 +150,6 @@ class StreamReader:
         self._message: MessageResponse | None = None
         self._started_at = terms.clock.monotonic()
         self._ttft_ms: int | None = None
-        self._stopped = False
         self._closed = False
         self.collector = StreamCollector()
 
@@ -214,8 +244,6 @@ class StreamReader:
                 return events[: position + 1]
             elif collector.error is not None:
                 return events[:position] or await self._read()
-            elif isinstance(event, MessageDelta) and event.stop_reason is not None:
-                self._stopped = True
         return events
 
     def _note_first_delta(self) -> None:
@@ -239,26 +267,16 @@ class StreamReader:
 
     async def _settle_partial(self) -> None:
         """Book what an interrupted message used: what was reported, and the output that came."""
-        usage = self.collector.usage
-        if usage is None:
-            return  # nothing is known; `OpenStream.close` books "unknown"
-        output_tokens = usage.output_tokens
-        if not self._stopped:  # else the usage is the last word
-            came = self.collector.received_bytes // BYTES_PER_TOKEN
-            output_tokens = max(output_tokens, came)
-        likely = msgspec.structs.replace(usage, output_tokens=output_tokens, iterations=None)
-        actual = Actual(
-            state="partial",
-            cost_pusd=price(likely, self._terms.model, at=self._terms.clock.now()),
-            input_tokens=usage.input_tokens + usage.cache_creation_input_tokens,
-            output_tokens=output_tokens,
-            counters=likely.counters(),
-            model=self._terms.model,
-            request_id=self.request_id,
-            latency_ms=self._stream.response.latency_ms,
+        terms = self._terms
+        actual = partial_actual(
+            self.collector,
+            self._stream.response,
+            model=terms.model,
+            at=terms.clock.now(),
             ttft_ms=self._ttft_ms,
         )
-        await self._stream.settle(actual)
+        if actual is not None:  # else nothing is known; `OpenStream.close` books "unknown"
+            await self._stream.settle(actual)
 
     def _interrupted(self) -> StreamInterrupted:
         try:

@@ -453,10 +453,20 @@ class StreamCollector:
 
     Attributes:
         is_complete: whether `message_stop` came.
+        has_stopped: whether the model said why it stopped; its usage is then the last word.
         error: the error event that ended the stream, if one did.
     """
 
-    __slots__ = ("_fields", "_open", "_unmerged", "_usage", "_whole", "error", "is_complete")
+    __slots__ = (
+        "_fields",
+        "_open",
+        "_unmerged",
+        "_usage",
+        "_whole",
+        "error",
+        "has_stopped",
+        "is_complete",
+    )
 
     def __init__(self) -> None:
         self.error: ErrorEvent | None = None
@@ -468,7 +478,7 @@ class StreamCollector:
         self._whole: dict[int, _Block] = {}
         self._usage: dict[str, Json] = {}
         self._unmerged: list[Raw] = []
-        self.is_complete = False
+        self.has_stopped = self.is_complete = False
 
     def add(self, event: StreamEvent) -> None:
         """Take the next event.
@@ -518,6 +528,7 @@ class StreamCollector:
     def _change(self, event: MessageDelta) -> None:
         if self._fields is None:
             return
+        self.has_stopped |= event.stop_reason is not None
         _replace(self._fields, event.delta)
         for name in ("context_management", "input_transformations"):
             if (value := getattr(event, name)) is not None:

@@ -21,7 +21,7 @@ import secrets
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from itertools import count
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
@@ -34,6 +34,7 @@ from llm_integrations.errors import (
     StoreUnavailable,
 )
 from llm_integrations.governance.budgets import Budgets, us_of
+from llm_integrations.governance.home import HomeLoop, living_on_a_thread
 from llm_integrations.governance.ledger import Ledger
 from llm_integrations.governance.limiter import Limiter
 from llm_integrations.governance.reports import Reports
@@ -41,7 +42,7 @@ from llm_integrations.store import open_store
 from llm_integrations.store.records import MAX_PUSD, Checkpoint, Hold, Settlement
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 
     from llm_integrations._core.admission import Actual, Ask, Observation
     from llm_integrations._core.clock import Clock
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
     from llm_integrations.store.records import FinalState, Refusal
 
 __all__ = ["LEASE_S", "Governor", "Permit"]
+
+T = TypeVar("T")
 
 LEASE_S: Final = 30.0
 """How long after its last heartbeat a process counts as dead; it beats three times as often."""
@@ -80,6 +83,7 @@ class Governor:
         budgets: their state, and how to change them.
         ledger: what each attempt cost.
         reports: sums over the ledger.
+        home: the loop it lives on, for callers on other threads and loops.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class Governor:
         self.budgets = Budgets(store, clock)
         self.ledger = Ledger(store)
         self.reports = Reports(store)
+        self.home = HomeLoop()
         self._limiter = limiter
         self._clock = clock
         self._keep_days = keep_days
@@ -151,9 +156,44 @@ class Governor:
         try:
             yield governor
         finally:
+            await governor.home.close()
             keeper.cancel()
             await asyncio.wait([keeper])
             await governor._stop()
+
+    @classmethod
+    @contextmanager
+    def threaded(
+        cls,
+        url: str = "memory:",
+        *,
+        budgets: Sequence[Budget] | None = None,
+        limits: Sequence[Limit] | None = None,
+        clock: Clock | None = None,
+    ) -> Iterator[Governor]:
+        """Open the books for code that has no event loop: the governor lives on a thread.
+
+        See `open`. Ask it by `run`; any number of threads may. A process that is forked off opens
+        a governor of its own.
+
+        Example:
+            with Governor.threaded("sqlite:///costs.db") as governor:
+                print(governor.run(governor.ledger.total_pusd()))
+        """
+        opening = cls.open(url, budgets=budgets, limits=limits, clock=clock)
+        with living_on_a_thread(opening) as governor:
+            yield governor
+
+    def run(self, question: Coroutine[object, object, T]) -> T:
+        """Return what a coroutine of this governor returns, to code that has no event loop.
+
+        Raises:
+            ConfigError: this is the governor's own loop, or a forked process, or it is closed.
+        """
+        try:
+            return self.home.run(lambda: question)
+        finally:
+            question.close()  # had it not run: no warning that nobody awaited it
 
     async def admit(self, ask: Ask) -> Permit:
         """Hold the money, wait for room, and return a permit.

@@ -1,6 +1,6 @@
 """The money of a batch: one hold for all of it, kept until its results are known.
 
-In: a `Plan`, then every result. Out: one permit of the admission and one settlement, whatever
+In: a `BatchBound`, then every result. Out: one permit of the admission and one settlement, whatever
 happens: exact when all results were read, 0 when nothing can have been billed, "unknown" when
 nobody will know.
 """
@@ -13,7 +13,7 @@ from typing import Final
 
 from llm_integrations._core.admission import Actual, Admission, Ask
 from llm_integrations._core.codec import encode
-from llm_integrations.anthropic.batches.plan import Plan
+from llm_integrations.anthropic.batches.plan import BatchBound
 from llm_integrations.anthropic.batches.values import (
     BatchResult,
     SucceededResult,
@@ -32,15 +32,17 @@ class Bill:
 
     __slots__ = ("_admission", "_permit", "count", "model", "tool_types")
 
-    def __init__(self, admission: Admission, permit: object, plan: Plan) -> None:
+    def __init__(self, admission: Admission, permit: object, bound: BatchBound) -> None:
         self._admission = admission
         self._permit = permit
-        self.count = plan.count
-        self.model = plan.model
-        self.tool_types = plan.tool_types
+        self.count = bound.count
+        self.model = bound.model
+        self.tool_types = bound.tool_types
 
     @classmethod
-    async def open(cls, admission: Admission, plan: Plan, tags: Mapping[str, str] | None) -> Bill:
+    async def open(
+        cls, admission: Admission, bound: BatchBound, tags: Mapping[str, str] | None
+    ) -> Bill:
         """Hold the most that the batch can cost.
 
         Raises:
@@ -49,13 +51,13 @@ class Bill:
         ask = Ask(
             group=GROUP,
             requests=0,  # the call that creates the batch is asked for by itself
-            hold_pusd=plan.hold_pusd,
-            bounded=plan.bounded,
+            hold_pusd=bound.hold_pusd,
+            bounded=bound.bounded,
             price_version=table_version(),
-            model=plan.model,
+            model=bound.model,
             tags=tags or {},
         )
-        return cls(admission, await admission.admit(ask), plan)
+        return cls(admission, await admission.admit(ask), bound)
 
     async def settle(self, actual: Actual) -> None:
         """Book what the batch cost."""

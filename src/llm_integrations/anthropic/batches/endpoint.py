@@ -150,7 +150,7 @@ class Batches:
             read=_reader(_batch_decoder, wire),
             repeatable=False,
         )
-        bill = await Bill.open(self._admission, plan, tags)
+        bill = await Bill.open(self._admission, plan.bound, tags)
         try:
             batch = await self._caller.run(call)
         except BaseException as error:

@@ -23,7 +23,7 @@ from llm_integrations.anthropic.holds import hold_for
 from llm_integrations.anthropic.models import encode_request
 from llm_integrations.errors import InvalidRequest
 
-__all__ = ["MAX_BODY_BYTES", "MAX_REQUESTS", "Plan", "PlanBody", "Planner"]
+__all__ = ["MAX_BODY_BYTES", "MAX_REQUESTS", "BatchBound", "Plan", "PlanBody", "Planner"]
 
 MAX_REQUESTS: Final = 100_000
 MAX_BODY_BYTES: Final = 256 * 1024 * 1024
@@ -58,27 +58,53 @@ class PlanBody:
             yield bytes(self._data[start : start + PIECE_BYTES])
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch that may be sent.
+class BatchBound:
+    """The most that a batch can cost, added up request by request.
 
     Attributes:
+        count: how many requests.
         hold_pusd: the most it can cost, in pico-USD; None when a price is not known.
         bounded: whether that is a true upper bound.
         tool_types: by `custom_id`, the types of tools that run at the server; they decide whether
             code execution is free.
     """
 
-    body: PlanBody
-    count: int
-    models: frozenset[str]
-    hold_pusd: int | None
-    bounded: bool
-    tool_types: Mapping[str, tuple[str, ...]]
+    __slots__ = ("_models", "bounded", "count", "hold_pusd", "tool_types")
+
+    def __init__(self) -> None:
+        self._models: set[str] = set()
+        self.count = 0
+        self.hold_pusd: int | None = 0
+        self.bounded = True
+        self.tool_types: dict[str, tuple[str, ...]] = {}
+
+    def add(self, custom_id: str, shape: RequestShape, params: bytes, *, at: date) -> None:
+        """Count one request."""
+        hold = hold_for(shape, params, at=at, batch=True)
+        self.count += 1
+        self._models.add(shape.model)
+        self.bounded &= hold.bounded
+        if self.hold_pusd is not None:
+            self.hold_pusd = None if hold.pusd is None else self.hold_pusd + hold.pusd
+        if not all(tool.runs_at_caller() for tool in shape.tools):
+            self.tool_types[custom_id] = tuple(str(tool.type) for tool in shape.tools)
+
+    def add_unreadable(self) -> None:
+        """Count a request, or a whole batch, that says nothing of what it can cost."""
+        self.count += 1
+        self.hold_pusd, self.bounded = None, False
 
     @property
     def model(self) -> str:
         """The model, or all of them, for the ledger."""
-        return "+".join(sorted(self.models))
+        return "+".join(sorted(self._models))
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch that may be sent, and the most it can cost."""
+
+    body: PlanBody
+    bound: BatchBound
 
 
 class Planner:
@@ -94,14 +120,11 @@ class Planner:
     __slots__ = (
         "_at",
         "_body",
-        "_bounded",
+        "_bound",
         "_check",
         "_custom_ids",
-        "_hold_pusd",
         "_max_body_bytes",
         "_max_requests",
-        "_models",
-        "_tool_types",
     )
 
     def __init__(
@@ -118,10 +141,7 @@ class Planner:
         self._max_body_bytes = max_body_bytes
         self._body = bytearray(_BEGIN)
         self._custom_ids: set[str] = set()
-        self._models: set[str] = set()
-        self._tool_types: dict[str, tuple[str, ...]] = {}
-        self._hold_pusd: int | None = 0
-        self._bounded = True
+        self._bound = BatchBound()
 
     def add(self, custom_id: str, params: AnyRequest) -> None:
         """Check a request and put it into the batch.
@@ -140,18 +160,12 @@ class Planner:
         encoded = encode_request(params)
         shape = self._check(encoded)
         _check_for_batch(shape)
-        hold = hold_for(shape, encoded, at=self._at, batch=True)
         comma = b"," if self._custom_ids else b""
         self._body += b'%s{"custom_id":"%s","params":%s}' % (comma, custom_id.encode(), encoded)
         if len(self._body) + len(_END) > self._max_body_bytes:
             raise InvalidRequest(f"with it the batch is larger than {self._max_body_bytes} bytes")
         self._custom_ids.add(custom_id)
-        self._models.add(shape.model)
-        self._bounded &= hold.bounded
-        if self._hold_pusd is not None:
-            self._hold_pusd = None if hold.pusd is None else self._hold_pusd + hold.pusd
-        if not all(tool.runs_at_caller() for tool in shape.tools):
-            self._tool_types[custom_id] = tuple(str(tool.type) for tool in shape.tools)
+        self._bound.add(custom_id, shape, encoded, at=self._at)
 
     def _check_custom_id(self, custom_id: str) -> None:
         if _CUSTOM_ID.fullmatch(custom_id) is None:
@@ -170,14 +184,7 @@ class Planner:
         if not self._custom_ids:
             raise InvalidRequest("requests: a batch needs at least one")
         self._body += _END
-        return Plan(
-            body=PlanBody(self._body),
-            count=len(self._custom_ids),
-            models=frozenset(self._models),
-            hold_pusd=self._hold_pusd,
-            bounded=self._bounded,
-            tool_types=self._tool_types,
-        )
+        return Plan(body=PlanBody(self._body), bound=self._bound)
 
 
 def _check_not_streamed(params: AnyRequest) -> None:

@@ -1,0 +1,678 @@
+"""The official SDK with our governor under it, against the Claude simulator over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import re
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import anthropic
+import httpx2
+import pytest
+from pydantic import BaseModel
+
+from llm_integrations.anthropic import govern
+from llm_integrations.errors import ConfigError
+from llm_integrations.governance import Budget, Entry, Governor, Limit
+from llm_integrations.simulators import ClaudeSimulator
+from llm_integrations.simulators.anthropic import errors
+from llm_integrations.simulators.anthropic.behaviour import Behaviour
+from llm_integrations.simulators.faults import Cut, Fault, Reset, StatusError, html_error
+
+Json = Any  # whatever stands in a JSON body
+
+ASK: Final[Json] = {
+    "model": "claude-sonnet-5-5",
+    "max_tokens": 300,
+    "messages": [{"role": "user", "content": "Hello, the printer is on fire."}],
+}
+COUNT: Final[Json] = {"model": ASK["model"], "messages": ASK["messages"]}
+SEARCH: Final[Json] = [{"type": "web_search_20260318", "name": "web_search"}]
+SPEND: Final = ("settled", "partial", "unknown")
+
+
+def simulator(**changes: Json) -> ClaudeSimulator:
+    offset_s = datetime(2026, 11, 22, tzinfo=UTC).timestamp() - time.time()
+    return ClaudeSimulator(latency_ms=(0, 0), clock_offset_s=offset_s, **changes)
+
+
+@pytest.fixture
+async def sim() -> AsyncIterator[ClaudeSimulator]:
+    async with simulator() as found:
+        yield found
+
+
+@pytest.fixture
+def sim_elsewhere() -> Iterator[ClaudeSimulator]:
+    """A simulator on a thread of its own, for tests that block theirs."""
+    loop, sim = asyncio.new_event_loop(), simulator()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    asyncio.run_coroutine_threadsafe(sim.start(), loop).result()
+    yield sim
+    asyncio.run_coroutine_threadsafe(sim.stop(), loop).result()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+def options(more: dict[str, Json]) -> dict[str, Json]:
+    return {"max_retries": 0, **more}
+
+
+@asynccontextmanager
+async def async_sdk(sim: ClaudeSimulator, **more: Json) -> AsyncIterator[anthropic.AsyncAnthropic]:
+    http = anthropic.DefaultAsyncHttpxClient(verify=False)
+    async with anthropic.AsyncAnthropic(
+        api_key="k", base_url=sim.base_url, http_client=http, **options(more)
+    ) as sdk:
+        yield sdk
+
+
+def sync_sdk(sim: ClaudeSimulator, **more: Json) -> anthropic.Anthropic:
+    http = anthropic.DefaultHttpxClient(verify=False)
+    return anthropic.Anthropic(
+        api_key="k", base_url=sim.base_url, http_client=http, **options(more)
+    )
+
+
+async def charged(governor: Governor) -> int:
+    return await governor.ledger.total_pusd() + await governor.ledger.unknown_pusd()
+
+
+async def entries(governor: Governor) -> list[Entry]:
+    """Return the rows, the oldest first, once none is on its way."""
+    for _ in range(200):
+        found = await governor.ledger.entries(limit=1_000)
+        if all(entry.state != "held" for entry in found):
+            return found[::-1]
+        await asyncio.sleep(0.01)
+    raise AssertionError("an attempt stays held")
+
+
+# The same bytes and results ---------------------------------------------------------------------
+
+
+class Verdict(BaseModel):
+    """What the model is asked for."""
+
+    is_bug: bool
+    because: str
+
+
+async def plain(sdk: anthropic.AsyncAnthropic) -> object:
+    return await sdk.messages.create(**ASK)
+
+
+async def with_headers(sdk: anthropic.AsyncAnthropic) -> object:
+    return (await sdk.messages.with_raw_response.create(**ASK)).http_response.content
+
+
+async def raw_stream(sdk: anthropic.AsyncAnthropic) -> object:
+    async with await sdk.messages.create(**ASK, stream=True) as stream:
+        return [event async for event in stream]
+
+
+async def helper_stream(sdk: anthropic.AsyncAnthropic) -> object:
+    async with sdk.messages.stream(**ASK) as stream:
+        return [event async for event in stream], await stream.get_final_message()
+
+
+async def streaming_response(sdk: anthropic.AsyncAnthropic) -> object:
+    async with sdk.messages.with_streaming_response.create(**ASK) as response:
+        return [line async for line in response.iter_lines()]
+
+
+async def thinking(sdk: anthropic.AsyncAnthropic) -> object:
+    return await sdk.messages.create(**ASK, thinking={"type": "adaptive", "display": "summarized"})
+
+
+async def server_tools(sdk: anthropic.AsyncAnthropic) -> object:
+    return await sdk.messages.create(**ASK, tools=SEARCH)
+
+
+async def parsed(sdk: anthropic.AsyncAnthropic) -> object:
+    return await sdk.messages.parse(**ASK, output_format=Verdict)
+
+
+async def tool_run(sdk: anthropic.AsyncAnthropic) -> object:
+    @anthropic.beta_async_tool
+    async def get_weather(city: str) -> str:
+        """Tell the weather.
+
+        Args:
+            city: where.
+        """
+        return f"Fine in {city}"
+
+    runner = sdk.beta.messages.tool_runner(**ASK, tools=[get_weather], max_iterations=3)
+    return [message async for message in runner]
+
+
+async def counted(sdk: anthropic.AsyncAnthropic) -> object:
+    return await sdk.messages.count_tokens(**COUNT)
+
+
+async def listed(sdk: anthropic.AsyncAnthropic) -> object:
+    return [model async for model in sdk.models.list(limit=3)], await sdk.models.retrieve(
+        "claude-haiku-5-5"
+    )
+
+
+async def filed(sdk: anthropic.AsyncAnthropic) -> object:
+    kept = await sdk.files.upload(file=("a.txt", b"words", "text/plain"))
+    content = await (await sdk.files.download(kept.id)).read() if kept.downloadable else b""
+    return kept.filename, kept.size_bytes, content, (await sdk.files.delete(kept.id)).type
+
+
+async def ended(sdk: anthropic.AsyncAnthropic, batch_id: str) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            seen = await sdk.messages.batches.retrieve(batch_id)
+            if seen.processing_status == "ended":
+                return
+            await asyncio.sleep(0.02)
+
+
+async def batched(sdk: anthropic.AsyncAnthropic) -> object:
+    made = await sdk.messages.batches.create(
+        requests=[{"custom_id": name, "params": ASK} for name in ("a", "b")]
+    )
+    await ended(sdk, made.id)
+    found = [line async for line in await sdk.messages.batches.results(made.id)]
+    return sorted(line.custom_id for line in found), {line.result.type for line in found}
+
+
+OPERATIONS: Final[list[Callable[[anthropic.AsyncAnthropic], Coroutine[Any, Any, object]]]] = [
+    plain,
+    with_headers,
+    raw_stream,
+    helper_stream,
+    streaming_response,
+    thinking,
+    server_tools,
+    parsed,
+    tool_run,
+    counted,
+    listed,
+    filed,
+    batched,
+]
+FAULTED: Final = [plain, raw_stream, helper_stream, counted]
+FAULTS: Final[list[Fault]] = [
+    errors.overloaded(),
+    errors.rate_limited(retry_after_s=0),
+    html_error(413, "Too large"),
+    StatusError(status=401, body={"type": "error", "error": {"type": "authentication_error"}}),
+    StatusError(status=200, body=b"<html></html>", content_type="text/html"),
+    errors.StreamError(),
+    Reset(),
+    Reset(after_work=True),
+    Cut(),
+]
+VARIED: Final = {"host", "x-stainless-timeout"}
+
+
+async def outcome(call: Coroutine[Any, Any, object]) -> str:
+    try:
+        return repr(await call)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must be the same
+        return f"{type(error).__name__} {str(error).partition('request_id')[0]}"
+
+
+@pytest.mark.parametrize(
+    ("operation", "fault"),
+    [(operation, None) for operation in OPERATIONS]
+    + [(operation, fault) for operation in FAULTED for fault in FAULTS],
+    ids=lambda value: getattr(value, "__name__", type(value).__name__),
+)
+async def test_the_governed_sdk_sends_the_same_bytes_and_returns_the_same(
+    operation: Callable[[anthropic.AsyncAnthropic], Coroutine[Any, Any, object]],
+    fault: Fault | None,
+) -> None:
+    said: list[tuple[str, list[tuple[str, bytes, dict[str, str]]]]] = []
+    for is_governed in (False, True):
+        async with simulator() as sim, Governor.open() as governor, async_sdk(sim) as sdk:
+            if fault is not None:
+                sim.fail_next(fault)
+            if is_governed:
+                assert govern(sdk, governor) is sdk
+            result = await outcome(operation(sdk))
+            sent = [
+                (f"{request.method} {request.path}", request.body, dict(request.headers))
+                for request in sim.requests
+            ]
+            said.append((result, sent))
+            if is_governed and fault is None:
+                assert await charged(governor) == sim.invoice_pusd()
+                assert len(await entries(governor)) >= len(sent)
+    (result, sent), (governed_result, governed_sent) = said
+    assert stable(governed_result) == stable(result)
+    if operation is batched:  # how often it is looked at is a matter of time
+        sent, governed_sent = sent[:1], governed_sent[:1]
+    assert len(governed_sent) == len(sent)
+    for (line, body, headers), (governed_line, governed_body, governed_headers) in zip(
+        sent, governed_sent, strict=True
+    ):
+        assert stable(governed_line) == stable(line)
+        assert list(governed_headers) == list(headers)
+        boundary = headers.get("content-type", "").partition("boundary=")[2]
+        if not boundary:
+            assert governed_body == body
+            assert {k: v for k, v in governed_headers.items() if k not in VARIED} == {
+                k: v for k, v in headers.items() if k not in VARIED
+            }
+
+
+def stable(text: str) -> str:
+    """Leave out what a simulator, like the real service, draws anew or reads off a clock."""
+    text = re.sub(r"(req|msg|file|msgbatch|toolu|srvtoolu)_\w+", r"\1_x", text)
+    text = re.sub(r"127\.0\.0\.1:\d+", "host", text)
+    text = re.sub(r"datetime\.datetime\([^)]*\)|\d{4}-\d\d-\d\dT[\d:.+Z-]+", "when", text)
+    return re.sub(r"0x[0-9a-f]+|\b[0-9a-f-]{36}\b", "x", text)
+
+
+def test_the_sync_sdk_is_governed_as_the_async_one(sim_elsewhere: ClaudeSimulator) -> None:
+    sim = sim_elsewhere
+    with Governor.threaded() as governor, sync_sdk(sim) as sdk:
+        free = sync_sdk(sim)
+        expected = repr(free.messages.create(**ASK).content)
+        before = sim.invoice_pusd()
+        govern(sdk, governor)
+        assert repr(sdk.messages.create(**ASK).content) == expected
+        assert sim.requests[-1].body == sim.requests[-2].body
+        with sdk.messages.stream(**ASK) as stream:
+            events = list(stream)
+        assert events[-1].type == "message_stop"
+        assert sdk.messages.count_tokens(**COUNT).input_tokens > 0
+        made = sdk.messages.batches.create(requests=[{"custom_id": "a", "params": ASK}])
+        while sdk.messages.batches.retrieve(made.id).processing_status != "ended":
+            time.sleep(0.02)
+        assert [line.result.type for line in sdk.messages.batches.results(made.id)] == ["succeeded"]
+        assert governor.run(governor.ledger.total_pusd()) == sim.invoice_pusd() - before
+        assert governor.run(governor.ledger.unknown_pusd()) == 0
+        free.close()
+
+
+# Refusals ---------------------------------------------------------------------------------------
+
+
+async def test_a_budget_refuses_with_the_sdks_own_error_and_sends_nothing(
+    sim: ClaudeSimulator,
+) -> None:
+    budgets = [Budget("cap", usd="0.000001")]
+    async with Governor.open(budgets=budgets) as governor, async_sdk(sim, max_retries=3) as sdk:
+        govern(sdk, governor)
+        with pytest.raises(anthropic.PaymentRequiredError) as caught:
+            await sdk.messages.create(**ASK)
+        with pytest.raises(anthropic.PaymentRequiredError):
+            async with sdk.messages.stream(**ASK):
+                pass
+        with pytest.raises(anthropic.PaymentRequiredError):
+            await sdk.messages.batches.create(requests=[{"custom_id": "a", "params": ASK}])
+        assert await governor.ledger.entries() == []
+    assert caught.value.type == "billing_error"
+    assert "budget 'cap' has 0.000001 USD left" in str(caught.value)
+    assert "nothing was sent" in str(caught.value)
+    assert sim.requests == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"tools": SEARCH}, "no upper bound"),
+        ({"model": "claude-of-tomorrow"}, "price of claude-of-tomorrow is not known"),
+        ({"extra_body": {"messages": "odd"}}, "price of this call is not known"),
+    ],
+    ids=["unbounded", "unpriced", "unreadable"],
+)
+async def test_a_hard_budget_refuses_what_has_no_bound(
+    sim: ClaudeSimulator, changes: Json, says: str
+) -> None:
+    async with (
+        Governor.open(budgets=[Budget("cap", usd="100")]) as governor,
+        async_sdk(sim, max_retries=3) as sdk,
+    ):
+        with pytest.raises(anthropic.PaymentRequiredError, match=says):
+            await govern(sdk, governor).messages.create(**(ASK | changes))
+    assert sim.requests == []
+
+
+async def test_a_call_larger_than_its_limit_is_a_bad_request(sim: ClaudeSimulator) -> None:
+    limits = [Limit("*", output_tokens_per_minute=10)]
+    async with Governor.open(limits=limits) as governor, async_sdk(sim, max_retries=3) as sdk:
+        with pytest.raises(anthropic.BadRequestError, match="make it smaller or raise the limit"):
+            await govern(sdk, governor).messages.create(**ASK)
+    assert sim.requests == []
+
+
+async def test_a_line_that_is_too_long_is_the_sdks_timeout(sim: ClaudeSimulator) -> None:
+    limits = [Limit("*", requests_per_minute=1)]
+    async with Governor.open(limits=limits) as governor, async_sdk(sim, timeout=0.2) as sdk:
+        govern(sdk, governor)
+        await sdk.messages.create(**ASK)
+        with pytest.raises(anthropic.APITimeoutError):
+            await sdk.messages.create(**ASK)
+        states = [entry.state for entry in await entries(governor)]
+    assert states == ["settled", "released"]
+
+
+# Attempts ---------------------------------------------------------------------------------------
+
+
+async def test_every_retry_of_the_sdk_is_a_row_of_the_same_call(sim: ClaudeSimulator) -> None:
+    sim.fail_next(errors.overloaded(), times=2)
+    async with Governor.open() as governor, async_sdk(sim, max_retries=2) as sdk:
+        await govern(sdk, governor).messages.create(**ASK)
+        await sdk.messages.create(**ASK)
+        found = await entries(governor)
+        assert await charged(governor) == sim.invoice_pusd()
+    assert [(entry.attempt, entry.state) for entry in found] == [
+        (1, "refused"),
+        (2, "refused"),
+        (3, "settled"),
+        (1, "settled"),
+    ]
+    assert len({entry.call_id for entry in found}) == 2
+    assert [entry.request_id for entry in found] == [r.request_id for r in sim.requests]
+
+
+async def test_an_answer_that_was_lost_is_unknown_and_one_never_sent_is_nothing(
+    sim: ClaudeSimulator,
+) -> None:
+    sim.fail_next(Reset(after_work=True))
+    async with Governor.open() as governor, async_sdk(sim) as sdk:
+        govern(sdk, governor)
+        with pytest.raises(anthropic.APIConnectionError):
+            await sdk.messages.create(**ASK)
+        nowhere = sdk.with_options(base_url="http://127.0.0.1:1")
+        with pytest.raises(anthropic.APIConnectionError):
+            await nowhere.messages.create(**ASK)
+        found = await entries(governor)
+        assert await charged(governor) >= sim.invoice_pusd() > 0
+    assert [entry.state for entry in found] == ["unknown", "released"]
+
+
+async def test_the_limits_learn_from_headers(sim: ClaudeSimulator) -> None:
+    sim.fail_next(errors.rate_limited(retry_after_s=600))
+    async with Governor.open() as governor, async_sdk(sim) as sdk:
+        govern(sdk, governor)
+        with pytest.raises(anthropic.RateLimitError):
+            await sdk.messages.create(**ASK)
+        sent = len(sim.requests)
+        with pytest.raises(anthropic.RateLimitError, match="asked for a pause"):
+            await sdk.messages.create(**ASK)
+    assert len(sim.requests) == sent
+
+
+# Streams that are left --------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def slow() -> AsyncIterator[ClaudeSimulator]:
+    async with simulator(stream_pause_ms=5) as found:
+        yield found
+
+
+async def closed_early(sdk: anthropic.AsyncAnthropic) -> None:
+    stream = await sdk.messages.create(**ASK, stream=True)
+    async for event in stream:
+        if event.type == "content_block_delta":
+            break
+    await stream.close()
+
+
+async def forgotten(sdk: anthropic.AsyncAnthropic) -> None:
+    stream = await sdk.messages.create(**ASK, stream=True)
+    assert stream.response.status_code == 200
+    del stream
+    gc.collect()
+
+
+async def cancelled(sdk: anthropic.AsyncAnthropic) -> None:
+    begun = asyncio.Event()
+
+    async def read() -> None:
+        async with sdk.messages.stream(**ASK) as stream:
+            async for event in stream:
+                if event.type == "content_block_delta":
+                    begun.set()
+
+    task = asyncio.create_task(read())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def cut(sdk: anthropic.AsyncAnthropic) -> None:
+    with pytest.raises(anthropic.APIError):
+        async for _ in await sdk.messages.create(**ASK, stream=True):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("leave", "state"),
+    [(closed_early, "partial"), (forgotten, "unknown"), (cancelled, "partial")],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+async def test_a_stream_that_is_left_settles_at_what_was_billed_so_far(
+    slow: ClaudeSimulator,
+    leave: Callable[[anthropic.AsyncAnthropic], Coroutine[Any, Any, None]],
+    state: str,
+) -> None:
+    async with Governor.open() as governor, async_sdk(slow) as sdk:
+        await leave(govern(sdk, governor))
+        (entry,) = await entries(governor)
+        await asyncio.sleep(0.1)  # the simulator notices the end of the connection, and bills
+        assert entry.state == state
+        assert entry.charged_pusd > 0
+        # What came is priced on the dear side; what was on its way may be billed beyond it.
+        assert entry.charged_pusd >= slow.invoice_pusd() // 2
+
+
+@pytest.mark.parametrize("fault", [errors.StreamError(), errors.StreamCut(after_events=4)])
+async def test_a_cut_stream_is_booked_as_partial(sim: ClaudeSimulator, fault: Fault) -> None:
+    sim.fail_next(fault)
+    async with Governor.open() as governor, async_sdk(sim) as sdk:
+        govern(sdk, governor)
+        await outcome(cut(sdk))
+        (entry,) = await entries(governor)
+    assert entry.state == "partial"
+    assert entry.charged_pusd >= sim.invoice_pusd()
+
+
+async def test_chunks_pass_one_by_one(slow: ClaudeSimulator) -> None:
+    async with Governor.open() as governor, async_sdk(slow) as sdk:
+        govern(sdk, governor)
+        async with sdk.messages.with_streaming_response.create(**ASK, stream=True) as response:
+            raw = response.http_response.aiter_raw()
+            came = [time.monotonic() async for _ in raw]
+    assert len(came) > 5
+    assert came[-1] - came[0] > 0.004 * len(came)
+
+
+# Threads, loops, copies -------------------------------------------------------------------------
+
+
+def test_thirty_two_threads_share_a_governor_and_the_ledger_equals_the_invoice(
+    sim_elsewhere: ClaudeSimulator, tmp_path: Path
+) -> None:
+    sim = sim_elsewhere
+    with Governor.threaded(f"sqlite:///{tmp_path}/books.db") as governor, sync_sdk(sim) as sdk:
+        govern(sdk, governor)
+
+        def work(number: int) -> None:
+            with governor.tags(issue=f"ABC-{number}"):
+                for turn in range(4):
+                    if turn % 2:
+                        with sdk.messages.stream(**ASK) as stream:
+                            stream.get_final_message()
+                    else:
+                        sdk.with_options(max_retries=1).messages.create(**ASK)
+
+        with ThreadPoolExecutor(32) as pool:
+            list(pool.map(work, range(32)))
+        found = governor.run(governor.ledger.entries(limit=1_000))
+        assert governor.run(governor.ledger.total_pusd()) == sim.invoice_pusd()
+    assert len(found) == 128
+    assert all(entry.state == "settled" for entry in found)
+    tagged = [entry.tags["issue"] for entry in found]
+    assert {tagged.count(f"ABC-{number}") for number in range(32)} == {4}
+
+
+async def test_tasks_keep_their_tags_and_copies_their_governor(sim: ClaudeSimulator) -> None:
+    async with Governor.open() as governor, async_sdk(sim) as sdk:
+        govern(sdk, governor)
+
+        async def work(number: int) -> None:
+            with governor.tags(issue=f"ABC-{number}"):
+                await sdk.copy(max_retries=0).messages.create(**ASK)
+                await sdk.with_options(timeout=9).beta.messages.create(**ASK)
+
+        await asyncio.gather(*[work(number) for number in range(20)])
+        found = await entries(governor)
+    tagged = [entry.tags["issue"] for entry in found]
+    assert {tagged.count(f"ABC-{number}") for number in range(20)} == {2}
+
+
+def test_an_async_client_on_another_loop_is_served_too(sim_elsewhere: ClaudeSimulator) -> None:
+    sim = sim_elsewhere
+
+    async def work(governor: Governor) -> None:
+        async with async_sdk(sim) as sdk:
+            govern(sdk, governor)
+            await asyncio.gather(*[plain(sdk) for _ in range(8)], raw_stream(sdk))
+
+    with Governor.threaded() as governor:
+        asyncio.run(work(governor))
+        assert governor.run(governor.ledger.total_pusd()) == sim.invoice_pusd() > 0
+
+
+async def test_a_blocking_call_on_the_governors_own_loop_is_refused(sim: ClaudeSimulator) -> None:
+    async with Governor.open() as governor:
+        with sync_sdk(sim) as sdk, pytest.raises(anthropic.BadRequestError, match="to_thread"):
+            govern(sdk, governor).messages.create(**ASK)
+        with pytest.raises(ConfigError, match="wait for itself"):
+            governor.run(governor.ledger.total_pusd())
+        with sync_sdk(sim) as sdk:  # on a thread it is served
+            create: Callable[..., Any] = govern(sdk, governor).messages.create
+            message = await asyncio.to_thread(create, **ASK)
+        assert message.stop_reason == "end_turn"
+        assert await governor.ledger.total_pusd() == sim.invoice_pusd()
+
+
+def test_a_governor_that_is_closed_or_of_another_process_lets_nothing_through(
+    sim_elsewhere: ClaudeSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with sync_sdk(sim_elsewhere) as sdk:
+        with Governor.threaded() as governor:
+            govern(sdk, governor)
+            with monkeypatch.context() as child:
+                child.setattr(os, "getpid", lambda: -1)
+                with pytest.raises(anthropic.BadRequestError, match="forked"):
+                    sdk.messages.create(**ASK)
+        with pytest.raises(anthropic.BadRequestError, match="closed"):
+            sdk.messages.create(**ASK)
+    assert sim_elsewhere.requests == []
+
+
+# What is taken ----------------------------------------------------------------------------------
+
+
+async def test_twice_is_once_and_a_second_governor_is_refused(sim: ClaudeSimulator) -> None:
+    async with Governor.open() as one, Governor.open() as other, async_sdk(sim) as sdk:
+        govern(govern(sdk, one), one)
+        await sdk.messages.create(**ASK)
+        assert len(await entries(one)) == 1
+        with pytest.raises(ConfigError, match="has a governor"):
+            govern(sdk, other)
+
+
+async def test_clients_of_other_platforms_are_refused() -> None:
+    others: list[Any] = [
+        anthropic.AnthropicFoundry(api_key="k", resource="r"),
+        anthropic.AsyncAnthropicFoundry(api_key="k", resource="r"),
+        httpx2.Client(),
+    ]
+    async with Governor.open() as governor:
+        for other in others:
+            with pytest.raises(ConfigError, match="other platforms"):
+                govern(other, governor)
+            if hasattr(other, "aclose"):
+                await other.aclose()
+
+
+class _Own(anthropic.AsyncAnthropic):
+    """A subclass of a user."""
+
+
+async def test_proxies_and_own_subclasses_are_governed(sim: ClaudeSimulator) -> None:
+    http = anthropic.DefaultAsyncHttpxClient(
+        verify=False, mounts={"http://": httpx2.AsyncHTTPTransport(), "all://nowhere": None}
+    )
+    async with (
+        Governor.open() as governor,
+        _Own(api_key="k", base_url=sim.base_url, http_client=http) as sdk,
+    ):
+        await govern(sdk, governor).messages.create(**ASK)
+        assert await charged(governor) == sim.invoice_pusd() > 0
+
+
+# Batches ----------------------------------------------------------------------------------------
+
+
+async def test_a_batch_whose_results_are_not_fetched_is_unknown_until_they_are() -> None:
+    async with (
+        ClaudeSimulator(latency_ms=(0, 0), clock_offset_s=0.5 - 24 * 3_600) as sim,
+        Governor.open() as governor,
+        async_sdk(sim) as sdk,
+    ):
+        govern(sdk, governor)
+        made = await sdk.messages.batches.create(requests=[{"custom_id": "a", "params": ASK}])
+        assert await governor.ledger.unknown_pusd() == 0
+        await asyncio.sleep(0.7)
+        assert await governor.ledger.unknown_pusd() > sim.invoice_pusd() > 0
+        async for line in await sdk.messages.batches.results(made.id):
+            assert line.result.type == "succeeded"
+        assert await governor.ledger.unknown_pusd() == 0
+        assert await governor.ledger.total_pusd() == sim.invoice_pusd()
+
+
+async def test_a_batch_is_held_as_a_whole_and_deleted_unread_it_is_unknown(
+    sim: ClaudeSimulator,
+) -> None:
+    async with Governor.open(budgets=[Budget("cap", usd="5")]) as governor, async_sdk(sim) as sdk:
+        govern(sdk, governor)
+        made = await sdk.messages.batches.create(
+            requests=[{"custom_id": name, "params": ASK} for name in ("a", "b")]
+        )
+        held = (await governor.budgets.state())[0].held_pusd
+        await ended(sdk, made.id)
+        await sdk.messages.batches.delete(made.id)
+        assert await governor.ledger.unknown_pusd() == held > sim.invoice_pusd() > 0
+
+
+async def test_a_batch_of_which_nothing_is_billed_costs_nothing_at_once() -> None:
+    async with (
+        simulator(behaviour=Behaviour(batch_results={"a": "errored"})) as sim,
+        Governor.open() as governor,
+        async_sdk(sim) as sdk,
+    ):
+        govern(sdk, governor)
+        made = await sdk.messages.batches.create(requests=[{"custom_id": "a", "params": ASK}])
+        await ended(sdk, made.id)
+        assert await charged(governor) == sim.invoice_pusd() == 0
+        assert all(entry.state == "settled" for entry in await entries(governor))
