@@ -66,9 +66,7 @@ PROMISED: Final = {
         JiraSimulator.base_url JiraSimulator.requests JiraSimulator.issues JiraSimulator.comments
     """,
 }
-DIFFERENCES: Final = {
-    "anthropic.govern": "governing the official SDK comes in a version of its own",
-}
+DIFFERENCES: Final[dict[str, str]] = {}
 HEAVY: Final = set("asyncio importlib.metadata msgspec aiohttp llm_integrations._core".split())
 
 
