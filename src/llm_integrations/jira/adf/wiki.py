@@ -12,11 +12,16 @@ from typing import Final
 
 from llm_integrations.errors import InvalidRequest
 from llm_integrations.jira.adf import documents
+from llm_integrations.jira.adf.inline import is_safe_link
 from llm_integrations.jira.adf.nodes import INLINE
 
 __all__ = ["from_adf", "from_markdown", "to_markdown"]
 
+_MAX_DEPTH: Final = 60
 _SPECIAL: Final = re.compile(r"([{}\[\]*_|!]|(?<!\w)[-+^~]|[-+^~](?!\w))")
+# What would end {code:...} or [text|...] early, and let the rest be markup.
+_NO_LANGUAGE: Final = re.compile(r"[^\w+#.-]")
+_ENDS_ADDRESS: Final = re.compile(r"[\[\]{}|!]")
 _MARKS: Final = {
     "strong": "*",
     "em": "_",
@@ -29,12 +34,16 @@ _MARKS: Final = {
 _HEADING: Final = re.compile(r"h([1-6])\.\s+(.*)")
 _ITEM: Final = re.compile(r"([*#-]{1,8})\s+(.*)")
 _CODE: Final = re.compile(r"\{(code|noformat)(?::([^}]*))?\}")
-_LINK: Final = re.compile(r"\[(?:([^\[\]|\n]{1,1000})\|)?((?:https?://|mailto:)[^\]\s|]{1,2000})\]")
+_LINK: Final = re.compile(
+    r"\[(?:([^\[\]|\n]{1,1000})\|)?((?:https?://|mailto:)[^\[\]\s|]{1,2000})\]"
+)
 _MENTION: Final = re.compile(r"\[~(?:accountid:)?([^\[\]\s]{1,200})\]")
 _STRONG: Final = re.compile(r"(?<![\w*\\])\*(?=\S)([^*\n]{1,2000}?)(?<=\S)\*(?![\w*])")
 _EM: Final = re.compile(r"(?<![\w_\\])_(?=\S)([^_\n]{1,2000}?)(?<=\S)_(?![\w_])")
 _STRIKE: Final = re.compile(r"(?<![\w\-\\])-(?=\S)([^-\n]{1,2000}?)(?<=\S)-(?![\w-])")
-_MONO: Final = re.compile(r"\{\{([^}\n]{1,2000})\}\}")
+# Up to the next {{ only, as a link up to the next [: else each of many that are open would search
+# 2,000 characters.
+_MONO: Final = re.compile(r"\{\{((?:[^{}\n]|\{(?!\{)){1,2000})\}\}")
 _COLOR: Final = re.compile(r"\{color(?::[^}\n]{1,40})?\}")
 _ESCAPE: Final = re.compile(r"\\([{}\[\]*_|!\-+^~#])")
 
@@ -57,7 +66,7 @@ def from_markdown(text: str) -> str:
 
 def from_adf(doc: Adf) -> str:
     """Return an ADF document as wiki markup."""
-    return "\n\n".join(filter(None, (_block(node, "") for node in _content(doc))))
+    return "\n\n".join(filter(None, (_block(node, "", 0) for node in _content(doc))))
 
 
 def to_markdown(text: str) -> str:
@@ -74,10 +83,11 @@ def _content(node: Adf) -> list[Adf]:
     )
 
 
-def _block(node: Adf, bullets: str) -> str:
+def _block(node: Adf, bullets: str, depth: int) -> str:
+    """Return one block; below the deepest level its text, so that no nesting exhausts the stack."""
     attrs = node.get("attrs")
     attrs = attrs if isinstance(attrs, Mapping) else {}
-    match node.get("type"):
+    match node.get("type") if depth <= _MAX_DEPTH else None:
         case "paragraph":
             return _inline(_content(node))
         case "heading":
@@ -85,34 +95,36 @@ def _block(node: Adf, bullets: str) -> str:
         case "rule":
             return "----"
         case "codeBlock":
-            language = attrs.get("language")
+            language = _NO_LANGUAGE.sub("", str(attrs.get("language") or ""))
             code = "".join(str(child.get("text", "")) for child in _content(node))
             # {code} inside would end the block early; nothing escapes it there.
             code = code.replace("{code", "{ code")
             return f"{{code{f':{language}' if language else ''}}}\n{code}\n{{code}}"
         case "blockquote":
-            inner = "\n\n".join(_block(child, "") for child in _content(node))
+            inner = "\n\n".join(_block(child, "", depth + 1) for child in _content(node))
             return f"{{quote}}\n{inner}\n{{quote}}"
         case "bulletList" | "orderedList":
             deeper = bullets + ("*" if node.get("type") == "bulletList" else "#")
-            return "\n".join(_item(item, deeper) for item in _content(node))
+            return "\n".join(_item(item, deeper, depth + 1) for item in _content(node))
         case "taskList":
             return "\n".join(f"* {_box(item)} {_inline(_content(item))}" for item in _content(node))
         case "panel":
-            inner = "\n\n".join(_block(child, "") for child in _content(node))
+            inner = "\n\n".join(_block(child, "", depth + 1) for child in _content(node))
             return f"{{panel}}\n{inner}\n{{panel}}"
         case "table":
-            return "\n".join(_row(row) for row in _content(node))
+            return "\n".join(_row(row, depth + 1) for row in _content(node))
         case _:
-            return _other(node)
+            return _other(node, depth)
 
 
-def _other(node: Adf) -> str:
+def _other(node: Adf, depth: int) -> str:
     """Return what is in a node that wiki markup has no word for; its blocks stay apart."""
     children = _content(node)
+    if depth > _MAX_DEPTH:
+        return _inline([node])
     if all(child.get("type") in INLINE for child in children):
         return _inline(children or [node])
-    return "\n\n".join(_block(child, "") for child in children)
+    return "\n\n".join(_block(child, "", depth + 1) for child in children)
 
 
 def _box(item: Adf) -> str:
@@ -121,19 +133,21 @@ def _box(item: Adf) -> str:
     return "\\[x\\]" if is_done else "\\[ \\]"
 
 
-def _item(item: Adf, bullets: str) -> str:
+def _item(item: Adf, bullets: str, depth: int) -> str:
     first, *rest = _content(item) or [{}]
     is_list = first.get("type") in {"bulletList", "orderedList"}
-    head = "" if is_list else _block(first, bullets)
+    head = "" if is_list else _block(first, bullets, depth)
     lines = [f"{bullets} {head}".rstrip()]
-    lines += [_block(child, bullets) for child in ([first, *rest] if is_list else rest)]
+    lines += [_block(child, bullets, depth) for child in ([first, *rest] if is_list else rest)]
     return "\n".join(lines)
 
 
-def _row(row: Adf) -> str:
+def _row(row: Adf, depth: int) -> str:
     cells = _content(row)
     bar = "||" if cells and all(cell.get("type") == "tableHeader" for cell in cells) else "|"
-    texts = (" ".join(_block(block, "") for block in _content(cell)) or " " for cell in cells)
+    texts = (
+        " ".join(_block(block, "", depth) for block in _content(cell)) or " " for cell in cells
+    )
     return bar + bar.join(text.replace("\n", " ") for text in texts) + bar
 
 
@@ -163,8 +177,10 @@ def _with_marks(text: str, marks: Iterable[object]) -> str:
             rendered = f"{sign}{rendered}{sign}"
     link = kinds.get("link")
     attrs = link.get("attrs") if link else None
-    if isinstance(attrs, Mapping):
-        rendered = f"[{rendered}|{attrs.get('href', '')}]"
+    href = str(attrs.get("href", "")) if isinstance(attrs, Mapping) else ""
+    if is_safe_link(href):
+        address = _ENDS_ADDRESS.sub(lambda found: f"%{ord(found[0]):02X}", href)
+        rendered = f"[{rendered}|{address}]"
     return f"{lead}{rendered}{tail}"
 
 
