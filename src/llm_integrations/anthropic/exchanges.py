@@ -134,7 +134,7 @@ class Exchange:
         self._sent_at = self._desk.clock.monotonic()
 
     def answered(self, status: int, headers: Mapping[str, str]) -> None:
-        """Take the answer's status and headers; look-up must ignore case."""
+        """Take the answer's status, and its headers under lower-case names."""
         latency_ms = round((self._desk.clock.monotonic() - self._sent_at) * 1000)
         request_id = headers.get("request-id", "")
         self._response = Response(status, headers, b"", request_id, latency_ms)

@@ -106,6 +106,14 @@ def _patience_s(request: httpx2.Request) -> float | None:
     return float(found) if isinstance(found, int | float) else None
 
 
+def _headers(response: httpx2.Response) -> dict[str, str]:
+    """Return the headers under lower-case names: httpx2 looks one up in 20 us, and we ask nine."""
+    return {
+        name.decode("latin-1").lower(): value.decode("latin-1")
+        for name, value in response.headers.raw
+    }
+
+
 def _refused(error: IntegrationError) -> httpx2.Response:
     answer = refusal_for(error)
     return httpx2.Response(answer.status, headers=dict(answer.headers), content=answer.body)
@@ -268,7 +276,7 @@ class _SyncTransport(httpx2.BaseTransport):
             raise
         finally:
             request.stream = sent
-        exchange.answered(response.status_code, response.headers)
+        exchange.answered(response.status_code, _headers(response))
         assert isinstance(response.stream, httpx2.SyncByteStream)  # noqa: S101 - the same
         response.stream = _SyncAnswer(response.stream, exchange, self.governor)
         return response
@@ -313,7 +321,7 @@ class _AsyncTransport(httpx2.AsyncBaseTransport):
             raise
         finally:
             request.stream = sent
-        exchange.answered(response.status_code, response.headers)
+        exchange.answered(response.status_code, _headers(response))
         if exchange.is_known:  # a refusal: its pause holds for the SDK's next attempt already
             home.post(exchange.observe)
         assert isinstance(response.stream, httpx2.AsyncByteStream)  # noqa: S101 - the same
