@@ -128,6 +128,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         attempts: how often a failing event is tried.
         drain_s: how long a stopping service waits for running handlers.
         ledger_days: what calls cost is kept one by one for so long, and as sums for good.
+        retention_days: what a delivery said is kept for so long after its end.
     """
 
     mode: Literal["dry-run", "apply"] = "dry-run"
@@ -147,6 +148,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     attempts: int = 5
     drain_s: float = 20.0
     ledger_days: int = 400
+    retention_days: int = 14
 
 
 class Seams(msgspec.Struct, frozen=True, kw_only=True):

@@ -41,6 +41,7 @@ from llm_integrations.service.pipeline import (
 from llm_integrations.service.policy import PolicyRules
 from llm_integrations.service.presence import Presence
 from llm_integrations.service.receiver import Receiver, ReceiverOptions
+from llm_integrations.service.retention import Retention
 from llm_integrations.service.settings import Seams, Settings, Site
 from llm_integrations.store.deliveries import Delivery, DeliveryStore
 from llm_integrations.store.intake import IntakeConnection
@@ -279,6 +280,7 @@ class App:
             store=books.deliveries,
             clock=self._clock,
         )
+        retention = Retention(books.dsn, days=self._settings.retention_days, clock=self._clock)
         async with AsyncExitStack() as stack:
             gate = _Gate(presence, books.deliveries)
             sites = await self._open_sites(stack, books, gate)
@@ -299,7 +301,7 @@ class App:
             stack.push_async_callback(presence.leave)
             await engine.start(pipeline.run)
             try:
-                async with _background(presence.run()):
+                async with _background(presence.run()), _background(retention.run()):
                     yield
             finally:
                 pipeline.drain()

@@ -1,0 +1,221 @@
+"""Forgetting: what was said goes, what became of it stays.
+
+In: an age, or an issue. Out: bodies, decisions, answers and texts are gone from every table, in
+small commits. The inbox row and its id stay, so that a delivery that comes again is known; outcomes
+and money stay too. What must hold:
+
+1. Nothing that has not ended is touched, neither a delivery nor a row of DBOS.
+2. A batch locks the runs that it forgets: a replay comes before it, or is refused after it.
+3. One in the fleet at a time. A lock of the transaction says who, and dies with it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, LiteralString
+
+import msgspec
+
+from llm_integrations.store.reach import connect, reaching
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection
+
+__all__ = ["Purged", "forget_old", "purge_issue"]
+
+_BATCH: Final = 500
+_LOCK: Final = 1_819_045_741
+
+_TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(%(lock)s)"
+_LOCK_NOW: Final = "SELECT pg_advisory_xact_lock(%(lock)s)"
+
+_FIND_OLD: Final = """
+SELECT delivery_id FROM llm_integrations.run
+WHERE is_last AND forgotten_at IS NULL AND outcome IS NOT NULL
+  AND ended_at < now() - make_interval(days => %(days)s)
+ORDER BY ended_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+"""
+
+# An issue keeps its id when its key changes: all keys that it ever had are meant.
+_ISSUE: Final = """
+WITH named AS (
+    SELECT DISTINCT site, issue_id FROM llm_integrations.inbox
+    WHERE issue_id <> '' AND (issue_key = %(issue)s OR issue_id = %(issue)s)
+), found AS (
+    SELECT i.delivery_id, i.site, i.issue_id, i.issue_key FROM llm_integrations.inbox i
+    WHERE i.issue_key = %(issue)s
+    UNION
+    SELECT i.delivery_id, i.site, i.issue_id, i.issue_key
+    FROM llm_integrations.inbox i JOIN named USING (site, issue_id)
+)
+"""
+_FIND_ISSUE: Final = (
+    _ISSUE
+    + """
+SELECT f.delivery_id, r.outcome IS NOT NULL AS has_ended, f.site || '/' || f.issue_id, f.issue_key
+FROM found f LEFT JOIN llm_integrations.run r ON r.delivery_id = f.delivery_id AND r.is_last
+"""
+)
+_LOCK_ENDED: Final = """
+SELECT delivery_id FROM llm_integrations.run
+WHERE delivery_id = ANY (%(ids)s) AND is_last AND outcome IS NOT NULL
+ORDER BY delivery_id FOR UPDATE
+"""
+
+# Each for the deliveries in %(ids)s. The answers first: the runs name their scopes.
+_FORGET: Final[tuple[LiteralString, ...]] = (
+    """
+    DELETE FROM llm_integrations.checkpoint WHERE scope IN
+        (SELECT scope FROM llm_integrations.run WHERE delivery_id = ANY (%(ids)s))
+    """,
+    "DELETE FROM llm_integrations.decision WHERE delivery_id = ANY (%(ids)s)",
+    """
+    UPDATE llm_integrations.action SET summary = '', reason = ''
+    WHERE delivery_id = ANY (%(ids)s)
+    """,
+    "UPDATE llm_integrations.inbox SET body = '' WHERE delivery_id = ANY (%(ids)s)",
+    # Why it is dead may quote; why it was ignored or put off is in words of ours.
+    """
+    UPDATE llm_integrations.run
+    SET last_error = '', forgotten_at = coalesce(forgotten_at, now()),
+        reason = CASE WHEN outcome = 'dead' OR %(wholly)s THEN '' ELSE reason END
+    WHERE delivery_id = ANY (%(ids)s)
+    """,
+)
+_FORGET_NAMES: Final = """
+UPDATE llm_integrations.inbox SET issue_key = '', actor_id = '' WHERE delivery_id = ANY (%(ids)s)
+"""
+_FORGET_WORKFLOWS: Final = """
+WITH ended AS (
+    DELETE FROM dbos.workflow_status WHERE workflow_uuid IN (
+        SELECT workflow_uuid FROM dbos.workflow_status
+        WHERE status IN ('SUCCESS', 'ERROR', 'CANCELLED')
+          AND created_at < extract(epoch FROM now() - make_interval(days => %(days)s)) * 1000
+          AND updated_at < extract(epoch FROM now() - make_interval(days => %(days)s)) * 1000
+        ORDER BY created_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED)
+    RETURNING workflow_uuid
+), inputs AS (
+    DELETE FROM dbos.workflow_input WHERE workflow_uuid IN (SELECT workflow_uuid FROM ended)
+), outputs AS (
+    DELETE FROM dbos.workflow_output WHERE workflow_uuid IN (SELECT workflow_uuid FROM ended)
+), steps AS (
+    DELETE FROM dbos.operation_outputs WHERE workflow_uuid IN (SELECT workflow_uuid FROM ended)
+)
+SELECT count(*) FROM ended
+"""
+_FORGET_FLEET: Final[tuple[LiteralString, ...]] = (
+    """
+    DELETE FROM llm_integrations.worker
+    WHERE emptied_at < now() - make_interval(days => %(days)s)
+    """,
+    """
+    DELETE FROM llm_integrations.death d
+    WHERE died_at < now() - make_interval(days => %(days)s)
+      AND NOT EXISTS (SELECT FROM dbos.workflow_status s WHERE s.workflow_uuid = d.workflow_id
+                      AND s.status NOT IN ('SUCCESS', 'ERROR', 'CANCELLED'))
+    """,
+)
+# Tag values are replaced, never removed: the row's money stays in every sum.
+_PURGE_LEDGER: Final = """
+UPDATE llm_integrations.ledger l
+SET issue = CASE WHEN l.issue IS NULL THEN NULL ELSE '(purged)' END,
+    tags = (SELECT coalesce(jsonb_object_agg(t.key, CASE
+                WHEN t.value #>> '{}' = ANY (%(names)s) THEN '"(purged)"'::jsonb
+                ELSE t.value END), '{}')
+            FROM jsonb_each(l.tags) t)
+WHERE (l.issue = ANY (%(names)s) OR l.delivery = ANY (%(ids)s)) AND l.issue <> '(purged)'
+"""
+
+
+class Purged(msgspec.Struct, frozen=True, kw_only=True):
+    """What a purge found, and did.
+
+    Attributes:
+        forgotten: deliveries whose texts are gone.
+        open: deliveries that have not ended and were left as they are.
+        ledger_rows: attempts that no longer name the issue.
+    """
+
+    forgotten: int
+    open: int
+    ledger_rows: int
+
+
+async def forget_old(dsn: str, *, days: int) -> int:
+    """Forget what ended more than so many days ago; return how many deliveries that were.
+
+    Who finds another one at it stops.
+
+    Raises:
+        StoreUnavailable: the database is away; what was committed until then is forgotten.
+    """
+    values: dict[str, object] = {"lock": _LOCK, "days": days, "batch": _BATCH}
+    total = 0
+    with reaching():
+        async with await connect(dsn) as connection:
+            while True:
+                async with connection.transaction():
+                    if not await _scalar(connection, _TRY_LOCK, values):
+                        return total
+                    cursor = await connection.execute(_FIND_OLD, values)
+                    ids = [row[0] for row in await cursor.fetchall()]
+                    await _forget(connection, ids, wholly=False)
+                    workflows = await _scalar(connection, _FORGET_WORKFLOWS, values)
+                    if not ids and not workflows:
+                        for statement in _FORGET_FLEET:
+                            await connection.execute(statement, values)
+                        return total
+                total += len(ids)
+
+
+async def purge_issue(dsn: str, issue: str, *, dry_run: bool = False) -> Purged:
+    """Forget at once what is stored about an issue; what has not ended is left as it is.
+
+    Args:
+        dsn: the database.
+        issue: its key, of today or of before, or its id.
+        dry_run: only count.
+
+    Raises:
+        StoreUnavailable: the database is away; a second call does the rest.
+    """
+    forgotten = 0
+    with reaching():
+        async with await connect(dsn) as connection:
+            cursor = await connection.execute(_FIND_ISSUE, {"issue": issue})
+            rows = await cursor.fetchall()
+            ended = sorted(row[0] for row in rows if row[1])
+            found = Purged(forgotten=len(ended), open=len(rows) - len(ended), ledger_rows=0)
+            if dry_run:
+                return found
+            names = {issue} | {row[2] for row in rows} | {row[3] for row in rows if row[3]}
+            for start in range(0, len(ended), _BATCH):
+                async with connection.transaction():
+                    await connection.execute(_LOCK_NOW, {"lock": _LOCK})
+                    some = {"ids": ended[start : start + _BATCH]}
+                    cursor = await connection.execute(_LOCK_ENDED, some)
+                    ids = [row[0] for row in await cursor.fetchall()]
+                    await _forget(connection, ids, wholly=True)
+                forgotten += len(ids)
+            cursor = await connection.execute(_PURGE_LEDGER, {"names": sorted(names), "ids": ended})
+            return Purged(
+                forgotten=forgotten,
+                open=len(rows) - forgotten,
+                ledger_rows=cursor.rowcount,
+            )
+
+
+async def _forget(connection: AsyncConnection[Any], ids: list[str], *, wholly: bool) -> None:
+    """Empty all that was said in these deliveries; `wholly` also whom and what they speak of."""
+    if not ids:
+        return
+    for statement in _FORGET:
+        await connection.execute(statement, {"ids": ids, "wholly": wholly})
+    if wholly:
+        await connection.execute(_FORGET_NAMES, {"ids": ids})
+
+
+async def _scalar(
+    connection: AsyncConnection[Any], statement: LiteralString, values: dict[str, object]
+) -> int:
+    row = await (await connection.execute(statement, values)).fetchone()
+    return int(row[0]) if row else 0

@@ -1,0 +1,190 @@
+"""What is forgotten, when and how thoroughly: on a real PostgreSQL, its age set back by SQL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from llm_integrations._core.clock import SystemClock
+from llm_integrations.errors import ConfigError, InvalidRequest
+from llm_integrations.service.retention import Retention
+from llm_integrations.store.deliveries import DeliveryStore
+from llm_integrations.store.intake import Arrival, IntakeConnection
+from llm_integrations.store.retention import Purged, forget_old, purge_issue
+
+MARKER = "the-salary-of-Ms-Novak"
+
+
+@dataclass
+class Desk:
+    """A store, its intake, and SQL beside both."""
+
+    dsn: str
+    store: DeliveryStore
+    intake: IntakeConnection
+
+    async def arrive(self, name: str, *, key: str = "ABC-1", issue_id: str = "1") -> bool:
+        arrival = Arrival(
+            delivery_id=name,
+            site="acme",
+            identifier=name,
+            partition=f"acme/issue/{issue_id}",
+            issue_id=issue_id,
+            issue_key=key,
+            project_key="ABC",
+            handler="triage",
+            body=MARKER.encode(),
+        )
+        return name in await self.intake.admit([arrival])
+
+    async def work(self, name: str) -> None:
+        """Leave the ticket's words in every place that may hold them, then end."""
+        delivery = await self.store.load(name)
+        assert delivery is not None
+        await self.store.save_decision(delivery, MARKER.encode())
+        await self.run(
+            "INSERT INTO llm_integrations.checkpoint VALUES (%(id)s, 'ask', %(text)s::bytea)", name
+        )
+        await self.run(
+            "INSERT INTO llm_integrations.action (scope, position, delivery_id, partition, name,"
+            " summary, fields, state, reason) VALUES (%(id)s, 0, %(id)s, 'p', 'AddComment',"
+            " %(text)s, '{}', 'refused', %(text)s)",
+            name,
+        )
+        await self.store.save_outcome(delivery, "dead", MARKER, handler="triage")
+        await self.run(
+            "UPDATE dbos.workflow_status SET status = 'SUCCESS' WHERE workflow_uuid = %(id)s", name
+        )
+
+    async def age(self, name: str, days: int) -> None:
+        await self.run(
+            "UPDATE llm_integrations.run SET ended_at = now() - make_interval(days => %(days)s)"
+            " WHERE delivery_id = %(id)s",
+            name,
+            days=days,
+        )
+        await self.run(
+            "UPDATE dbos.workflow_status SET created_at = 0, updated_at = 0"
+            " WHERE workflow_uuid = %(id)s",
+            name,
+        )
+
+    async def run(self, statement: str, name: str = "", **more: object) -> None:
+        async with await psycopg.AsyncConnection.connect(self.dsn) as connection:
+            await connection.execute(statement.encode(), {"id": name, "text": MARKER, **more})
+
+    async def workflows(self) -> set[str]:
+        async with await psycopg.AsyncConnection.connect(self.dsn) as connection:
+            cursor = await connection.execute("SELECT workflow_uuid FROM dbos.workflow_status")
+            return {str(row[0]) for row in await cursor.fetchall()}
+
+    async def places(self, marker: str) -> set[str]:
+        """Return the tables, in all schemas of ours, with a row that holds these words."""
+        found: set[str] = set()
+        async with await psycopg.AsyncConnection.connect(self.dsn) as connection:
+            cursor = await connection.execute(
+                "SELECT table_schema, table_name FROM information_schema.tables"
+                " WHERE table_schema IN ('llm_integrations', 'dbos') AND table_type = 'BASE TABLE'"
+            )
+            for schema, table in await cursor.fetchall():
+                # Bytes are shown as hexadecimal digits in a row's text.
+                query = sql.SQL(
+                    "SELECT EXISTS (SELECT FROM {} t WHERE strpos(t::text, {}) > 0"
+                    " OR strpos(t::text, {}) > 0)"
+                ).format(
+                    sql.Identifier(schema, table),
+                    sql.Literal(marker),
+                    sql.Literal(marker.encode().hex()),
+                )
+                row = await (await connection.execute(query)).fetchone()
+                if row and row[0]:
+                    found.add(str(table))
+        return found
+
+
+@pytest.fixture
+async def desk(service_url: str) -> AsyncIterator[Desk]:
+    store, intake = DeliveryStore(service_url), IntakeConnection(service_url)
+    await store.open()
+    yield Desk(service_url, store, intake)
+    await intake.close()
+    await store.close()
+
+
+async def test_old_texts_go_and_what_became_of_them_stays(desk: Desk) -> None:
+    await desk.arrive("old")
+    await desk.work("old")
+    await desk.age("old", 15)
+    assert await desk.places(MARKER) >= {"inbox", "decision", "checkpoint", "action", "run"}
+    assert await forget_old(desk.dsn, days=14) == 1
+    assert await desk.places(MARKER) == set()
+    assert (await desk.store.show("old")).runs[-1].outcome == "dead"
+    with pytest.raises(InvalidRequest, match=r"its body was forgotten on .* retention_days"):
+        await desk.store.replay("old")
+    assert not await desk.arrive("old"), "the same delivery must stay known"
+    assert await desk.workflows() == set()
+
+
+async def test_what_is_young_or_has_not_ended_is_not_touched(desk: Desk) -> None:
+    await desk.arrive("young")
+    await desk.work("young")
+    await desk.age("young", 13)
+    await desk.run("UPDATE dbos.workflow_status SET status = 'PENDING'")
+    await desk.arrive("open")
+    await desk.age("open", 99)
+    assert await forget_old(desk.dsn, days=14) == 0
+    assert await desk.workflows() == {"young", "open"}
+    for name in ("young", "open"):
+        delivery = await desk.store.load(name)
+        assert delivery is not None
+        assert delivery.body == MARKER.encode()
+
+
+async def test_two_at_once_do_it_once_in_batches(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_integrations.store.retention._BATCH", 3)
+    for number in range(10):
+        await desk.arrive(f"d-{number}")
+        await desk.work(f"d-{number}")
+        await desk.age(f"d-{number}", 15)
+    counts = await asyncio.gather(*(forget_old(desk.dsn, days=14) for _ in range(3)))
+    counts.append(await forget_old(desk.dsn, days=14))  # who met another one has stopped
+    assert sum(counts) == 10
+    assert await desk.places(MARKER) == set()
+
+
+async def test_a_purge_leaves_no_byte_of_the_issue_but_of_what_is_open(desk: Desk) -> None:
+    await desk.arrive("before", key="OLD-7")
+    await desk.arrive("after")
+    for name in ("before", "after"):
+        await desk.work(name)
+    await desk.run(
+        "INSERT INTO llm_integrations.ledger (call_id, attempt, owner, grp, state, model,"
+        " price_version, tags, issue, delivery, windows, created_us, charged_pusd) VALUES"
+        " ('c', 1, 'o', 'g', 'settled', 'm', 'v', '{\"issue\": \"ABC-1\", \"issue_id\":"
+        " \"acme/1\", \"project\": \"ABC\"}', 'ABC-1', 'after', '{}', 1, 42)"
+    )
+    await desk.arrive("open")
+    await desk.arrive("other", key="ABC-12", issue_id="12")
+    counted = await purge_issue(desk.dsn, "ABC-1", dry_run=True)
+    assert (counted.forgotten, counted.open) == (2, 1)
+    assert await purge_issue(desk.dsn, "ABC-1") == Purged(forgotten=2, open=1, ledger_rows=1)
+    for name in ("before", "after"):
+        delivery = await desk.store.load(name)
+        assert delivery is not None
+        assert (delivery.body, delivery.issue_key) == (b"", "")
+    await desk.run("DELETE FROM llm_integrations.inbox WHERE delivery_id IN ('open', 'other')")
+    assert await desk.places(MARKER) == set()
+    assert await desk.places("ABC-1") == await desk.places("OLD-7") == set()
+    assert await desk.places("(purged)") == {"ledger"}
+
+
+def test_less_than_a_day_is_refused() -> None:
+    with pytest.raises(ConfigError, match="retention_days is 0"):
+        Retention("", days=0, clock=SystemClock())
