@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -188,3 +193,42 @@ async def test_a_purge_leaves_no_byte_of_the_issue_but_of_what_is_open(desk: Des
 def test_less_than_a_day_is_refused() -> None:
     with pytest.raises(ConfigError, match="retention_days is 0"):
         Retention("", days=0, clock=SystemClock())
+
+
+async def purge(desk: Desk, folder: Path, *words: str) -> tuple[int | None, str, str]:
+    """Run the command as a person without a terminal does."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("JIRA_")}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "llm_integrations", "purge", *words),
+        cwd=folder,
+        env=kept | {"DATABASE_URL": desk.dsn},
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    async with asyncio.timeout(60):
+        out, err = await process.communicate(b"y\n")
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_the_command_asks_a_person_or_wants_yes_and_says_what_it_did(
+    desk: Desk, tmp_path: Path
+) -> None:
+    await desk.arrive("ended")
+    await desk.work("ended")
+    await desk.arrive("open")
+    code, out, err = await purge(desk, tmp_path, "--issue", "ABC-1")
+    assert (code, out) == (2, "")
+    assert "add --yes" in err
+    assert "decision" in await desk.places(MARKER)
+    code, out, err = await purge(desk, tmp_path, "--issue", "ABC-1", "--yes", "--json")
+    assert code == 1, "something was left"
+    assert json.loads(out) == {"forgotten": 1, "open": 1, "ledger_rows": 0}
+    assert "1 deliveries have not ended" in err
+    assert await desk.places(MARKER) == {"inbox"}
+    opened = await desk.store.load("open")
+    assert opened is not None
+    await desk.store.save_outcome(opened, "done")
+    code, out, _ = await purge(desk, tmp_path, "--issue", "1", "--yes")
+    assert (code, await desk.places(MARKER)) == (0, set())
+    assert "deleted: what 2 deliveries said" in out

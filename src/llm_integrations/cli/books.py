@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,10 +29,12 @@ class Books:
     Attributes:
         deliveries: list, show, replay, pause and resume.
         governor: ledger and reports.
+        dsn: its address; may hold a password.
     """
 
     deliveries: DeliveryStore
     governor: Governor
+    dsn: str = field(repr=False)
 
 
 @asynccontextmanager
@@ -58,4 +60,4 @@ async def open_books(settings: Settings) -> AsyncIterator[Books]:
         deliveries = DeliveryStore(database.dsn)
         stack.push_async_callback(deliveries.close)
         await deliveries.open()
-        yield Books(deliveries=deliveries, governor=governor)
+        yield Books(deliveries=deliveries, governor=governor, dsn=database.dsn)

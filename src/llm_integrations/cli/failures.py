@@ -33,6 +33,7 @@ _EXTRA_OF_COMMAND: Final = {
     "deliveries": "service",
     "demo": "demo",
     "pause": "service",
+    "purge": "service",
     "resume": "service",
     "serve": "service",
     "simulate": "simulators",

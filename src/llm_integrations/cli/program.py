@@ -10,7 +10,16 @@ from typing import Final
 
 from cyclopts import App, CycloptsError, Parameter
 
-from llm_integrations.cli import asking, costs, databases, deliveries, jira, offline, serving
+from llm_integrations.cli import (
+    asking,
+    costs,
+    databases,
+    deliveries,
+    jira,
+    offline,
+    purging,
+    serving,
+)
 from llm_integrations.cli.failures import FAILED, INTERRUPTED, OK, WRONG, complain, report
 from llm_integrations.errors import IntegrationError
 
@@ -63,6 +72,7 @@ def _program() -> App:
         serving.serve,
         serving.pause,
         serving.resume,
+        purging.purge,
         asking.ask,
         offline.simulate,
     ):

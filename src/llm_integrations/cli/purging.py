@@ -1,0 +1,65 @@
+"""`purge`: what is stored about one issue is deleted now, not when it is old."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+from llm_integrations.cli.books import open_books
+from llm_integrations.cli.failures import FAILED, OK, complain
+from llm_integrations.cli.printing import print_json
+from llm_integrations.cli.reading import SettingsFile, load
+from llm_integrations.errors import ConfigError
+
+if TYPE_CHECKING:
+    from llm_integrations.service.settings import Settings
+    from llm_integrations.store.retention import Purged
+
+__all__ = ["purge"]
+
+
+def purge(
+    *, issue: str, yes: bool = False, json: bool = False, settings: SettingsFile = None
+) -> int:
+    """Delete at once all that is stored about an issue: bodies, decisions, answers, texts, its key.
+
+    What has not ended is left as it is, and the exit code is 1: purge again when it has. Money
+    stays in the ledger, under the tag "(purged)". Nothing is deleted in Jira.
+
+    For example: `llm-integrations purge --issue ABC-1`
+
+    Args:
+        issue: The issue's key, of today or of before, or its id.
+        yes: Do not ask.
+        json: Print a JSON object.
+        settings: The TOML file.
+    """
+    loaded, _ = load(settings)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise ConfigError("a purge cannot be undone, and nobody is there to ask: add --yes")
+        counted = asyncio.run(_purge(loaded, issue, dry_run=True))
+        print(f"{issue}: {counted.forgotten} ended, {counted.open} open", file=sys.stderr)
+        print("delete what is stored of those that have ended? [y/N] ", end="", file=sys.stderr)
+        sys.stderr.flush()
+        if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+            complain("nothing was deleted")
+            return FAILED
+    done = asyncio.run(_purge(loaded, issue, dry_run=False))
+    if json:
+        print_json(done)
+    else:
+        print(f"deleted: what {done.forgotten} deliveries said")
+        print(f"renamed: {done.ledger_rows} ledger rows to (purged)")
+    if done.open:
+        complain(f"{done.open} deliveries have not ended and were left: purge again when they have")
+        return FAILED
+    return OK
+
+
+async def _purge(settings: Settings, issue: str, *, dry_run: bool) -> Purged:
+    from llm_integrations.store.retention import purge_issue
+
+    async with open_books(settings) as books:
+        return await purge_issue(books.dsn, issue, dry_run=dry_run)
