@@ -190,6 +190,19 @@ async def test_a_purge_leaves_no_byte_of_the_issue_but_of_what_is_open(desk: Des
     assert await desk.places("(purged)") == {"ledger"}
 
 
+async def test_an_issue_that_came_without_its_id_is_purged_from_the_tags_too(desk: Desk) -> None:
+    await desk.arrive("keyed", issue_id="")
+    await desk.work("keyed")
+    await desk.run(
+        "INSERT INTO llm_integrations.ledger (call_id, attempt, owner, grp, state, model,"
+        " price_version, tags, issue, delivery, windows, created_us) VALUES"
+        " ('c', 1, 'o', 'g', 'settled', 'm', 'v', '{\"issue\": \"ABC-1\", \"issue_id\":"
+        " \"acme/ABC-1\"}', 'ABC-1', 'keyed', '{}', 1)"
+    )
+    assert await purge_issue(desk.dsn, "ABC-1") == Purged(forgotten=1, open=0, ledger_rows=1)
+    assert await desk.places("ABC-1") == set()
+
+
 def test_less_than_a_day_is_refused() -> None:
     with pytest.raises(ConfigError, match="retention_days is 0"):
         Retention("", days=0, clock=SystemClock())

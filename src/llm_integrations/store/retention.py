@@ -51,7 +51,8 @@ WITH named AS (
 _FIND_ISSUE: Final = (
     _ISSUE
     + """
-SELECT f.delivery_id, r.outcome IS NOT NULL AS has_ended, f.site || '/' || f.issue_id, f.issue_key
+SELECT f.delivery_id, r.outcome IS NOT NULL AS has_ended,
+       f.site || '/' || coalesce(nullif(f.issue_id, ''), f.issue_key), f.issue_key
 FROM found f LEFT JOIN llm_integrations.run r ON r.delivery_id = f.delivery_id AND r.is_last
 """
 )
