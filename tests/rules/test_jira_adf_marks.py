@@ -175,3 +175,32 @@ def test_any_mixture_is_valid_and_comes_back(source: str) -> None:
 def test_wiki_markup_has_tasks_as_boxes_and_alerts_as_panels() -> None:
     assert wiki.from_markdown("- [ ] a\n- [x] *b*") == "* \\[ \\] a\n* \\[x\\] _b_"
     assert wiki.from_markdown("> [!NOTE]\n> a\n>\n> b") == "{panel}\na\n\nb\n{panel}"
+
+
+@pytest.mark.parametrize(
+    ("source", "runs"),
+    [
+        # https://spec.commonmark.org/0.31.2/#emphasis-and-strong-emphasis, rules 9, 10 and 14
+        ("*foo**bar*", [("*foo**bar*", "")]),
+        ("*foo**bar***", [("foo", "em"), ("bar", "em strong")]),
+        ("foo***bar***baz", [("foo", ""), ("bar", "em strong"), ("baz", "")]),
+        ("*a *b* c*", [("a b c", "em")]),
+        ("_a_ b_c", [("a", "em"), (" b_c", "")]),
+        ("_a _b", [("_a _b", "")]),
+        ("`a` b `c`", [("a", "code"), (" b ", ""), ("c", "code")]),
+        ("``a` b`` `c`", [("a` b", "code"), (" ", ""), ("c", "code")]),
+        ("<u>a</u> <x>b</x>", [("a", "underline"), (" <x>b</x>", "")]),
+        (
+            "[a [b](https://x.org) c](mailto:a@b.example)",
+            [("[a ", ""), ("b", "link"), (" c](mailto:a@b.example)", "")],
+        ),
+    ],
+)
+def test_delimiters_match_as_commonmark_says(source: str, runs: list[tuple[str, str]]) -> None:
+    doc: Json = adf.from_markdown(source)
+    (paragraph,) = doc["content"]
+    found = [
+        (node["text"], " ".join(mark["type"] for mark in node.get("marks", [])))
+        for node in paragraph["content"]
+    ]
+    assert found == runs

@@ -17,11 +17,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["LINK_SCHEMES", "Node", "is_safe_link", "merged", "parse_inline"]
+__all__ = ["Node", "is_safe_link", "merged", "parse_inline"]
 
 Node = dict[str, object]
-
-LINK_SCHEMES: Final = ("http", "https", "mailto")
 
 _SAFE_LINK: Final = re.compile(r"(?:https?://|mailto:)[^\s<>\x00-\x20\x7f\\]+", re.IGNORECASE)
 _TOKEN: Final = re.compile(
