@@ -494,3 +494,7 @@ DECISION = node("decisionItem", text("# c"), localId="i", state="DECIDED")
 )
 def test_documents_are_rendered_for_eyes(blocks: list[Json], said: str) -> None:
     assert adf.to_readable(doc_of(*blocks)) == said
+
+
+def test_a_date_counts_as_text() -> None:
+    assert adf.to_text(doc_of(para(node("date", timestamp="86400000")))) == "1970-01-02"
