@@ -211,6 +211,62 @@ async def test_calls_leave_in_the_order_of_their_arrival(clock: ManualClock) -> 
     await asyncio.gather(*tasks)
 
 
+async def test_a_backlog_yields_to_people_and_is_not_starved(clock: ManualClock) -> None:
+    async with opened(clock, limits=(Limit(requests_per_minute=60),)) as governor:
+        for _ in range(60):
+            await governor.admit(ask())
+        left: list[str] = []
+
+        async def call(name: str) -> None:
+            await governor.admit(ask())
+            left.append(name)
+
+        with governor.tags(lane="backfill"):
+            backlog = [asyncio.create_task(call("backlog")) for _ in range(2)]
+        await settle_down()
+        people = [asyncio.create_task(call("person")) for _ in range(40)]
+        await clock.advance(31.5)
+        assert left == ["person"] * 31
+        more = [asyncio.create_task(call("late")) for _ in range(40)]
+        await clock.advance(11.5)
+        assert left == ["person"] * 40 + ["backlog"] * 2 + ["late"]
+        await clock.advance(60)
+        await asyncio.gather(*backlog, *people, *more)
+        with pytest.raises(InvalidRequest, match="'backfil'"), governor.tags(lane="backfil"):
+            await governor.admit(ask())
+
+
+async def test_each_workspace_has_limits_of_its_own(clock: ManualClock) -> None:
+    limits = [
+        Limit("opus", requests_per_minute=2),
+        Limit("opus", workspace="a", requests_per_minute=1),
+        Limit("*", workspace="b", input_tokens_per_minute=10),
+    ]
+    limiter = Limiter(limits, clock=clock)
+    for workspace, admitted in (("", 2), ("a", 1), ("c", 2)):
+        for _ in range(admitted):
+            await asyncio.wait_for(limiter.admit(ask(workspace=workspace)), 1)
+        waiting = asyncio.create_task(limiter.admit(ask(workspace=workspace)))
+        await settle_down()
+        assert not waiting.done()
+        waiting.cancel()
+    with pytest.raises(InvalidRequest, match="input tokens"):
+        await limiter.admit(ask(workspace="b", group="haiku", input_tokens=11))
+
+
+async def test_a_limit_that_a_header_invented_blocks_for_a_minute_only(clock: ManualClock) -> None:
+    limiter = Limiter(clock=clock)
+    liar = ask(input_tokens=500)
+    await limiter.cancel(await limiter.admit(liar))
+    limiter.observe(liar, Observation(limits={"input_tokens": (1, 1)}), 0.0)
+    with pytest.raises(InvalidRequest, match="input tokens"):
+        await limiter.admit(liar)
+    await clock.advance(61)
+    await asyncio.wait_for(limiter.admit(liar), 1)
+    limiter.observe(liar, Observation(limits={"input_tokens": (1_000, 900)}), 61.0)
+    await asyncio.wait_for(limiter.admit(liar), 1)
+
+
 async def test_a_cancelled_waiter_gives_back_its_place_and_its_hold(clock: ManualClock) -> None:
     limit = Limit(requests_per_minute=60)
     async with opened(clock, Budget("cap", usd="10"), limits=(limit,)) as governor:
@@ -445,7 +501,8 @@ async def test_a_heartbeat_that_fails_is_told_and_the_next_one_catches_up(
 
 async def test_a_broken_connection_loses_no_charge(postgres_url: str, clock: ManualClock) -> None:
     async with Governor.open(postgres_url, clock=clock) as governor:
-        permit = await governor.admit(ask(0.2))
+        # one for money alone: no turn at a limit uses up the broken connection first
+        permit = await governor.admit(ask(0.2, requests=0))
         with psycopg.connect(postgres_url, autocommit=True) as connection:
             connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"

@@ -50,8 +50,8 @@ def test_all_dimensions_have_room_or_none_is_touched() -> None:
 
 def test_what_can_never_fit_is_found_at_once() -> None:
     pool = Pool(Limit(input_tokens_per_minute=1_000), 0.0)
-    assert pool.find_excess((1, 1_001, 10**9)) == ("input_tokens", 1_000)
-    assert pool.find_excess((1, 1_000, 10**9)) is None
+    assert pool.find_excess((1, 1_001, 10**9), 0.0) == ("input_tokens", 1_000)
+    assert pool.find_excess((1, 1_000, 10**9), 0.0) is None
 
 
 def test_unused_tokens_come_back_and_overuse_is_charged() -> None:
@@ -126,7 +126,7 @@ def test_a_tighter_limit_of_ours_stays_whatever_the_server_says() -> None:
     pool.learn(said(4_000, 3_999), 0.0, 0.0)
     assert wait_s(pool, (1, 0, 0), 0.0) == pytest.approx(12.0)
     pool.learn(said(2, 2), 1.0, 1.0)
-    assert pool.find_excess((3, 0, 0)) == ("requests", 2)
+    assert pool.find_excess((3, 0, 0), 1.0) == ("requests", 2)
 
 
 @pytest.mark.parametrize("lie", [(0, 5), (-3, 5)])

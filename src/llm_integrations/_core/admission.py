@@ -28,6 +28,8 @@ class Ask(Struct, frozen=True, kw_only=True):
 
     Attributes:
         group: the pool of limits it draws from.
+        workspace: whose pool, where one governor serves several; empty for the only one.
+        tags: for ledger and budgets; "lane" says who waits for it ("interactive", "backfill").
         hold_pusd: the most it can cost, in pico-USD; None when the price is unknown.
         bounded: whether `hold_pusd` is a true upper bound.
         model: what was asked for, for the ledger.
@@ -35,6 +37,7 @@ class Ask(Struct, frozen=True, kw_only=True):
     """
 
     group: str
+    workspace: str = ""
     requests: int = 1
     input_tokens: int = 0
     output_tokens: int = 0

@@ -150,6 +150,7 @@ class Calls:
         now = self._clock.now()
         ask = replace(
             ask_for(shape, body, at=now, guess=self._guess, tags=tags or {}),
+            workspace=self._config.workspace_id or "",
             keep=keep,
             call_id=id_by_time(now),
         )
@@ -193,7 +194,8 @@ class Calls:
         def read(response: Response) -> tuple[T, Actual]:
             return read_answer(decoder, response, wire), free_of_charge(response)
 
-        return Call(request=wire, ask=Ask(group=group), read=read)
+        ask = Ask(group=group, workspace=self._config.workspace_id or "")
+        return Call(request=wire, ask=ask, read=read)
 
     def wire(
         self,

@@ -47,7 +47,8 @@ class AnthropicConfig:
         auth_scheme: gateways that look only at `x-api-key` need "x-api-key".
         wire: "auto" asks for a plain answer up to 8,192 `max_tokens`, for a stream above.
         betas: names for the `anthropic-beta` header.
-        workspace_id: for credentials of several workspaces.
+        workspace_id: for credentials of several workspaces; its limits are counted apart from
+            those of other workspaces under one governor.
         headers: further headers, sent with every request; `anthropic-user-profile-id`, say.
     """
 

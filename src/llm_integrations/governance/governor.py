@@ -24,6 +24,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from llm_integrations._core.clock import SystemClock, id_by_time
 from llm_integrations.errors import (
@@ -36,8 +37,9 @@ from llm_integrations.errors import (
 from llm_integrations.governance.budgets import Budgets, us_of
 from llm_integrations.governance.home import HomeLoop, living_on_a_thread
 from llm_integrations.governance.ledger import Ledger
-from llm_integrations.governance.limiter import Limiter
+from llm_integrations.governance.limiter import Limiter, check_limits
 from llm_integrations.governance.reports import Reports
+from llm_integrations.governance.sharing import SharedPools
 from llm_integrations.store import open_store
 from llm_integrations.store.records import MAX_PUSD, Checkpoint, Hold, Settlement
 
@@ -89,7 +91,7 @@ class Governor:
     def __init__(
         self,
         store: GovernanceStore,
-        limiter: Limiter,
+        limits: Sequence[Limit],
         clock: Clock,
         *,
         keep_days: int | None = None,
@@ -99,10 +101,13 @@ class Governor:
         self.ledger = Ledger(store)
         self.reports = Reports(store)
         self.home = HomeLoop()
-        self._limiter = limiter
         self._clock = clock
         self._keep_days = keep_days
         self._owner = secrets.token_hex(8)
+        shared = store.share_limits(self._owner)
+        self._pools = None if shared is None else SharedPools(shared, clock)
+        opens = None if self._pools is None else self._pools.open_line
+        self._limiter = Limiter(limits, clock=clock, open_line=opens)
         self._tags: ContextVar[Mapping[str, str]] = ContextVar("tags", default={})  # noqa: B039 - never changed, only replaced
         self._late: list[Settlement] = []
         self._catching_up = asyncio.Lock()
@@ -125,7 +130,8 @@ class Governor:
             url: where the books are. Those in memory remember the newest 20,000 attempts one by
                 one, and the sum of all.
             budgets: added to those stored, replacing any of the same name; None changes nothing.
-            limits: hold in this process; what they leave open is learned from headers.
+            limits: hold in this process; on PostgreSQL in all processes that open these books
+                together. What they leave open is learned from headers.
             keep_days: entries that are older are deleted; their sums by quarter of an hour, model,
                 project and handler stay. None keeps all.
             clock: time and chance.
@@ -143,13 +149,13 @@ class Governor:
         if keep_days is not None and keep_days < 2:
             raise ConfigError(f"keep_days is {keep_days}: entries are kept for two days at least")
         clock = clock or SystemClock()
-        limiter = Limiter(limits or (), clock=clock)
+        check_limits(limits or ())
         store = await open_store(url, clock=clock)
-        governor = cls(store, limiter, clock, keep_days=keep_days)
+        governor = cls(store, limits or (), clock, keep_days=keep_days)
         try:
             await governor._start(budgets)
         except BaseException:
-            await store.close()
+            await governor._close()
             raise
         keeper = asyncio.create_task(governor._keep_alive(), name="governor")
         keeper.add_done_callback(_report_end)
@@ -204,6 +210,9 @@ class Governor:
             RateLimited: the server asked for a pause that is longer than calls wait for.
             StoreUnavailable: the books cannot be written, so nothing may be sent.
         """
+        tags = self._tags.get()
+        if tags:
+            ask = replace(ask, tags={**tags, **ask.tags})
         self._limiter.check(ask)
         if ask.hold_pusd is not None and not 0 <= ask.hold_pusd <= MAX_PUSD:
             raise InvalidRequest("the call may cost more than four million dollars, or less than 0")
@@ -297,8 +306,7 @@ class Governor:
         """Turn an ask into the ledger row to be."""
         now = self._clock.now()
         now_us = us_of(now)
-        tags = self._tags.get()
-        tags = {**tags, **ask.tags} if tags else ask.tags
+        tags = ask.tags
         return Hold(
             call_id=ask.call_id or id_by_time(now),
             attempt=ask.attempt,
@@ -386,6 +394,8 @@ class Governor:
         lost = await self.store.sweep()
         if lost:
             _logger.warning("%d attempts of dead processes are booked as unknown", lost)
+        if self._pools is not None:
+            await self._pools.sweep()
 
     async def _stop(self) -> None:
         """Leave nothing held: what is still on its way becomes "unknown"."""
@@ -393,12 +403,19 @@ class Governor:
             if self._undoing:
                 await asyncio.wait(self._undoing)
             await self.catch_up()
+            if self._pools is not None:
+                await self._pools.tell()
             await self.store.retire(self._owner)
             await self._sweep()
         except StoreError as error:
             _logger.warning("the books cannot be closed in order: %s", error)
         finally:
-            await self.store.close()
+            await self._close()
+
+    async def _close(self) -> None:
+        if self._pools is not None:
+            await self._pools.close()
+        await self.store.close()
 
 
 def _own(permit: object) -> Permit:

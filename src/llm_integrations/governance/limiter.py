@@ -1,69 +1,97 @@
-"""Waits in line for the limits of a group: first come, first served, one timer for the head.
+"""Waits in line for the limits of a group: two lanes, first come, first served in each.
 
-An `Ask` flows in; a `Reservation` flows out once the pool of its group has room. Whoever is
-cancelled while waiting leaves the line; whoever is cancelled at the moment of being served gives
-everything back. Limits hold in this process.
+An `Ask` flows in; a `Reservation` flows out once there is room. Whoever is cancelled while waiting
+leaves the line; whoever is cancelled at the moment of being served gives everything back. Where the
+room is, a line knows: a `LocalLine` has its pool in this process, a `SharedLine` (`sharing`) in a
+database, together with other processes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from llm_integrations.errors import ConfigError, InvalidRequest, RateLimited
-from llm_integrations.governance.limits import Limit, Pool, Reservation, Want
+from llm_integrations.governance.lanes import Lane, Lanes, lane_of
+from llm_integrations.governance.limits import NOTHING, Limit, Pool, Reservation, Want
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from llm_integrations._core.admission import Actual, Ask, Observation
     from llm_integrations._core.clock import Clock
 
-__all__ = ["LONGEST_PAUSE_S", "Limiter"]
+__all__ = [
+    "LONGEST_PAUSE_S",
+    "Alarm",
+    "Limiter",
+    "Line",
+    "LocalLine",
+    "Waiter",
+    "check_limits",
+    "too_long",
+]
 
 LONGEST_PAUSE_S: Final = 60.0
 """A pause longer than this is not waited for: the caller is told, and can wait durably."""
 
-NOTHING: Final[Want] = (0, 0, 0)
+
+class Line(Protocol):
+    """Where callers of one group wait, and what their reservations go back to."""
+
+    def find_excess(self, want: Want) -> tuple[str, int] | None:
+        """Return the dimension that can never admit this, and its capacity."""
+
+    def paused_for(self) -> float:
+        """Return the seconds for which nothing may leave; below zero when there is no pause."""
+
+    def take(self, want: Want) -> Reservation | None:
+        """Take it all at once if nobody waits and it is known to be there."""
+
+    async def wait(self, want: Want, lane: Lane) -> Reservation:
+        """Stand in line until it is one's turn."""
+
+    def end(self, reservation: Reservation, used: Want) -> None:
+        """Return what was not used, charge what was used beyond it."""
+
+    def observe(self, seen: Observation, sent_at: float) -> None:
+        """Adopt what headers say; a pause holds back the whole line."""
 
 
 class Limiter:
     """Limits without budgets: an `Admission` of its own, and the part of a `Governor` that waits.
 
     Args:
-        limits: at most one per group; "*" is for groups that have none.
+        limits: at most one per group and workspace; "*" is for groups that have none.
         clock: time and chance.
+        open_line: makes the line of a pool that has this name and limit; in process without.
     """
 
-    __slots__ = ("_clock", "_default", "_limits", "_line_of", "_lines")
+    __slots__ = ("_clock", "_limits", "_lines", "_open_line")
 
-    def __init__(self, limits: Sequence[Limit] = (), *, clock: Clock) -> None:
-        self._limits = {limit.group: limit for limit in limits}
-        if len(self._limits) != len(limits):
-            raise ConfigError("two limits are given for one group")
-        self._default = self._limits.get("*", Limit())
-        self._lines: dict[str, _Line] = {}
-        self._line_of: dict[Pool, _Line] = {}
+    def __init__(
+        self,
+        limits: Sequence[Limit] = (),
+        *,
+        clock: Clock,
+        open_line: Callable[[str, Limit], Line] | None = None,
+    ) -> None:
+        self._limits = check_limits(limits)
+        self._lines: dict[str, Line] = {}
         self._clock = clock
+        self._open_line = open_line or (lambda _, limit: LocalLine(limit, clock))
 
     def check(self, ask: Ask) -> None:
         """Refuse at once what could only wait in vain, or for too long.
 
         Raises:
-            InvalidRequest: the ask is larger than a limit can ever admit.
+            InvalidRequest: the ask is larger than a limit can ever admit, or names no lane.
             RateLimited: the server asked for a pause that is longer than calls wait for.
         """
-        line = self._line(ask.group)
-        excess = line.pool.find_excess(_want(ask))
-        if excess is not None:
-            dimension, capacity = excess
-            raise InvalidRequest(
-                f"the call needs more {dimension.replace('_', ' ')} than {ask.group!r} may use in a"
-                f" minute ({capacity}): make it smaller or raise the limit"
-            )
-        self._check_pause(line)
+        if ask.tags:
+            lane_of(ask.tags)
+        self._check(self._line(ask), ask)
 
     async def reserve(self, ask: Ask) -> Reservation:
         """Wait for room and take it; an ask for money alone needs none, however long it is open.
@@ -71,19 +99,21 @@ class Limiter:
         Raises:
             RateLimited: the server asked for a pause that is too long, perhaps meanwhile.
         """
-        line = self._line(ask.group)
-        want = _want(ask)
+        line = self._line(ask)
+        want = (ask.requests, ask.input_tokens, ask.output_tokens)
         if want == NOTHING:
-            return Reservation(line.pool, want, self._clock.monotonic())
-        if not line.waiting:
-            taken = line.pool.take(want, self._clock.monotonic())
-            if isinstance(taken, Reservation):
-                return taken
-        self._check_pause(line)
-        return await line.wait(want)
+            return Reservation(None, want, self._clock.monotonic())
+        taken = line.take(want)
+        if taken is not None:
+            return taken
+        _check_pause(line)
+        return await line.wait(want, lane_of(ask.tags))
 
     def finish(self, reservation: Reservation, actual: Actual) -> None:
         """End a reservation with what was used."""
+        line = reservation.line
+        if line is None:
+            return
         requests, input_tokens, output_tokens = reservation.want
         if actual.state == "refused":
             used = (requests, 0, 0)
@@ -93,14 +123,25 @@ class Limiter:
                 input_tokens if actual.input_tokens is None else actual.input_tokens,
                 output_tokens if actual.output_tokens is None else actual.output_tokens,
             )
-        self._end(reservation, used)
+        line.end(reservation, used)
 
     def give_back(self, reservation: Reservation) -> None:
         """End a reservation of which nothing was used."""
-        self._end(reservation, (0, 0, 0))
+        if reservation.line is not None:
+            reservation.line.end(reservation, NOTHING)
 
     async def admit(self, ask: Ask) -> Reservation:
         """See `Admission`."""
+        taken = self._line(ask).take((ask.requests, ask.input_tokens, ask.output_tokens))
+        if taken is not None and not ask.tags:
+            return taken
+        if taken is not None:
+            try:
+                lane_of(ask.tags)
+            except InvalidRequest:
+                self.give_back(taken)
+                raise
+            return taken
         self.check(ask)
         return await self.reserve(ask)
 
@@ -114,40 +155,36 @@ class Limiter:
 
     def observe(self, ask: Ask, seen: Observation, sent_at: float) -> None:
         """Adopt what headers say; a pause holds back the whole group."""
-        now = self._clock.monotonic()
-        line = self._line(ask.group)
-        line.pool.learn(seen, sent_at, now)
-        if seen.pause_s is not None and seen.pause_s > 0:
-            line.pool.pause(now + seen.pause_s + self._clock.random())
-            if seen.pause_s > LONGEST_PAUSE_S:
-                line.refuse_all(self._too_long(line))
-        line.serve()
+        self._line(ask).observe(seen, sent_at)
 
-    def _check_pause(self, line: _Line) -> None:
-        if line.pool.paused_until - self._clock.monotonic() > LONGEST_PAUSE_S:
-            raise self._too_long(line)
-
-    def _end(self, reservation: Reservation, used: Want) -> None:
-        reservation.pool.give_back(reservation, used)
-        self._line_of[reservation.pool].serve()
-
-    def _line(self, group: str) -> _Line:
-        line = self._lines.get(group)
+    def _line(self, ask: Ask) -> Line:
+        name = f"{ask.workspace}/{ask.group}" if ask.workspace else ask.group
+        line = self._lines.get(name)
         if line is None:
-            limit = self._limits.get(group, self._default)
-            line = _Line(Pool(limit, self._clock.monotonic()), self._clock)
-            self._lines[group] = self._line_of[line.pool] = line
+            line = self._lines[name] = self._open_line(name, self._limit_of(ask))
         return line
 
-    def _too_long(self, line: _Line) -> RateLimited:
-        left_s = line.pool.paused_until - self._clock.monotonic()
-        return RateLimited(
-            f"the server asked for a pause that ends in {left_s:.0f} s; try again then",
-            retry_after_s=left_s,
-        )
+    def _limit_of(self, ask: Ask) -> Limit:
+        """Return the limit that speaks of a group: the one that says most of it."""
+        for group in (ask.group, "*"):
+            for workspace in (ask.workspace, None):
+                limit = self._limits.get((workspace, group))
+                if limit is not None:
+                    return limit
+        return Limit()
+
+    def _check(self, line: Line, ask: Ask) -> None:
+        excess = line.find_excess((ask.requests, ask.input_tokens, ask.output_tokens))
+        if excess is not None:
+            dimension, capacity = excess
+            raise InvalidRequest(
+                f"the call needs more {dimension.replace('_', ' ')} than {ask.group!r} may use in a"
+                f" minute ({capacity}): make it smaller or raise the limit"
+            )
+        _check_pause(line)
 
 
-class _Waiter:
+class Waiter:
     """One who stands in line."""
 
     __slots__ = ("turn", "want")
@@ -157,75 +194,138 @@ class _Waiter:
         self.turn = turn
 
 
-class _Line:
-    """Who waits for one pool."""
+class LocalLine:
+    """A line before a pool in this process; one timer for its head."""
 
-    __slots__ = ("_alarm", "_alarm_at", "_clock", "pool", "waiting")
+    __slots__ = ("_alarm", "_clock", "_waiting", "pool")
 
-    def __init__(self, pool: Pool, clock: Clock) -> None:
-        self.pool = pool
-        self.waiting: deque[_Waiter] = deque()
+    def __init__(self, limit: Limit, clock: Clock) -> None:
+        self.pool = Pool(limit, clock.monotonic())
+        self._waiting: Lanes[Waiter] = Lanes()
         self._clock = clock
-        self._alarm: asyncio.Task[None] | None = None
-        self._alarm_at = math.inf
+        self._alarm = Alarm(clock, self._serve)
 
-    async def wait(self, want: Want) -> Reservation:
-        """Stand in line until it is one's turn."""
-        waiter = _Waiter(want, asyncio.get_running_loop().create_future())
-        self.waiting.append(waiter)
-        self.serve()
+    def find_excess(self, want: Want) -> tuple[str, int] | None:
+        """See `Line`."""
+        return self.pool.find_excess(want, self._clock.monotonic())
+
+    def paused_for(self) -> float:
+        """See `Line`."""
+        return self.pool.paused_until - self._clock.monotonic()
+
+    def take(self, want: Want) -> Reservation | None:
+        """See `Line`."""
+        if self._waiting:
+            return None
+        return self.pool.take_now(want, self._clock.monotonic(), self)
+
+    async def wait(self, want: Want, lane: Lane) -> Reservation:
+        """See `Line`."""
+        waiter = Waiter(want, asyncio.get_running_loop().create_future())
+        self._waiting.push(waiter, lane, self._clock.monotonic())
+        self._serve()
         try:
             return await waiter.turn
         except asyncio.CancelledError:
             if waiter.turn.done() and not waiter.turn.cancelled():
-                self.pool.give_back(waiter.turn.result(), (0, 0, 0))
-            self.serve()
+                self.pool.give_back(waiter.turn.result(), NOTHING)
+            self._serve()
             raise
 
-    def serve(self) -> None:
+    def end(self, reservation: Reservation, used: Want) -> None:
+        """See `Line`."""
+        self.pool.give_back(reservation, used)
+        if self._waiting:
+            self._serve()
+
+    def observe(self, seen: Observation, sent_at: float) -> None:
+        """See `Line`."""
+        now = self._clock.monotonic()
+        self.pool.learn(seen, sent_at, now)
+        if seen.pause_s is not None and seen.pause_s > 0:
+            self.pool.pause(now + seen.pause_s + self._clock.random())
+            if seen.pause_s > LONGEST_PAUSE_S:
+                self._refuse_all()
+        self._serve()
+
+    def _serve(self) -> None:
         """Serve the head of the line as often as there is room, then set the alarm for it."""
-        if not self.waiting:
+        if not self._waiting:
             return
         now = self._clock.monotonic()
-        while self.waiting:
-            waiter = self.waiting[0]
+        while self._waiting:
+            waiter = self._waiting.head()
             if not waiter.turn.done():
-                taken = self.pool.take(waiter.want, now)
+                taken = self.pool.take(waiter.want, now, self)
                 if not isinstance(taken, Reservation):
-                    self._set_alarm(now + taken)
+                    self._alarm.set(now + taken)
                     return
                 waiter.turn.set_result(taken)
-            self.waiting.popleft()
+            self._waiting.pop()
         self.pool.drained()
-        self._set_alarm(math.inf)
+        self._alarm.set(math.inf)
 
-    def refuse_all(self, error: RateLimited) -> None:
+    def _refuse_all(self) -> None:
         """Send everybody away."""
-        while self.waiting:
-            turn = self.waiting.popleft().turn
+        while self._waiting:
+            turn = self._waiting.pop().turn
             if not turn.done():
-                turn.set_exception(RateLimited(str(error), retry_after_s=error.retry_after_s))
-        self._set_alarm(math.inf)
+                turn.set_exception(too_long(self.paused_for()))
+        self._alarm.set(math.inf)
 
-    def _set_alarm(self, moment: float) -> None:
-        """Serve again at this moment; one that rings too early does no harm and may stay."""
-        if self._alarm is not None:
-            if self._alarm_at <= moment < math.inf:
+
+class Alarm:
+    """Rings once, at the last moment that was set or sooner; ringing too early does no harm."""
+
+    __slots__ = ("_clock", "_moment", "_ring", "_task")
+
+    def __init__(self, clock: Clock, ring: Callable[[], None]) -> None:
+        self._clock = clock
+        self._ring = ring
+        self._task: asyncio.Task[None] | None = None
+        self._moment = math.inf
+
+    def set(self, moment: float) -> None:
+        """Ring at this moment; never, if it is infinite."""
+        if self._task is not None:
+            if self._moment <= moment < math.inf:
                 return
-            self._alarm.cancel()
-            self._alarm = None
-        self._alarm_at = moment
+            self._task.cancel()
+            self._task = None
+        self._moment = moment
         if moment < math.inf:
-            self._alarm = asyncio.get_running_loop().create_task(self._ring(moment))
+            self._task = asyncio.get_running_loop().create_task(self._wait(moment))
 
-    async def _ring(self, moment: float) -> None:
+    async def _wait(self, moment: float) -> None:
         await self._clock.sleep(max(0.0, moment - self._clock.monotonic()))
-        self._alarm = None
-        self.serve()
+        self._task = None
+        self._ring()
 
 
-def _want(ask: Ask) -> Want:
-    return (ask.requests, ask.input_tokens, ask.output_tokens)
+def check_limits(limits: Sequence[Limit]) -> dict[tuple[str | None, str], Limit]:
+    """Return limits by workspace and group.
+
+    Raises:
+        ConfigError: two are given for one.
+    """
+    found = {(limit.workspace, limit.group): limit for limit in limits}
+    if len(found) != len(limits):
+        raise ConfigError("two limits are given for one group")
+    return found
+
+
+def too_long(pause_s: float) -> RateLimited:
+    """Return what callers are told when a pause is too long to wait for."""
+    return RateLimited(
+        f"the server asked for a pause that ends in {pause_s:.0f} s; try again then",
+        retry_after_s=pause_s,
+    )
+
+
+def _check_pause(line: Line) -> None:
+    pause_s = line.paused_for()
+    if pause_s > LONGEST_PAUSE_S:
+        raise too_long(pause_s)
 
 
 def _own(permit: object) -> Reservation:

@@ -8,7 +8,8 @@ Rules:
    (https://docs.claude.com/en/api/rate-limits). Its level may go below zero: a debt.
 2. A pool takes from all of its buckets or from none. What asks for more than a bucket can ever
    hold is refused at once; if the capacity shrinks while it waits, it goes when the bucket is
-   full and leaves a debt.
+   full and leaves a debt. A limit that was learned refuses for `BELIEVED_S` only: then such an ask
+   goes when the bucket is full, and its answer tells anew. A header that lied blocks nobody long.
 3. What was taken is corrected by what was used: the difference is returned or charged.
 4. Headers decide. A server's limit becomes the capacity, capped by the configured one. The level
    falls to what the server says remains, less what left after the request it speaks of; it rises
@@ -21,19 +22,33 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from llm_integrations.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from llm_integrations._core.admission import Observation
 
-__all__ = ["DIMENSIONS", "RESUME_SPACING_S", "Bucket", "Limit", "Pool", "Reservation", "Want"]
+__all__ = [
+    "BELIEVED_S",
+    "DIMENSIONS",
+    "NOTHING",
+    "RESUME_SPACING_S",
+    "Bucket",
+    "Limit",
+    "Pool",
+    "Reservation",
+    "Want",
+]
 
 Want = tuple[int, int, int]
 """Requests, input tokens, output tokens."""
 
 DIMENSIONS: Final = ("requests", "input_tokens", "output_tokens")
+NOTHING: Final[Want] = (0, 0, 0)
+BELIEVED_S: Final = 60.0
 RESUME_SPACING_S: Final = 0.05
 _MINUTE_S: Final = 60.0
 _ROUNDING: Final = 1e-6
@@ -45,11 +60,13 @@ class Limit:
 
     Attributes:
         group: the pool it is for; "*" for each group that has no limit of its own.
+        workspace: of which workspace; None for each that has no limit of its own.
         concurrency: attempts on their way at the same time.
     """
 
     group: str = "*"
     _: KW_ONLY
+    workspace: str | None = None
     requests_per_minute: int | None = None
     input_tokens_per_minute: int | None = None
     output_tokens_per_minute: int | None = None
@@ -58,7 +75,7 @@ class Limit:
     def __post_init__(self) -> None:
         for name in ("requests_per_minute", *_TOKEN_LIMITS, "concurrency"):
             value: object = getattr(self, name)
-            if value is not None and not (isinstance(value, int) and value > 0):
+            if value is not None and (not isinstance(value, int) or value < 1 or value is True):
                 raise ConfigError(f"limit {self.group!r}: {name} must be a whole number above 0")
 
     @property
@@ -102,13 +119,20 @@ class Bucket:
         self.level = min(self.level, capacity)
 
 
+class Source(Protocol):
+    """Where reservations come from, and end."""
+
+    def end(self, reservation: Reservation, used: Want) -> None:
+        """Return what was not used, charge what was used beyond it."""
+
+
 class Reservation:
-    """What one attempt has taken, and when."""
+    """What one attempt has taken, when, and from which line."""
 
-    __slots__ = ("pool", "taken_at", "want")
+    __slots__ = ("line", "taken_at", "want")
 
-    def __init__(self, pool: Pool, want: Want, taken_at: float) -> None:
-        self.pool = pool
+    def __init__(self, line: Source | None, want: Want, taken_at: float) -> None:
+        self.line = line
         self.want = want
         self.taken_at = taken_at
 
@@ -139,14 +163,31 @@ class Pool:
         self.concurrency = limit.concurrency
         self.paused_until = -math.inf
 
-    def find_excess(self, want: Want) -> tuple[str, int] | None:
+    def find_excess(self, want: Want, now: float) -> tuple[str, int] | None:
         """Return the dimension that can never admit this, and its capacity."""
         for index, bucket in self._live:
             if want[index] > bucket.capacity:
-                return DIMENSIONS[index], int(bucket.capacity)
+                ours = self._configured[index]
+                is_ours = ours is not None and want[index] > ours
+                if is_ours or now - self._learned_at <= BELIEVED_S:
+                    return DIMENSIONS[index], int(bucket.capacity)
         return None
 
-    def take(self, want: Want, now: float) -> Reservation | float:
+    def take_now(self, want: Want, now: float, line: Source | None = None) -> Reservation | None:
+        """Take it all if all of it is there."""
+        if now < self.paused_until:
+            return None
+        if self.concurrency is not None and len(self._on_the_way) >= self.concurrency:
+            return None
+        live = self._live
+        for index, bucket in live:
+            if want[index] > bucket.refill(now):
+                return None
+        for index, bucket in live:
+            bucket.level -= want[index]
+        return self._taken(want, now, line)
+
+    def take(self, want: Want, now: float, line: Source | None = None) -> Reservation | float:
         """Take it all, or return the seconds until it may be there (inf: until one ends)."""
         if now < self.paused_until:
             return self.paused_until - now
@@ -164,11 +205,7 @@ class Pool:
             return wait_s
         for index, bucket in self._live:
             bucket.level -= want[index]
-        if self._draining:
-            self.paused_until = now + RESUME_SPACING_S
-        reservation = Reservation(self, want, now)
-        self._on_the_way[reservation] = None
-        return reservation
+        return self._taken(want, now, line)
 
     def give_back(self, reservation: Reservation, used: Want) -> None:
         """End a reservation: return what was not used, charge what was used beyond it."""
@@ -203,6 +240,11 @@ class Pool:
             if level < bucket.level or (alone and not is_ours_tighter):
                 bucket.level = min(level, capacity)
 
+    def lower(self, levels: Sequence[float]) -> None:
+        """Leave at most so much in each dimension."""
+        for index, bucket in self._live:
+            bucket.level = min(bucket.level, levels[index])
+
     def pause(self, until: float) -> None:
         """Let nothing through before `until`, and only a trickle right after it."""
         self.paused_until = max(self.paused_until, until)
@@ -214,6 +256,13 @@ class Pool:
     def drained(self) -> None:
         """Note that nobody waits any more: the trickle after a pause is over."""
         self._draining = False
+
+    def _taken(self, want: Want, now: float, line: Source | None) -> Reservation:
+        if self._draining:
+            self.paused_until = now + RESUME_SPACING_S
+        reservation = Reservation(line, want, now)
+        self._on_the_way[reservation] = None
+        return reservation
 
     def _pairs(self) -> tuple[tuple[int, Bucket], ...]:
         return tuple((i, bucket) for i, bucket in enumerate(self._buckets) if bucket is not None)

@@ -34,6 +34,7 @@ from llm_integrations.store.records import (
     WindowRow,
 )
 from llm_integrations.store.rollups import CAP_ROWS, Rolled, merge
+from llm_integrations.store.shared_limits import SharedLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -99,9 +100,10 @@ ORDER BY name COLLATE "C"
 class PostgresStore:
     """A `GovernanceStore` in a PostgreSQL database; open it with `open`."""
 
-    __slots__ = ("_clock", "_keeps", "_kept", "_pool", "_writes")
+    __slots__ = ("_clock", "_dsn", "_keeps", "_kept", "_pool", "_writes")
 
-    def __init__(self, pool: Pool, clock: Clock) -> None:
+    def __init__(self, dsn: str, pool: Pool, clock: Clock) -> None:
+        self._dsn = dsn
         self._pool = pool
         self._writes = Batches(self._write_all, cap=_BATCH)
         self._keeps = Batches(self._keep_all, cap=_KEEP_BATCH)
@@ -117,7 +119,8 @@ class PostgresStore:
             StoreError: the schema is of a newer version.
             StoreUnavailable: there is no server, or it lets us not in.
         """
-        pool: Pool = make_pool(read_address(dsn).dsn)
+        dsn = read_address(dsn).dsn
+        pool: Pool = make_pool(dsn)
         try:
             with reaching():
                 await pool.open(wait=True, timeout=POOL_WAIT_S)
@@ -126,7 +129,11 @@ class PostgresStore:
         except BaseException:
             await pool.close()
             raise
-        return cls(pool, clock)
+        return cls(dsn, pool, clock)
+
+    def share_limits(self, owner: str) -> SharedLimits:
+        """See `GovernanceStore`."""
+        return SharedLimits(self._dsn, self._pool, owner, self._clock)
 
     async def close(self) -> None:
         """Finish the writes that have begun and disconnect."""

@@ -32,12 +32,16 @@ if TYPE_CHECKING:
         SpendRow,
         WindowRow,
     )
+    from llm_integrations.store.shared_limits import SharedLimits
 
 __all__ = ["GovernanceStore"]
 
 
 class GovernanceStore(Protocol):
     """Ledger, budgets, owners and kept answers in one database."""
+
+    def share_limits(self, owner: str) -> SharedLimits | None:
+        """Return the limits of all processes that use this database; None: it has none."""
 
     async def close(self) -> None:
         """Finish the writes that have begun and let go of the database."""

@@ -22,6 +22,8 @@ __all__ = [
     "Refusal",
     "Settlement",
     "SpendRow",
+    "Standing",
+    "Turn",
     "WindowClaim",
     "WindowRow",
 ]
@@ -197,3 +199,50 @@ class SpendRow(Struct, frozen=True, kw_only=True):
     spent_pusd: int
     unknown_pusd: int
     unpriced: int
+
+
+class Turn(Struct, frozen=True, kw_only=True):
+    """What one process tells a pool, and wants of it.
+
+    Attributes:
+        configured: requests, input and output tokens a minute, and concurrency; None: no limit.
+        joins: the pool is to be as configured here, whatever it was.
+        slots: attempts of this process that are on their way.
+        ahead: the first of the wants took ahead in an earlier turn.
+        back: what is given back of each dimension; below zero it is charged.
+        said: what headers said: three limits, three remainders, three places; None: nothing.
+        wants: three numbers for each caller, in the order in which they are served.
+    """
+
+    pool: str
+    configured: tuple[int | None, ...]
+    joins: bool
+    slots: int
+    ahead: bool
+    back: tuple[int, int, int]
+    said: tuple[int | None, ...] | None
+    pause_s: float
+    wants: tuple[int, ...]
+
+
+class Standing(Struct, frozen=True, kw_only=True):
+    """How a pool is after a turn.
+
+    Attributes:
+        admitted: so many of the wants, from the first on.
+        wait_s: until the next one may be; None: until an attempt ends somewhere.
+        ahead: it took ahead, and has its place.
+        capacity: as `configured`, with what was learned.
+        level: what is left; below zero for those who wait.
+        taken: what was taken since the pool is there, of each dimension, and how often.
+        learned_s: seconds since headers taught something.
+    """
+
+    admitted: int
+    wait_s: float | None
+    ahead: bool
+    capacity: list[float | None]
+    level: list[float | None]
+    taken: list[int]
+    paused_s: float
+    learned_s: float

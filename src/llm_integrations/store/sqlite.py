@@ -90,6 +90,10 @@ class SqliteStore:
         writer = _Writer(database, asyncio.get_running_loop())
         return cls(writer, _Reader(path), clock)
 
+    def share_limits(self, owner: str) -> None:
+        """See `GovernanceStore`; a pool in a file would be one commit for each call."""
+        return
+
     async def close(self) -> None:
         """Finish the writes that have begun and close the file."""
         await self._writes.close()
