@@ -20,13 +20,6 @@ POLL_S = 0.1
 FREEZE_S = 90.0
 DATABASE_DOWN_S = 1.5
 
-# What `store/presence` does to a worker whose host is gone: its lock, and so its name, is free.
-_CUT_PRESENCE = """
-SELECT pg_terminate_backend(l.pid) FROM pg_locks l
-WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-  AND ((l.classid::bigint << 32) | l.objid::bigint) = hashtextextended(%s, 7)
-"""
 _LEFT_BEHIND = """
 SELECT count(*) FROM dbos.workflow_status WHERE status = 'PENDING' AND executor_id = %s
 """
@@ -109,7 +102,6 @@ class Trouble:
             member.state = "frozen"
             member.process.send_signal(signal.SIGSTOP)
             async with asyncio.timeout(FREEZE_S):
-                await self._ask(_CUT_PRESENCE, member)
                 while await self._ask(_LEFT_BEHIND, member) != 0:  # noqa: ASYNC110 - nobody tells
                     await asyncio.sleep(POLL_S)
             member.process.send_signal(signal.SIGCONT)

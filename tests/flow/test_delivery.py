@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from llm_integrations._core.http import AiohttpTransport
 from llm_integrations.errors import ConnectionBroken, GiveUp, LeaseLost, TransportError
 from llm_integrations.jira import BasicAuth, JiraClient, JiraConfig, PersonalAccessToken
 from llm_integrations.service.actions import (
@@ -17,13 +18,14 @@ from llm_integrations.service.actions import (
     Transition,
 )
 from llm_integrations.service.delivery import Deliverer, Write, mark_of
+from llm_integrations.service.fence import Fence
 from llm_integrations.service.marks import PROPERTY_KEY
 from llm_integrations.simulators import JiraSimulator
 from llm_integrations.simulators.faults import Reset, StatusError
 
 
-class OpenGate:
-    """Lets every write pass, or none."""
+class Switch:
+    """A gate that lets every write pass, or none."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -36,10 +38,9 @@ class OpenGate:
 class Desk:
     """A simulated site, an issue on it, and a deliverer."""
 
-    def __init__(self, jira: JiraSimulator, client: JiraClient, key: str) -> None:
-        self.jira, self.client, self.key = jira, client, key
-        self.gate = OpenGate()
-        self.deliverer = Deliverer(client, account_id=jira.service_account_id, gate=self.gate)
+    def __init__(self, jira: JiraSimulator, client: JiraClient, key: str, gate: Switch) -> None:
+        self.jira, self.client, self.key, self.gate = jira, client, key, gate
+        self.deliverer = Deliverer(client, account_id=jira.service_account_id)
 
     def write(self, action: Action, *, maybe_sent: bool = False, position: int = 0) -> Write:
         return Write(
@@ -60,8 +61,12 @@ async def desk() -> AsyncIterator[Desk]:
     async with JiraSimulator(latency_ms=(0, 0)) as jira:
         key = await jira.create_issue(project="DEMO", summary="It is broken")
         config = JiraConfig(base_url=jira.base_url, auth=BasicAuth("bot@example.test", "token"))
-        async with JiraClient(config) as client:
-            yield Desk(jira, client, key)
+        gate = Switch()
+        async with (
+            AiohttpTransport() as transport,
+            JiraClient(config, transport=Fence(transport, gate)) as client,
+        ):
+            yield Desk(jira, client, key, gate)
 
 
 async def test_a_comment_carries_its_mark_in_a_property_and_at_its_foot(desk: Desk) -> None:
@@ -138,10 +143,8 @@ async def test_on_data_center_our_comments_are_known_by_the_users_name() -> None
         key = await jira.create_issue(project="DEMO", summary="It is broken")
         auth = PersonalAccessToken("token")
         async with JiraClient(JiraConfig(base_url=jira.base_url, auth=auth)) as client:
-            desk = Desk(jira, client, key)
-            desk.deliverer = Deliverer(
-                client, account_id=(await client.myself()).id or "", gate=desk.gate
-            )
+            desk = Desk(jira, client, key, Switch())
+            desk.deliverer = Deliverer(client, account_id=(await client.myself()).id or "")
             first = await desk.apply(AddComment(text="State: open", slot="summary"))
             await desk.apply(AddComment(text="State: done", slot="summary"), position=1)
             await desk.apply(AddComment(text="Once"), position=2)
@@ -194,7 +197,7 @@ async def test_a_status_that_no_transition_reaches_gives_up(desk: Desk) -> None:
         await desk.apply(Transition(to="Nowhere"))
 
 
-async def test_nothing_is_sent_through_a_closed_gate(desk: Desk) -> None:
+async def test_nothing_is_written_through_a_closed_gate(desk: Desk) -> None:
     desk.gate.closed = True
     before = len(desk.jira.writes)
     for action in (

@@ -1,10 +1,57 @@
-"""Coming back while a peer takes over."""
+"""Presence and the fence that asks it, on a real database and real sockets."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
+import psycopg
+import pytest
+
+from llm_integrations._core.clock import SystemClock
+from llm_integrations._core.http import AiohttpTransport
+from llm_integrations.anthropic import AnthropicClient, AnthropicConfig, Message, MessageRequest
+from llm_integrations.errors import LeaseLost, RetryLater
+from llm_integrations.governance import Governor
+from llm_integrations.jira import BasicAuth, JiraClient, JiraConfig
+from llm_integrations.service.engine import Engine, EngineOptions
+from llm_integrations.service.fence import Fence
+from llm_integrations.service.presence import Presence
+from llm_integrations.simulators import ClaudeSimulator, JiraSimulator
+from llm_integrations.simulators.faults import StatusError
+from llm_integrations.store.deliveries import DeliveryStore
 from llm_integrations.store.presence import PresenceConnection
+
+QUESTION = MessageRequest(
+    model="claude-haiku-5-5", max_tokens=16, messages=[Message(role="user", content="Hello")]
+)
+
+
+@asynccontextmanager
+async def present(dsn: str, name: str = "worker") -> AsyncIterator[Presence]:
+    """A worker that has entered and does nothing by itself: only the fence can stop it."""
+    presence = Presence(
+        dsn,
+        executor_id=name,
+        engine=Engine(dsn, EngineOptions(executor_id=name)),
+        store=DeliveryStore(dsn),
+        clock=SystemClock(),
+    )
+    await presence.enter()
+    try:
+        yield presence
+    finally:
+        await presence.leave()
+
+
+async def cut_all(dsn: str) -> None:
+    """Do what the server does to the session of a frozen worker."""
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as admin:
+        await admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
 
 
 async def test_a_worker_comes_back_only_when_nobody_is_taking_its_work(service_url: str) -> None:
@@ -26,3 +73,98 @@ async def test_a_worker_comes_back_only_when_nobody_is_taking_its_work(service_u
     finally:
         await peer.close()
         await worker.close()
+
+
+async def test_a_worker_that_says_nothing_loses_its_lock(service_url: str) -> None:
+    silent = PresenceConnection(service_url, "silent", idle_s=0.3)
+    peer = PresenceConnection(service_url, "peer")
+    try:
+        await silent.enter()
+        for _ in range(4):
+            await asyncio.sleep(0.1)
+            await silent.check()
+        await peer.enter()
+        await asyncio.sleep(0.6)
+        await peer.check()
+        await silent.close()
+        await silent.enter(again=True)
+    finally:
+        await silent.close()
+        await peer.close()
+
+
+async def test_a_call_to_claude_is_neither_sent_nor_booked_once_the_lock_is_gone(
+    service_url: str,
+) -> None:
+    async with (
+        ClaudeSimulator(latency_ms=(0, 0)) as claude,
+        Governor.open("memory:") as governor,
+        present(service_url) as presence,
+        AiohttpTransport() as transport,
+        AnthropicClient(
+            AnthropicConfig(api_key="k", base_url=claude.base_url),
+            governor=governor,
+            transport=Fence(transport, presence),
+        ) as client,
+    ):
+        await client.send_message(QUESTION)
+        paid = await governor.ledger.total_pusd()
+        await cut_all(service_url)
+        with pytest.raises(LeaseLost):
+            await client.send_message(QUESTION)
+        assert not presence.is_held
+        assert len(claude.requests) == len(claude.charges) == 1
+        assert await governor.ledger.total_pusd() == paid
+        states = [row.state for row in await governor.ledger.entries()]
+        assert states == ["released", "settled"]
+
+
+async def test_the_lock_is_asked_for_again_before_a_write_is_tried_again(service_url: str) -> None:
+    async with (
+        JiraSimulator(latency_ms=(0, 0)) as jira,
+        present(service_url) as presence,
+        AiohttpTransport() as transport,
+        JiraClient(
+            JiraConfig(base_url=jira.base_url, auth=BasicAuth("bot@example.test", "token")),
+            transport=Fence(transport, presence),
+        ) as client,
+    ):
+        key = await jira.create_issue(project="DEMO", summary="It is broken")
+        jira.fail_next(StatusError(status=429, headers={"Retry-After": "1"}), method="PUT")
+        labelling = asyncio.create_task(client.add_labels(key, ["late"]))
+        while not any(one.method == "PUT" for one in jira.requests):  # noqa: ASYNC110 - no signal
+            await asyncio.sleep(0.01)
+        await cut_all(service_url)
+        with pytest.raises(LeaseLost):
+            await labelling
+        assert sum(one.method == "PUT" for one in jira.requests) == 1
+        assert jira.issues[key].labels == []
+        await client.get_issue(key)  # reading harms nobody
+
+
+async def test_a_pause_holds_up_the_next_attempt_of_a_write() -> None:
+    class Switch:
+        paused = False
+
+        async def check(self) -> None:
+            if self.paused:
+                raise RetryLater(1.0, "paused")
+
+    switch = Switch()
+    async with (
+        JiraSimulator(latency_ms=(0, 0)) as jira,
+        AiohttpTransport() as transport,
+        JiraClient(
+            JiraConfig(base_url=jira.base_url, auth=BasicAuth("bot@example.test", "token")),
+            transport=Fence(transport, switch),
+        ) as client,
+    ):
+        key = await jira.create_issue(project="DEMO", summary="It is broken")
+        jira.fail_next(StatusError(status=429, headers={"Retry-After": "1"}), method="PUT")
+        labelling = asyncio.create_task(client.add_labels(key, ["late"]))
+        while not any(one.method == "PUT" for one in jira.requests):  # noqa: ASYNC110 - no signal
+            await asyncio.sleep(0.01)
+        switch.paused = True
+        with pytest.raises(RetryLater):
+            await labelling
+        assert jira.issues[key].labels == []

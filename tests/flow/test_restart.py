@@ -118,6 +118,23 @@ async def wait_out_the_start_of_postgres(dsn: str) -> None:
     await asyncio.sleep(row[0])
 
 
+async def present(dsn: str, count: int) -> None:
+    """Wait until so many workers hold their locks."""
+    async with (
+        asyncio.timeout(20),
+        await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection,
+    ):
+        while True:
+            cursor = await connection.execute(
+                "SELECT count(*) FROM llm_integrations.worker WHERE EXISTS ("
+                " SELECT FROM pg_locks l WHERE locktype = 'advisory' AND granted AND objsubid = 1"
+                " AND ((classid::bigint << 32) | objid::bigint) = hashtextextended(executor_id, 7))"
+            )
+            if await cursor.fetchone() == (count,):
+                return
+            await asyncio.sleep(0.05)
+
+
 async def deliver(world: World, url: str, *summaries: str) -> list[str]:
     number = world.jira.subscribe(
         f"{url}/webhooks/jira/acme", secret="s", events=["jira:issue_created"]
@@ -162,6 +179,32 @@ async def test_living_worker_takes_over_from_a_killed_one_within_five_seconds(
     assert took_s < 5, "slower than the docs page on restarts promises"
     await kill(second, signal.SIGTERM)
     assert second.returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("summary", "said"), [("slow to ask", "began"), ("slow to comment", "asked")]
+)
+async def test_worker_that_was_frozen_past_the_take_over_sends_nothing_when_it_wakes_up(
+    summary: str, said: str, world: World
+) -> None:
+    quick = {"idle_s": "3", "scan_s": "0.5"}
+    frozen, url = await world.start(**quick)
+    (key,) = await deliver(world, url, summary)
+    await next_line(frozen, said)
+    await wait_out_the_start_of_postgres(world.dsn)
+    frozen.send_signal(signal.SIGSTOP)
+    peer, _ = await world.start(role="worker", **quick)
+    await next_line(peer, said)
+    world.go.touch()
+    assert await world.ended(1) == ["done"]
+    sent = len(world.claude.requests), len(world.jira.requests)
+    frozen.send_signal(signal.SIGCONT)
+    await present(world.dsn, 2)
+    await asyncio.sleep(0.5)  # what it was about to send would be there by now
+    assert (len(world.claude.requests), len(world.jira.requests)) == sent
+    assert len(world.claude.charges) == 1
+    assert len(world.jira.comments(key)) == 1
 
 
 async def test_sigterm_leaves_a_running_event_to_the_next_worker_within_the_stated_time(

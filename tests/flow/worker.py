@@ -19,6 +19,7 @@ from llm_integrations.anthropic import Message, MessageRequest
 from llm_integrations.service import Action, AddComment, App, Context
 from llm_integrations.service.database import open_database
 from llm_integrations.service.pipeline import RetryRules
+from llm_integrations.service.presence import PresenceOptions
 from llm_integrations.service.settings import Claude, Receiver, Settings, Site
 from tests.flow.crash_points import arm
 
@@ -40,6 +41,9 @@ async def answer(ctx: Context, event: WebhookEvent) -> Sequence[Action]:
     issue = await ctx.get_issue()
     if issue.fields.summary == "poison":
         os.kill(os.getpid(), signal.SIGKILL)
+    if issue.fields.summary == "slow to ask":
+        print(f"began {ctx.issue_key}", flush=True)
+        await wait_for(Path(sys.argv[2]))
     request = MessageRequest(
         model=ctx.model,
         max_tokens=64,
@@ -69,7 +73,14 @@ async def main(wanted: dict[str, str]) -> None:
         drain_s=float(wanted.get("drain_s", "5")),
     )
     database = await open_database(wanted["dsn"])
-    app = App(settings, database=database, retry=RetryRules(base_s=0.1))
+    app = App(
+        settings,
+        database=database,
+        retry=RetryRules(base_s=0.1),
+        presence=PresenceOptions(
+            idle_s=float(wanted.get("idle_s", "15")), scan_s=float(wanted.get("scan_s", "2"))
+        ),
+    )
     app.on("jira:issue_created")(answer)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

@@ -45,6 +45,8 @@ from llm_integrations._core.watchdog import Watch, Watchdog
 from llm_integrations.errors import (
     APIError,
     ConfigError,
+    RetryLater,
+    StoreError,
     StreamInterrupted,
     TimedOut,
     TransportError,
@@ -74,6 +76,8 @@ __all__ = [
 
 REFUSAL_CAP_BYTES: Final = 1024 * 1024
 REFUSAL_S: Final = 5.0
+# `RetryLater` and `StoreError` come from a transport that asks somebody else whether it may send.
+_UNANSWERED: Final = (TransportError, ConfigError, StoreError, RetryLater, asyncio.CancelledError)
 QUOTA_NOTE: Final = "not tried again: this client's retry quota is empty (an outage?)"
 
 T = TypeVar("T")
@@ -234,7 +238,7 @@ class Caller:
                 actual = refused(response)
                 raise self._vendor.refuse(response, self._clock.now())
             answer, actual = call.read(response)
-        except (TransportError, ConfigError, asyncio.CancelledError) as error:
+        except _UNANSWERED as error:
             if _never_left(error, progress):
                 actual = None
             self._log(call.request, type(error).__name__, sent_at, "")
@@ -276,7 +280,7 @@ class Caller:
             )
             handed_over = True
             return stream
-        except (TransportError, ConfigError, asyncio.CancelledError) as error:
+        except _UNANSWERED as error:
             if _never_left(error, progress):
                 actual = None
             self._log(call.request, type(error).__name__, sent_at, "")

@@ -11,14 +11,14 @@ sent again:
 - Labels and fields are set to values: setting them twice is setting them once.
 - A transition is skipped when the issue is where it should be.
 
-Just before each write `Gate.check` is asked whether this worker may still write at all.
+Whether this worker may still write at all is asked by `fence`, below the Jira client.
 """
 
 from __future__ import annotations
 
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from llm_integrations.errors import GiveUp, NotFound
 from llm_integrations.jira import UpdateIssueRequest
@@ -36,19 +36,7 @@ from llm_integrations.service.marks import PROPERTY_KEY, make_mark, mark_in, wit
 if TYPE_CHECKING:
     from llm_integrations.jira import Comment, JiraClient
 
-__all__ = ["Deliverer", "Gate", "Write", "mark_of"]
-
-
-class Gate(Protocol):
-    """Says whether this worker may write now."""
-
-    async def check(self) -> None:
-        """Return when writing is allowed.
-
-        Raises:
-            LeaseLost: another worker owns this work now.
-            RetryLater: writing is paused.
-        """
+__all__ = ["Deliverer", "Write", "mark_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,13 +70,11 @@ class Deliverer:
     Args:
         jira: writes as the service's own account.
         account_id: that account (Data Center: its name).
-        gate: asked just before each write.
     """
 
-    def __init__(self, jira: JiraClient, *, account_id: str, gate: Gate) -> None:
+    def __init__(self, jira: JiraClient, *, account_id: str) -> None:
         self._jira = jira
         self._account_id = account_id
-        self._gate = gate
 
     async def apply(self, write: Write) -> str:
         """Carry out one action and return the id of what it made, or "".
@@ -96,7 +82,7 @@ class Deliverer:
         Raises:
             GiveUp: Jira has no such transition, or the comment to edit is not ours.
             APIError, TransportError: as the Jira client; the caller decides on a retry.
-            LeaseLost, RetryLater: the gate is closed.
+            LeaseLost, RetryLater: this worker may not write now.
         """
         action = write.action
         match action:
@@ -107,12 +93,10 @@ class Deliverer:
             case Transition():
                 await self._move(write.issue_id, action.to)
             case SetFields():
-                await self._gate.check()
                 await self._jira.update_issue(
                     write.issue_id, UpdateIssueRequest(fields=action.fields)
                 )
             case AddLabels():
-                await self._gate.check()
                 await self._jira.add_labels(write.issue_id, action.labels)
             case NoAction():
                 pass
@@ -128,12 +112,10 @@ class Deliverer:
         if earlier is not None:
             if not action.slot or earlier.body_markdown.strip() == text.strip():
                 return earlier.id
-            await self._gate.check()
             # NotFound: a person deleted it just now, so there is none to edit.
             with suppress(NotFound):
                 await self._jira.update_comment(write.issue_id, earlier.id, text)
                 return earlier.id
-        await self._gate.check()
         made = await self._jira.add_comment(
             write.issue_id, text, properties={PROPERTY_KEY: _property(write, mark)}
         )
@@ -149,7 +131,6 @@ class Deliverer:
             msg = f"comment {action.comment_id} is not one of ours"
             raise GiveUp(msg)
         mark = mark_in(ours.body_markdown) or mark_of(write)
-        await self._gate.check()
         await self._jira.update_comment(
             write.issue_id, action.comment_id, with_mark(action.text, mark)
         )
@@ -163,7 +144,6 @@ class Deliverer:
             return
         for transition in await self._jira.get_transitions(issue_id):
             if transition.to is not None and transition.to.name.casefold() == status.casefold():
-                await self._gate.check()
                 await self._jira.transition_issue(issue_id, transition.id)
                 return
         msg = f"no transition leads to {status} from here"

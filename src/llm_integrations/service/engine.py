@@ -102,6 +102,8 @@ class Engine:
         self._options = options
         self._running: dict[str, asyncio.Task[None]] = {}
         self._is_open = True
+        self._changed = asyncio.Event()
+        self._changed.set()
 
     @property
     def running(self) -> frozenset[str]:
@@ -161,6 +163,7 @@ class Engine:
             if running:
                 await asyncio.wait(running, timeout=timeout_s)
             self.shut()
+            self._changed.set()
             await stopping
         # DBOS made its own pool, closed now, the loop's.
         loop.set_default_executor(ThreadPoolExecutor())
@@ -168,12 +171,14 @@ class Engine:
     def shut(self) -> None:
         """Cut off everything that runs here and begin nothing; all of it stays PENDING."""
         self._is_open = False
+        self._changed.clear()
         for task in list(self._running.values()):
             task.cancel()
 
     def open(self) -> None:
         """Begin workflows again after `shut`."""
         self._is_open = True
+        self._changed.set()
 
     async def list_pending(self, executor_id: str) -> list[str]:
         """Return the ids of workflows that an executor has begun and not ended."""
@@ -194,6 +199,9 @@ class Engine:
     async def _guard(self, workflow_id: str, work: Callable[[str], Awaitable[None]]) -> None:
         """Run the work in a task of its own, so that it can be cut off."""
         if not self._is_open:
+            # DBOS takes from the queue as long as there is room, so this fills the room. When it is
+            # over a peer may have taken over what waited here: it is left to who owns it then.
+            await self._changed.wait()
             raise asyncio.CancelledError
         task = asyncio.ensure_future(_call(work, workflow_id))
         self._running[workflow_id] = task

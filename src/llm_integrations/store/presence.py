@@ -1,8 +1,9 @@
 """Who is alive, who is dead and what died with them: the SQL behind `service/presence`.
 
 One connection per worker, which holds the worker's advisory lock for as long as it lives: the lock
-is the proof of life, and PostgreSQL takes it away when the process or its host is gone. It must be
-a direct connection: a transaction pooler would give the lock to somebody else.
+is the proof of life, and PostgreSQL takes it away when the process or its host is gone, or when the
+process is frozen and says nothing for `IDLE_S`. It must be a direct connection: a transaction
+pooler would give the lock to somebody else.
 
 Peers are judged by reading `pg_locks`. Trying to take a peer's lock would now and then keep the
 peer itself from getting it back.
@@ -19,15 +20,20 @@ import psycopg
 from psycopg.rows import class_row
 
 from llm_integrations.errors import LeaseLost, StoreUnavailable
+from llm_integrations.store.batches import Batches
 from llm_integrations.store.reach import connect, reaching
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["DeadWorker", "Deaths", "PresenceConnection", "Trial"]
+__all__ = ["IDLE_S", "DeadWorker", "Deaths", "PresenceConnection", "Trial"]
 
 R = TypeVar("R")
 
+IDLE_S: Final = 15.0
+"""A worker that says nothing for so long is frozen, and loses its lock."""
+
+_CHECKS: Final = 1_000
 _SEED: Final = 7
 _FLEET: Final = "llm-integrations take-over"
 
@@ -48,22 +54,30 @@ class Deaths(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
-    """The workflow on trial, and for how long it has been."""
+    """The workflow on trial, for how long it has been, and how often its worker died before."""
 
     workflow_id: str
     age_s: float
+    deaths: int
 
 
 class PresenceConnection:
     """One worker's proof of life, and its view of the others.
 
     Every method raises `StoreUnavailable` when the connection is gone, and the lock with it.
+
+    Args:
+        dsn: a direct connection, or a pool in session mode.
+        executor_id: the worker's name.
+        idle_s: silence that costs the lock; ask `check` several times within it.
     """
 
-    def __init__(self, dsn: str, executor_id: str) -> None:
+    def __init__(self, dsn: str, executor_id: str, *, idle_s: float = IDLE_S) -> None:
         self._dsn = dsn
         self._executor_id = executor_id
+        self._idle_ms = round(idle_s * 1000)
         self._connection: psycopg.AsyncConnection | None = None
+        self._checks = Batches(self._check_all, cap=_CHECKS)
 
     async def enter(self, *, again: bool = False) -> None:
         """Connect and take the worker's lock.
@@ -83,6 +97,7 @@ class PresenceConnection:
                 # The server's own keepalives free the lock of a host that is gone.
                 for setting in _SETTINGS:
                     await connection.execute(setting)
+                await connection.execute(_END_SILENT, {"idle_ms": str(self._idle_ms)})
                 if again:
                     await connection.execute(_WAIT_FOR_FLEET, {"name": _FLEET})
                 await connection.execute(_TAKE_LOCK, {"id": self._executor_id})
@@ -104,8 +119,11 @@ class PresenceConnection:
             await connection.close()
 
     async def check(self) -> None:
-        """Return if the connection, and with it the lock, is there now."""
-        await self._run("SELECT 1", {})
+        """Return if the connection, and with it the lock, is there now.
+
+        Those who ask while one question is under way share the next one.
+        """
+        await self._checks.ask(None)
 
     async def leave(self) -> None:
         """Say that this worker goes on purpose, and go."""
@@ -124,13 +142,18 @@ class PresenceConnection:
         finally:
             await self._run(_LEAVE_FLEET, {"name": _FLEET})
 
-    async def list_dead(self) -> list[DeadWorker]:
+    async def list_dead(self, *, only_left: bool = False) -> list[DeadWorker]:
         """Return workers without a lock that may have left work behind, the oldest first.
 
         After a start of PostgreSQL every lock is gone and the living need a moment to take theirs
         again, so nobody but who left on purpose counts as dead in the first ten seconds.
+
+        Args:
+            only_left: only those who left on purpose.
         """
-        return await self._all(DeadWorker, _LIST_DEAD, {"id": self._executor_id})
+        return await self._all(
+            DeadWorker, _LIST_DEAD, {"id": self._executor_id, "only_left": only_left}
+        )
 
     async def save_emptied(self, executor_id: str) -> None:
         """Note that a dead worker has nothing left to take over."""
@@ -159,6 +182,10 @@ class PresenceConnection:
         """Let the next suspect have its turn."""
         await self._run(_END_TRIAL, {})
 
+    async def _check_all(self, asked: Sequence[None]) -> Sequence[None]:
+        await self._run("SELECT 1", {})
+        return asked
+
     async def _all(
         self, row_type: type[R], query: LiteralString, values: Mapping[str, object]
     ) -> list[R]:
@@ -186,6 +213,8 @@ _SETTINGS: Final = (
     "SET tcp_keepalives_interval = 5",
     "SET tcp_keepalives_count = 3",
 )
+
+_END_SILENT: Final = "SELECT set_config('idle_session_timeout', %(idle_ms)s, false)"
 
 _TAKE_LOCK: Final = f"SELECT pg_advisory_lock(hashtextextended(%(id)s, {_SEED}))"
 
@@ -216,7 +245,8 @@ FROM llm_integrations.worker w
 WHERE w.executor_id <> %(id)s
   AND (w.emptied_at IS NULL OR w.emptied_at > now() - interval '1 hour')
   AND (w.left_at IS NOT NULL
-       OR clock_timestamp() - pg_postmaster_start_time() > interval '10 s')
+       OR (NOT %(only_left)s
+           AND clock_timestamp() - pg_postmaster_start_time() > interval '10 s'))
   AND NOT EXISTS (
       SELECT FROM pg_locks l
       WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
@@ -255,7 +285,9 @@ DELETE FROM llm_integrations.trial WHERE workflow_id = %(workflow)s
 """
 
 _LOAD_TRIAL: Final = """
-SELECT workflow_id, extract(epoch FROM clock_timestamp() - began_at)::float8 AS age_s
+SELECT workflow_id, extract(epoch FROM clock_timestamp() - began_at)::float8 AS age_s,
+       (SELECT count(*) FROM llm_integrations.death d WHERE d.workflow_id = trial.workflow_id)::int
+           AS deaths
 FROM llm_integrations.trial
 """
 

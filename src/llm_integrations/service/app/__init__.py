@@ -19,6 +19,7 @@ from urllib.parse import quote, urlsplit
 
 from llm_integrations._core.clock import SystemClock
 from llm_integrations._core.config import Secret
+from llm_integrations._core.http import AiohttpTransport
 from llm_integrations.anthropic import AnthropicClient, AnthropicConfig
 from llm_integrations.errors import RetryLater
 from llm_integrations.governance import Budget, Governor, Limit
@@ -29,6 +30,7 @@ from llm_integrations.service.console import ConsoleReads, make_console
 from llm_integrations.service.database import Database, open_database
 from llm_integrations.service.delivery import Deliverer
 from llm_integrations.service.engine import Engine, EngineOptions, migrate_engine
+from llm_integrations.service.fence import Fence
 from llm_integrations.service.handlers import Context, Handler
 from llm_integrations.service.inbox import Inbox
 from llm_integrations.service.pipeline import (
@@ -39,13 +41,12 @@ from llm_integrations.service.pipeline import (
     SiteWork,
 )
 from llm_integrations.service.policy import PolicyRules
-from llm_integrations.service.presence import Presence
+from llm_integrations.service.presence import Presence, PresenceOptions
 from llm_integrations.service.receiver import Receiver, ReceiverOptions
 from llm_integrations.service.retention import Retention
 from llm_integrations.service.settings import Seams, Settings, Site
 from llm_integrations.store.deliveries import Delivery, DeliveryStore
 from llm_integrations.store.intake import IntakeConnection
-from llm_integrations.store.presence import PresenceConnection
 
 if TYPE_CHECKING:
     from llm_integrations._core.clock import Clock
@@ -103,6 +104,7 @@ class App:
         database: one that is open already; else the settings' own.
         seams: switches off single rules, for negative controls of tests.
         retry: how patient to be with a failing event; by default the settings' attempts.
+        presence: how closely the fleet is watched; other than the default in tests only.
         progress: told in one line about each slow thing at start.
 
     Example:
@@ -124,6 +126,7 @@ class App:
         database: Database | None = None,
         seams: Seams | None = None,
         retry: RetryRules | None = None,
+        presence: PresenceOptions | None = None,
         progress: Callable[[str], None] | None = None,
     ) -> None:
         self._settings = settings
@@ -131,6 +134,7 @@ class App:
         self._database = database
         self._seams = seams or Seams()
         self._retry = retry or RetryRules(attempts=settings.attempts)
+        self._presence = presence
         self._progress = progress
         self._registered: list[Rule] = []
 
@@ -274,16 +278,16 @@ class App:
     ) -> AsyncIterator[None]:
         engine = Engine(books.dsn, EngineOptions(executor_id=executor_id))
         presence = Presence(
-            PresenceConnection(books.dsn, executor_id),
+            books.dsn,
             executor_id=executor_id,
             engine=engine,
             store=books.deliveries,
             clock=self._clock,
+            options=self._presence,
         )
         retention = Retention(books.dsn, days=self._settings.retention_days, clock=self._clock)
         async with AsyncExitStack() as stack:
-            gate = _Gate(presence, books.deliveries)
-            sites = await self._open_sites(stack, books, gate)
+            sites = await self._open_sites(stack, books, presence)
             pipeline = Pipeline(
                 books.deliveries,
                 routes=routes,
@@ -308,14 +312,17 @@ class App:
                 await engine.stop(self._settings.drain_s)
 
     async def _open_sites(
-        self, stack: AsyncExitStack, books: Books, gate: _Gate
+        self, stack: AsyncExitStack, books: Books, presence: Presence
     ) -> Mapping[str, SiteWork]:
-        """Open the clients, and make sure that their credentials are good."""
+        """Open the clients, fenced, and make sure that their credentials are good."""
         wanted = self._settings.claude
+        transport = await stack.enter_async_context(AiohttpTransport())
+        gate = _Gate(presence, books.deliveries)
         claude = await stack.enter_async_context(
             AnthropicClient(
                 AnthropicConfig(api_key=wanted.api_key.reveal(), base_url=wanted.base_url),
                 governor=books.governor,
+                transport=Fence(transport, presence),
                 clock=self._clock,
             )
         )
@@ -323,13 +330,13 @@ class App:
         sites: dict[str, SiteWork] = {}
         for name, site in self._settings.sites.items():
             jira = await stack.enter_async_context(
-                JiraClient(_jira_config(site), clock=self._clock)
+                JiraClient(_jira_config(site), transport=Fence(transport, gate), clock=self._clock)
             )
             account_id = (await jira.myself()).id or ""
             sites[name] = SiteWork(
                 account_id=account_id,
                 rules=self._policy_rules(site),
-                deliverer=Deliverer(jira, account_id=account_id, gate=gate),
+                deliverer=Deliverer(jira, account_id=account_id),
                 make_context=_context_maker(
                     jira=jira, claude=claude, governor=books.governor, model=wanted.model
                 ),
@@ -359,19 +366,14 @@ class App:
 
 
 class _Gate:
-    """Asked just before each write: is this worker still present, and nothing paused?"""
+    """Asked just before each write to Jira: is nothing paused, and this worker present?"""
 
     def __init__(self, presence: Presence, deliveries: DeliveryStore) -> None:
         self._presence = presence
         self._deliveries = deliveries
 
     async def check(self) -> None:
-        """Return when writing is allowed.
-
-        Raises:
-            LeaseLost: another worker may own this work now.
-            RetryLater: writing is paused.
-        """
+        """See `Gate`."""
         if await self._deliveries.is_paused():
             raise RetryLater(GATE_RETRY_S, "paused")
         await self._presence.check()
