@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from datetime import UTC, datetime
 
 import pytest
@@ -612,6 +611,12 @@ def test_the_memory_of_writes_stays_small() -> None:
             101,
         ),
         (Operation(method="POST", route="/rest/api/{api}/search/jql", body={}), 51),
+        (Operation(method="POST", route="/rest/api/{api}/search/jql", body={"maxResults": 1}), 2),
+        (Operation(method="POST", route="/rest/api/{api}/search/jql", body={"maxResults": 0}), 51),
+        (
+            Operation(method="POST", route="/rest/api/{api}/issue/bulk", body={"issueUpdates": []}),
+            1,
+        ),
         (
             Operation(
                 method="POST",
@@ -638,6 +643,8 @@ def test_a_forecast_counts_points_and_requests() -> None:
     assert (job.points, job.requests) == (10_000 + 100 + 20_000 + 20_000, 100 + 30_000)
     made = forecast(500, searches=False, creates=True)
     assert (made.points, made.requests) == (500, 10)
+    assert [forecast(issues).requests for issues in (0, 100, 101)] == [0, 1, 2]
+    assert [forecast(5_001, page_size=size).requests for size in (1, 5_000)] == [5_001, 2]
     assert forecast(0).minutes == 0
 
 
@@ -645,11 +652,19 @@ def test_a_forecast_counts_points_and_requests() -> None:
     ("issues", "pace", "writes", "bound_by", "minutes"),
     [
         (10_000, Pace(per_minute=100), 1, "settings", 100.0),
-        (10_000, Pace(latency_s=0.01), 1, "bursts", 10_000 / 45 / 60),
+        (10_000, Pace(per_minute=100, latency_s=0.001), 0, "latency", 0.0),
+        (10_000, Pace(latency_s=0.01), 1, "bursts", 3.7),
         (10_000, Pace(concurrency=1, latency_s=0.6), 1, "latency", 101.0),
+        (1_000, Pace(), 1, "latency", 0.46),
         (1, Pace(latency_s=0.0), 401, "issue writes", 2.0),
+        (1, Pace(latency_s=0.0), 101, "issue writes", 0.5),
+        (1, Pace(latency_s=0.0), 21, "issue writes", 0.03),
+        (1, Pace(latency_s=0.0), 20, "bursts", 0.01),
         (10_000, Pace(points_per_hour=6_000, reset_s=600), 0, "quota", 10.0),
         (10_000, Pace(points_per_hour=6_000, points_left=50, reset_s=600), 0, "quota", 70.0),
+        (5_941, Pace(points_per_hour=6_000, points_left=0, reset_s=600), 0, "quota", 70.0),
+        (5_941, Pace(points_per_hour=6_000, points_left=-5, reset_s=600), 0, "quota", 70.0),
+        (5_940, Pace(points_per_hour=6_000, points_left=0, reset_s=600), 0, "quota", 10.0),
         (10, Pace(points_per_hour=6_000, latency_s=6.0), 0, "latency", 0.1),
     ],
 )
@@ -657,12 +672,20 @@ def test_a_forecast_names_what_takes_longest(
     issues: int, pace: Pace, writes: int, bound_by: str, minutes: float
 ) -> None:
     job = forecast(issues, writes=writes, pace=pace)
-    assert job.bound_by == bound_by
-    assert math.isclose(job.minutes, minutes, abs_tol=0.01)
+    assert (job.bound_by, job.minutes) == (bound_by, minutes)
 
 
-def test_a_forecast_of_less_than_nothing_is_refused() -> None:
-    with pytest.raises(InvalidRequest):
+def test_a_forecast_paces_reads_and_bulk_creates_by_their_own_bursts() -> None:
+    pace = Pace(latency_s=0.01)
+    reads = forecast(10_000, searches=False, reads=1, pace=pace)
+    assert (reads.bound_by, reads.minutes) == ("bursts", 1.85)
+    creates = forecast(135_000, searches=False, creates=True, pace=pace)
+    assert (creates.bound_by, creates.minutes) == ("bursts", 1.0)
+
+
+@pytest.mark.parametrize("page_size", [0, 5_001])
+def test_a_forecast_of_less_than_nothing_or_of_no_page_is_refused(page_size: int) -> None:
+    with pytest.raises(InvalidRequest, match="counts from 0, and pages hold 1 to 5000 issues"):
         forecast(-1)
-    with pytest.raises(InvalidRequest):
-        forecast(1, page_size=0)
+    with pytest.raises(InvalidRequest, match="counts from 0, and pages hold 1 to 5000 issues"):
+        forecast(1, page_size=page_size)
