@@ -24,6 +24,15 @@ def read(source: str) -> list[Json]:
     return blocks
 
 
+def said(source: str) -> list[tuple[str, str]]:
+    """Return the texts of the one paragraph with the names of their marks."""
+    (paragraph,) = read(source)
+    return [
+        (node["text"], " ".join(mark["type"] for mark in node.get("marks", [])))
+        for node in paragraph["content"]
+    ]
+
+
 def test_boxes_at_the_top_are_tasks_and_come_back() -> None:
     source = "- [ ] write **it**\n- [x] read\n- [ ]"
     (tasks,) = read(source)
@@ -197,10 +206,59 @@ def test_wiki_markup_has_tasks_as_boxes_and_alerts_as_panels() -> None:
     ],
 )
 def test_delimiters_match_as_commonmark_says(source: str, runs: list[tuple[str, str]]) -> None:
-    doc: Json = adf.from_markdown(source)
-    (paragraph,) = doc["content"]
-    found = [
-        (node["text"], " ".join(mark["type"] for mark in node.get("marks", [])))
-        for node in paragraph["content"]
+    assert said(source) == runs
+
+
+def test_an_address_in_a_link_is_no_link_of_its_own() -> None:
+    (block,) = read("[<u>*a*</u> https://a.example <https://b.example>](https://c.example)")
+    link = {"type": "link", "attrs": {"href": "https://c.example"}}
+    assert [part["marks"] for part in block["content"]] == [
+        [{"type": "em"}, link, {"type": "underline"}],
+        [link],
     ]
-    assert found == runs
+
+
+@pytest.mark.parametrize(
+    ("source", "runs"),
+    [
+        # https://spec.commonmark.org/0.31.2/#code-spans: one space on both sides is no part of it
+        ("`` `a ``", [("`a", "code")]),
+        ("`  a  `", [(" a ", "code")]),
+        ("` a`", [(" a", "code")]),
+        ("`a `", [("a ", "code")]),
+        ("` a b`", [(" a b", "code")]),
+        ("`  `", [("  ", "code")]),
+        ("`a\nb`", [("a b", "code")]),
+        # #emphasis-and-strong-emphasis, rules 2, 4 and 9: where a run may open and close
+        ('a_"b"_', [('a_"b"_', "")]),
+        ('_"b"_a', [('_"b"_a', "")]),
+        ('_"b"_', [('"b"', "em")]),
+        ("a* b*", [("a* b*", "")]),
+        ("*a *b", [("*a *b", "")]),
+        ("*a*b*", [("a", "em"), ("b*", "")]),
+        ("*a**", [("a", "em"), ("*", "")]),
+        ("**a*", [("*", ""), ("a", "em")]),
+        # #links and #autolinks
+        ("<https://x.org/a>", [("https://x.org/a", "link")]),
+        ("<mailto:a@b.example> c", [("mailto:a@b.example", "link"), (" c", "")]),
+        ("<https://x.org\\a> *c*", [("<https://x.org\\a> ", ""), ("c", "em")]),
+        ("_https://x.org/a_", [("https://x.org/a", "em link")]),
+        ("~~https://x.org~~", [("https://x.org", "link strike")]),
+        ("see ahttps://x.org *b*", [("see ahttps://x.org ", ""), ("b", "em")]),
+        ("https://_. *b*", [("https://_. ", ""), ("b", "em")]),
+        ("a <u></u> b", [("a <u></u> b", "")]),
+        ("[*](https://x.org)*", [("*", "link"), ("*", "")]),
+        ("[**a](https://x.org) b**", [("**a", "link"), (" b**", "")]),
+        ("*[a*](https://x.org) *b*", [("*", ""), ("a*", "link"), (" ", ""), ("b", "em")]),
+        ("*[a **b**](https://x.org)*", [("a ", "em link"), ("b", "em link strong")]),
+        (
+            "https://a.example [b](https://c.example)",
+            [("https://a.example", "link"), (" ", ""), ("b", "link")],
+        ),
+        ("[](mailto:a@b.example)", [("[](mailto:a@b.example)", "")]),
+    ],
+)
+def test_spans_addresses_and_runs_end_where_commonmark_says(
+    source: str, runs: list[tuple[str, str]]
+) -> None:
+    assert said(source) == runs

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 __all__ = ["Node", "is_safe_link", "merged", "parse_inline"]
 
@@ -62,6 +62,14 @@ class _Piece:
     is_break: bool = False
 
 
+class _Bracket(NamedTuple):
+    """A bracket that is open: its piece, and how many runs and spans came before it."""
+
+    piece: int
+    runs: int
+    spans: int
+
+
 @dataclass(slots=True)
 class _Run:
     """A run of delimiters; `index` is its piece, which keeps what stays unmatched."""
@@ -76,7 +84,7 @@ class _Run:
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """A mark over the pieces between two indexes."""
+    """A mark over the pieces between two indexes; there is at least one."""
 
     start: int
     end: int
@@ -103,7 +111,7 @@ class _Scan:
         self.runs: list[_Run] = []
         self.spans: list[_Span] = []
         self._text = text
-        self._brackets: list[int] = []
+        self._brackets: list[_Bracket] = []
         self._ticks = _tick_runs(text)
         self._tags: dict[str, list[int]] = {name: [] for name in _TAG_MARKS}
         self._barred = _barred_tags(text) if "<" in text else frozenset()
@@ -124,14 +132,16 @@ class _Scan:
                 self.pieces.append(_Piece(" "))
             case "ticks":
                 return self._code(found)
+            case "auto" if is_safe_link(value):
+                self._link_to(value)
             case "auto":
-                self._link_to(value, value)
+                self.pieces.append(_Piece(found[0]))
             case "bare":
                 return self._bare(found)
             case "run":
                 self._run(found)
             case "open":
-                self._brackets.append(len(self.pieces))
+                self._brackets.append(_Bracket(len(self.pieces), len(self.runs), len(self.spans)))
                 self.pieces.append(_Piece(value))
             case "close":
                 return self._close(found)
@@ -152,7 +162,7 @@ class _Scan:
             return start
         end = ends.pop()
         code = self._text[start:end].replace("\n", " ")
-        if len(code) > 2 and code[0] == code[-1] == " " and code.strip():
+        if code[0] == code[-1] == " " and code.strip():
             code = code[1:-1]
         self.pieces.append(_Piece(code, is_code=True))
         return end + width
@@ -163,27 +173,26 @@ class _Scan:
         if before.isalnum() or not is_safe_link(url):
             self.pieces.append(_Piece(found["bare"]))
             return found.end()
-        self._link_to(url, url)
+        self._link_to(url)
         return found.start() + len(url)
 
-    def _link_to(self, href: str, label: str) -> None:
-        if is_safe_link(href):
-            here = len(self.pieces)
-            self.spans.append(_Span(here, here + 1, ("link", href)))
-        self.pieces.append(_Piece(label))
+    def _link_to(self, href: str) -> None:
+        """Take an address that stands for itself."""
+        here = len(self.pieces)
+        self.spans.append(_Span(here, here + 1, ("link", href)))
+        self.pieces.append(_Piece(href))
 
     def _run(self, found: re.Match[str]) -> None:
         before = self._text[found.start() - 1 : found.start()] or " "
         after = self._text[found.end() : found.end() + 1] or " "
         value = found["run"]
-        inside_word = value[0] == "_" and before.isalnum() and after.isalnum()
         run = _Run(
             index=len(self.pieces),
             character=value[0],
             count=len(value),
             length=len(value),
-            can_open=not after.isspace() and not inside_word and not _glued(value, before),
-            can_close=not before.isspace() and not inside_word and not _glued(value, after),
+            can_open=not after.isspace() and not _glued(value, before),
+            can_close=not before.isspace() and not _glued(value, after),
         )
         self.runs.append(run)
         self.pieces.append(_Piece(value))
@@ -201,21 +210,34 @@ class _Scan:
             self.spans.append(_Span(opener + 1, here, _TAG_MARKS[name]))
 
     def _close(self, found: re.Match[str]) -> int:
-        """Close a bracket: a link if an allowed destination follows, else plain text."""
+        """Close a bracket: a link if an allowed destination follows, else plain text.
+
+        Emphasis does not cross a link's border, and an address in it is no link of its own.
+        """
         target = _DESTINATION.match(self._text, found.end())
-        opener = self._brackets.pop() if self._brackets else None
+        bracket = self._brackets.pop() if self._brackets else None
         here = len(self.pieces)
-        if opener is None or target is None or not is_safe_link(target[1]) or opener + 1 == here:
+        if (
+            bracket is None
+            or target is None
+            or not is_safe_link(target[1])
+            or bracket.piece + 1 == here
+        ):
             self.pieces.append(_Piece("]"))
             return found.end()
-        self.pieces[opener].text = ""
-        self.spans.append(_Span(opener + 1, here, ("link", target[1])))
+        self.pieces[bracket.piece].text = ""
+        self.spans[bracket.spans :] = [
+            *(span for span in self.spans[bracket.spans :] if span.mark[0] != "link"),
+            *_emphasis(self.runs[bracket.runs :], self.pieces),
+            _Span(bracket.piece + 1, here, ("link", target[1])),
+        ]
+        del self.runs[bracket.runs :]
         self._brackets.clear()  # links do not nest
         return target.end()
 
 
 def _glued(value: str, neighbour: str) -> bool:
-    """Return whether an underscore run sits at a word's other side (`a_ b`, `a _b`)."""
+    """Return whether an underscore run is part of a word there (`a_b`, `a_"b"_`)."""
     return value[0] == "_" and neighbour.isalnum()
 
 
@@ -265,7 +287,7 @@ def _opener_for(run: _Run, openers: dict[str, list[_Run]]) -> _Run | None:
     opener = stack[-1]
     either = opener.can_close or run.can_open
     thirds = (opener.length + run.length) % 3 == 0
-    if either and thirds and (opener.length % 3 or run.length % 3):
+    if either and thirds and opener.length % 3:
         return None
     for others in openers.values():
         while others and others[-1].index > opener.index:
@@ -278,9 +300,8 @@ def _nodes(pieces: Sequence[_Piece], spans: Sequence[_Span]) -> Iterator[Node]:
     starts: dict[int, list[_Span]] = {}
     ends: dict[int, list[_Span]] = {}
     for span in spans:
-        if span.start < span.end:
-            starts.setdefault(span.start, []).append(span)
-            ends.setdefault(span.end, []).append(span)
+        starts.setdefault(span.start, []).append(span)
+        ends.setdefault(span.end, []).append(span)
     active: dict[tuple[str, str], int] = {}
     for index, piece in enumerate(pieces):
         for span in ends.get(index, ()):
