@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Fleet", "Member", "tail_of"]
+__all__ = ["Fleet", "Member", "free_port", "tail_of"]
 
 ROOT = Path(__file__).parents[2]
 READY_S = 60.0
@@ -28,6 +28,7 @@ supersede = false
 drain_s = {drain_s}
 receiver.port = {port}
 console.port = 0
+metrics = "127.0.0.1:0"
 handlers = [{{ on = "*", handler = "{handler}" }}]
 allow.storm_limit = 1000000
 claude.requests_per_minute = 1000000
@@ -51,6 +52,7 @@ class Member:
     url: str = ""
     process: Process | None = None
     executor_id: str = ""
+    monitor_url: str = ""
     state: Literal["down", "starting", "up", "frozen"] = "down"
     exits: list[int] = field(default_factory=list)
 
@@ -82,7 +84,7 @@ class Fleet:
     ) -> Member:
         """Give the fleet one more place."""
         number = len(self.members)
-        port = _free_port() if role != "worker" else 0
+        port = free_port() if role != "worker" else 0
         settings = self._folder / f"settings-{number}.toml"
         settings.write_text(
             SETTINGS.format(port=port, handler=handler, drain_s=drain_s), encoding="utf-8"
@@ -127,6 +129,7 @@ class Fleet:
             tail = member.log.read_text(encoding="utf-8", errors="replace")[-2_000:]
             raise RuntimeError(f"{member.role} {member.number} did not start:\n{tail}")
         member.executor_id = said.get("worker", "")
+        member.monitor_url = said.get("metrics", "")
         member.state = "up"
 
     async def start_all(self) -> None:
@@ -176,7 +179,7 @@ async def _introduction(process: Process) -> dict[str, str]:
     return said
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a port that no outgoing connection takes while its receiver is dead."""
     while True:
         port = random.randrange(20_000, 30_000)

@@ -129,6 +129,8 @@ def _introduction(running: Running, settings: Settings) -> list[str]:
         lines.append(f"projects  {', '.join(sorted(projects)) or 'none: set sites.*.projects'}")
     if running.console_url:
         lines.append(f"console   {running.console_url}")
+    if running.metrics_url:
+        lines.append(f"metrics   {running.metrics_url}")
     if settings.mode == "dry-run":
         lines.append('mode      DRY RUN: nothing is written to Jira; mode = "apply" changes that')
     else:

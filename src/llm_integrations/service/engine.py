@@ -104,11 +104,17 @@ class Engine:
         self._is_open = True
         self._changed = asyncio.Event()
         self._changed.set()
+        self._is_launched = False
 
     @property
     def running(self) -> frozenset[str]:
         """Ids of the workflows whose code runs in this process now."""
         return frozenset(self._running)
+
+    @property
+    def is_launched(self) -> bool:
+        """Whether workflows are taken from the queue: after `start`, before `stop`."""
+        return self._is_launched
 
     async def start(self, work: Callable[[str], Awaitable[None]]) -> None:
         """Begin to take workflows from the queue and call `work` with the id of each."""
@@ -144,9 +150,11 @@ class Engine:
             polling_interval_sec=self._options.poll_s,
             on_conflict="always_update",
         )
+        self._is_launched = True
 
     async def stop(self, timeout_s: float) -> None:
         """Take nothing more, let what runs end within `timeout_s`, then cut the rest off."""
+        self._is_launched = False
         loop = asyncio.get_running_loop()
         running = list(self._running.values())
         # It stops dequeuing at once; with a timeout it waits for what runs, in steps of a second.

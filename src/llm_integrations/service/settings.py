@@ -122,6 +122,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     Attributes:
         mode: "dry-run" stores proposals; "apply" writes them.
         sites: by the name in the webhook URL.
+        metrics: "host:port" on which probes and Prometheus are answered; empty for nowhere.
         database_url: a PostgreSQL; empty for the embedded one.
         data_dir: where the embedded one keeps its data; empty for the usual place.
         supersede: end a waiting event when a newer one of its issue and handler waits too.
@@ -138,6 +139,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     data_dir: str = ""
     receiver: Receiver = Receiver()
     console: Console = Console()
+    metrics: str = ""
     budgets: Budgets = Budgets()
     allow: Allow = Allow()
     handlers: tuple[HandlerRule, ...] = (
@@ -174,6 +176,7 @@ _ENVIRONMENT: Final = {
     "ANTHROPIC_MODEL": ("claude", "model"),
     "CONSOLE_TOKEN": ("console", "token"),
     "DATABASE_URL": ("", "database_url"),
+    "METRICS_ADDRESS": ("", "metrics"),
 }
 
 

@@ -24,7 +24,7 @@ from llm_integrations.anthropic import AnthropicClient, AnthropicConfig
 from llm_integrations.errors import RetryLater
 from llm_integrations.governance import Budget, Governor, Limit
 from llm_integrations.jira import BasicAuth, JiraClient, JiraConfig, PersonalAccessToken
-from llm_integrations.service.app.listener import listening
+from llm_integrations.service.app.listener import listening, parse_address
 from llm_integrations.service.app.routes import Rule, add_rules, name_of
 from llm_integrations.service.console import ConsoleReads, make_console
 from llm_integrations.service.database import Database, open_database
@@ -33,6 +33,7 @@ from llm_integrations.service.engine import Engine, EngineOptions, migrate_engin
 from llm_integrations.service.fence import Fence
 from llm_integrations.service.handlers import Context, Handler
 from llm_integrations.service.inbox import Inbox
+from llm_integrations.service.monitor import Health, Monitor
 from llm_integrations.service.pipeline import (
     Pipeline,
     PipelineOptions,
@@ -47,6 +48,7 @@ from llm_integrations.service.retention import Retention
 from llm_integrations.service.settings import Seams, Settings, Site
 from llm_integrations.store.deliveries import Delivery, DeliveryStore
 from llm_integrations.store.intake import IntakeConnection
+from llm_integrations.store.vitals import VitalsConnection
 
 if TYPE_CHECKING:
     from llm_integrations._core.clock import Clock
@@ -86,6 +88,7 @@ class Running:
         receiver: counts what it answered; None for a worker.
         executor_id: this worker's name in the fleet; "" for a receiver.
         console_url: the console's address with its token; "" where there is none.
+        metrics_url: where probes are answered; "" where nowhere.
     """
 
     books: Books
@@ -93,6 +96,7 @@ class Running:
     receiver: Receiver | None = None
     executor_id: str = ""
     console_url: str = field(default="", repr=False)
+    metrics_url: str = ""
 
 
 class App:
@@ -212,24 +216,43 @@ class App:
         """
         routes = add_rules(self._registered, self._settings.handlers)
         async with AsyncExitStack() as stack:
+            health = Health(self._clock)
+            metrics_url = await stack.enter_async_context(self._monitored(health))
             books = await stack.enter_async_context(self.opened())
+            health.watch_database(VitalsConnection(books.dsn))
+            stack.push_async_callback(health.close)
             executor_id = ""
             if role != "receiver":
                 executor_id = f"{socket.gethostname()}-{secrets.token_hex(6)}"
-                await stack.enter_async_context(self._working(books, routes, executor_id))
+                await stack.enter_async_context(self._working(books, routes, executor_id, health))
             receiver, url = None, ""
             if role != "worker":
                 receiver, url = await stack.enter_async_context(self._receiving(books, routes))
             console_url = ""
             if console:
                 console_url = await stack.enter_async_context(self._showing(books))
+            health.start()
+            stack.callback(health.drain)
             yield Running(
                 books=books,
                 receiver_url=url,
                 receiver=receiver,
                 executor_id=executor_id,
                 console_url=console_url,
+                metrics_url=metrics_url,
             )
+
+    # --- probes ------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _monitored(self, health: Health) -> AsyncIterator[str]:
+        """Answer probes while inside: from before anything is opened until all is closed."""
+        if not self._settings.metrics:
+            yield ""
+            return
+        host, port = parse_address(self._settings.metrics, setting="metrics")
+        async with listening(Monitor(health), host=host, port=port, setting="metrics") as url:
+            yield url
 
     # --- the door ----------------------------------------------------------------------------
 
@@ -274,7 +297,11 @@ class App:
 
     @asynccontextmanager
     async def _working(
-        self, books: Books, routes: WebhookProcessor[Registration], executor_id: str
+        self,
+        books: Books,
+        routes: WebhookProcessor[Registration],
+        executor_id: str,
+        health: Health,
     ) -> AsyncIterator[None]:
         engine = Engine(books.dsn, EngineOptions(executor_id=executor_id))
         presence = Presence(
@@ -303,6 +330,8 @@ class App:
             )
             await presence.enter()
             stack.push_async_callback(presence.leave)
+            health.require("presence-lost", lambda: presence.is_held)
+            health.require("engine-stopped", lambda: engine.is_launched)
             await engine.start(pipeline.run)
             try:
                 async with _background(presence.run()), _background(retention.run()):

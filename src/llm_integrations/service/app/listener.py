@@ -16,7 +16,7 @@ import uvicorn
 
 from llm_integrations.errors import ConfigError
 
-__all__ = ["Application", "listening"]
+__all__ = ["Application", "listening", "parse_address"]
 
 Message: TypeAlias = MutableMapping[str, Any]  # ASGI's own type
 Application: TypeAlias = Callable[
@@ -36,6 +36,21 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Capture nothing."""
         yield
+
+
+def parse_address(text: str, *, setting: str) -> tuple[str, int]:
+    """Read "127.0.0.1:9464" or "[::1]:9464".
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    host, _, port = text.rpartition(":")
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if is_bracketed else host
+    is_number = port.isascii() and port.isdigit() and int(port) < 65_536
+    if not host or not is_number or (":" in host) != is_bracketed:
+        raise ConfigError(f"setting {setting}: write HOST:PORT, like 127.0.0.1:9464")
+    return host, int(port)
 
 
 @asynccontextmanager

@@ -1,0 +1,99 @@
+"""Whether this process may be given work, as a list of words that say why not.
+
+1. While it starts: `starting`. From the first moment of its end: `draining`. Nothing else is asked
+   then.
+2. Of the database, on a connection of its own: `database-away`, `database-read-only` (a standby, or
+   an old primary after a failover), `schema-old`. A schema that is newer is fine: else the first
+   process of a deployment would take all the others out of service.
+3. Whatever the app requires of the role: `presence-lost`, `engine-stopped`.
+
+Probes come from many sides. They share one look at the database for a second, and a look that takes
+longer than a probe waits counts as no answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, Literal
+
+from llm_integrations.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llm_integrations._core.clock import Clock
+    from llm_integrations.store.vitals import VitalsConnection
+
+__all__ = ["Health"]
+
+LOOK_S: Final = 2.0
+_FRESH_S: Final = 1.0
+
+
+class Health:
+    """One process's state; give it what to watch, then `start`, and `drain` before anything ends.
+
+    Args:
+        clock: time.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._phase: Literal["starting", "running", "draining"] = "starting"
+        self._required: dict[str, Callable[[], bool]] = {}
+        self._database: VitalsConnection | None = None
+        self._lock = asyncio.Lock()
+        self._seen: tuple[str, ...] = ()
+        self._stale_at = 0.0
+
+    def require(self, word: str, is_well: Callable[[], bool]) -> None:
+        """Say `word` whenever `is_well` is false."""
+        self._required[word] = is_well
+
+    def watch_database(self, connection: VitalsConnection) -> None:
+        """Ask this connection how the database is; `close` closes it."""
+        self._database = connection
+
+    def start(self) -> None:
+        """Everything that this process does has begun."""
+        self._phase = "running"
+
+    def drain(self) -> None:
+        """It is about to end: send nothing here any more."""
+        self._phase = "draining"
+
+    async def close(self) -> None:
+        """Let go of the database; nothing asks it again."""
+        self._phase = "draining"
+        async with self._lock:
+            if self._database is not None:
+                await self._database.close()
+            self._database = None
+
+    async def list_reasons(self) -> list[str]:
+        """Return why this process is not ready; nothing when it is."""
+        if self._phase != "running":
+            return [self._phase]
+        reasons = list(await self._look())
+        reasons += [word for word, is_well in self._required.items() if not is_well()]
+        return reasons
+
+    async def _look(self) -> tuple[str, ...]:
+        """Return what is wrong with the database, as it was a second ago at most."""
+        async with self._lock:
+            if self._database is not None and self._clock.monotonic() >= self._stale_at:
+                self._seen = await _examine(self._database)
+                self._stale_at = self._clock.monotonic() + _FRESH_S
+            return self._seen
+
+
+async def _examine(database: VitalsConnection) -> tuple[str, ...]:
+    try:
+        async with asyncio.timeout(LOOK_S):
+            vitals = await database.load_vitals()
+    except (StoreError, TimeoutError):
+        return ("database-away",)
+    if vitals.is_read_only:
+        await database.close()  # the next one may lead to the new primary
+        return ("database-read-only",)
+    return ("schema-old",) if vitals.schema < database.schema else ()
