@@ -41,12 +41,12 @@ from bench.databases import execute, fresh_database
 from bench.governance import ACTUAL, ask, rate
 from bench.processes import started
 from llm_integrations._core.clock import SystemClock
+from llm_integrations.cli.logs import log_to_stderr
 from llm_integrations.governance import Budget, Governor
 from llm_integrations.service.database import home_folder, open_database
 from llm_integrations.service.presence import Presence
 from llm_integrations.store.deliveries import DeliveryStore
 from llm_integrations.store.intake import APPLICATION_VERSION, QUEUE, WORKFLOW
-from llm_integrations.store.presence import PresenceConnection
 
 if TYPE_CHECKING:
     from dbos._queue import Queue
@@ -103,6 +103,7 @@ def take(client: DBOSClient, executor_id: str, count: int) -> frozenset[str]:
 
 async def be_workers(dsn: str, first: int, count: int) -> None:
     """Be workers until killed: take work, hold it, scan."""
+    log_to_stderr(verbose=False)
     client = DBOSClient(system_database_url=dsn, system_database_pool_size=8)
     store = DeliveryStore(dsn)
     await store.open()
@@ -110,7 +111,7 @@ async def be_workers(dsn: str, first: int, count: int) -> None:
         for number in range(first, first + count):
             name = f"worker-{number}"
             presence = Presence(
-                PresenceConnection(dsn, name),
+                dsn,
                 executor_id=name,
                 engine=cast("Engine", Holding(client, take(client, name, HELD_BY_EACH))),
                 store=store,
