@@ -1,0 +1,82 @@
+"""256 callers in 4 processes spend against somebody else's bill: nothing is overrun or lost."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.money.auditor import Evidence, audit
+from tests.money.stage import Plan, play
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'books.db'}"
+    address = request.getfixturevalue("postgres_url")
+    assert isinstance(address, str)
+    return address
+
+
+def new_seed() -> int:
+    return random.SystemRandom().randrange(2**32)
+
+
+def story(evidence: Evidence) -> str:
+    states = Counter(entry.state for entry in evidence.entries)
+    why = Counter(refused.budget for refused in evidence.refusals)
+    return (
+        f"attempts {dict(states)}, refused by {dict(why)};"
+        f" billed {evidence.invoice_pusd}, booked {evidence.total_pusd} pico-USD"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_5000_calls_of_256_callers_spend_what_the_bill_says_and_never_more_than_allowed(
+    url: str, tmp_path: Path
+) -> None:
+    plan = Plan(seed=new_seed(), calls=5_000, cap_usd="2", issue_usd="0.055")
+    evidence = await play(plan, url, tmp_path)
+    print(story(evidence))
+    assert audit(evidence) == []
+    assert {refused.budget for refused in evidence.refusals} == {"cap", "each"}
+
+
+@pytest.mark.slow
+async def test_auditor_objects_to_a_token_price_20_pico_usd_too_high(tmp_path: Path) -> None:
+    plan = Plan(
+        seed=new_seed(),
+        calls=80,
+        processes=1,
+        callers=16,
+        kills=0,
+        cap_usd="9",
+        issue_usd="9",
+        wrong_price=True,
+    )
+    evidence = await play(plan, f"sqlite:///{tmp_path / 'books.db'}", tmp_path)
+    wrong = audit(evidence)
+    print(*wrong, sep="\n")
+    assert any(line.startswith("settled row") for line in wrong)
+    assert any(line.startswith("the books say") for line in wrong)
+
+
+@pytest.mark.soak
+async def test_100_000_calls_spend_what_the_bill_says_and_never_more_than_allowed(
+    url: str, tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    plan = Plan(
+        seed=pytestconfig.getoption("--soak-seed"),
+        calls=100_000,
+        kills=4,
+        issues=800,
+        cap_usd="40",
+        issue_usd="0.055",
+    )
+    evidence = await play(plan, url, tmp_path)
+    print(story(evidence))
+    assert audit(evidence) == []
