@@ -1,23 +1,56 @@
 """What can go wrong on the way, as values that both simulators understand.
 
-A test builds a fault and queues it in a `FaultPlan`; the simulator takes at most one for each
+A test builds a fault and queues it with `fail_next`; the simulator takes at most one for each
 request and acts it out. This module describes and queues, it sends nothing.
 
-| fault | what the caller sees | was work done? |
+| fault | what the caller of the API sees | was work done? |
 |---|---|---|
-| `StatusError` | an error answer with its headers | no |
+| `StatusError`, `html_error`, `login_page`, `redirect_to_login` | that answer | no |
 | `Slow` | the right answer, late | yes |
+| `Dribble` | the right answer, byte by byte | yes |
 | `Reset()` | the connection reset, no answer | no |
 | `Reset(after_work=True)` | the same, but the work was done (and billed) | yes |
+| `HalfClose` | nothing, on a connection whose other half still listens | no |
 | `Cut` | an answer that begins and breaks off | yes, as far as it was sent |
+
+The same values on deliveries (`JiraSimulator.fail_next_webhook`), where the simulator is the one
+who calls:
+
+| fault | what the receiver sees |
+|---|---|
+| `Slow` | the delivery late: those behind it overtake it |
+| `Dribble` | head and body byte by byte (slow loris) |
+| `Reset()`, `Cut` | half of a body, then the end of the connection |
+| `Reset(after_work=True)` | a sender who has gone before the answer, and comes again |
+| `HalfClose` | a whole request and the end of sending; the answer is still read |
+| `Repeat` | the same delivery several times at once |
+
+What has dice has a seed, and shows it: each fault is logged as it is queued (INFO).
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import logging
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Literal, Self, TypeVar
 
-__all__ = ["Cut", "Fault", "FaultPlan", "Reset", "Slow", "StatusError", "html_error"]
+__all__ = [
+    "Cut",
+    "Dribble",
+    "Fault",
+    "FaultPlan",
+    "HalfClose",
+    "Repeat",
+    "Reset",
+    "Slow",
+    "StatusError",
+    "html_error",
+    "login_page",
+    "redirect_to_login",
+]
+
+_log = logging.getLogger(__name__)
 
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _HTML: Final = "<html>\n<head><title>{0}</title></head>\n<body><h1>{0}</h1></body>\n</html>\n"
@@ -26,6 +59,11 @@ _HTML: Final = "<html>\n<head><title>{0}</title></head>\n<body><h1>{0}</h1></bod
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """Anything that can be queued; simulators add kinds of their own by subclassing."""
+
+    def drawn(self, nth: int) -> Self:
+        """Return the fault as its `nth` request meets it: with its dice thrown."""
+        del nth
+        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +82,31 @@ class StatusError(Fault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slow(Fault):
-    """Answer normally, but this much later."""
+    """Answer normally, but this much later; with `up_to_s` a delay drawn between the two."""
 
     delay_s: float
+    up_to_s: float | None = None
+    seed: int = 0
+
+    def drawn(self, nth: int) -> Self:
+        """Return it with the delay of the `nth` request, the same for the same seed."""
+        if self.up_to_s is None:
+            return self
+        dice = random.Random(f"{self.seed} {nth}")
+        return replace(self, delay_s=dice.uniform(self.delay_s, self.up_to_s), up_to_s=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dribble(Fault):
+    """Send in pieces of this size, with a pause after each."""
+
+    bytes_each: int = 1
+    every_s: float = 0.01
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """Yield the data piece by piece."""
+        for start in range(0, len(data), self.bytes_each):
+            yield data[start : start + self.bytes_each]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,19 +117,48 @@ class Reset(Fault):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cut(Fault):
-    """Begin the answer and close the connection in the middle of it.
+class HalfClose(Fault):
+    """Close the sending half of the connection without a word, and go on listening.
 
-    A stream ends after `after_events` events, any other answer after half of its body.
+    Until the caller leaves, at most `for_s` seconds. No work is done.
+    """
+
+    for_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut(Fault):
+    """Begin the answer and break off in the middle of it.
+
+    A stream ends after `after_events` events, any other answer after half of its body. `ending`:
+    the connection is closed, only its sending half is, or it is reset.
     """
 
     after_events: int = 3
+    ending: Literal["close", "half_close", "reset"] = "close"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeat(Fault):
+    """Send a delivery so many times more, all at once: same identifier, same bytes."""
+
+    copies: int = 1
 
 
 def html_error(status: int, title: str, *, headers: Mapping[str, str] = _NO_HEADERS) -> StatusError:
     """Return the kind of error page a proxy in front of the service would send."""
     page = _HTML.format(f"{status} {title}").encode()
     return StatusError(status=status, body=page, content_type="text/html", headers=headers)
+
+
+def login_page() -> StatusError:
+    """Return what a single sign-on in front of the service says to who is not logged in: 200."""
+    return html_error(200, "Log in")
+
+
+def redirect_to_login(location: str = "https://login.example.com/?continue=1") -> StatusError:
+    """Return the redirect of a single sign-on in front of the service: 302."""
+    return html_error(302, "Found", headers={"location": location})
 
 
 RequestT = TypeVar("RequestT")
@@ -80,6 +169,7 @@ class _Entry(Generic[RequestT]):
     fault: Fault
     times: int
     when: Callable[[RequestT], bool] | None
+    taken: int = 0
 
 
 class FaultPlan(Generic[RequestT]):
@@ -100,6 +190,7 @@ class FaultPlan(Generic[RequestT]):
         if times < 1:
             message = f"times must be at least 1, got {times}"
             raise ValueError(message)
+        _log.info("fault for the next %d: %r", times, fault)
         self._entries.append(_Entry(fault, times, when))
 
     def take(self, request: RequestT) -> Fault | None:
@@ -109,7 +200,8 @@ class FaultPlan(Generic[RequestT]):
                 entry.times -= 1
                 if entry.times == 0:
                     self._entries.remove(entry)
-                return entry.fault
+                entry.taken += 1
+                return entry.fault.drawn(entry.taken)
         return None
 
     def clear(self) -> None:

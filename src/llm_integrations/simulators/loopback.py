@@ -11,7 +11,7 @@ import contextlib
 import socket
 import struct
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -24,6 +24,7 @@ __all__ = [
     "Receive",
     "Scope",
     "Send",
+    "reset_on_close",
 ]
 
 # The ASGI interface is untyped dictionaries by definition: this is its border.
@@ -66,13 +67,36 @@ class Connection:
         self._transport.close()
         await _wait_until_gone(receive)
 
+    async def half_close(self, receive: Receive, *, for_s: float = 60.0) -> None:
+        """Send what is buffered and no more; listen until the caller leaves or time is up."""
+        self._transport.write_eof()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(for_s):
+                await _wait_until_gone(receive)
+        self._transport.abort()
+
+    async def end(self, how: Literal["close", "half_close", "reset"], receive: Receive) -> None:
+        """Break off in one of these ways."""
+        match how:
+            case "close":
+                await self.close(receive)
+            case "half_close":
+                await self.half_close(receive)
+            case "reset":
+                await self.reset(receive)
+
     async def reset(self, receive: Receive) -> None:
         """Drop the connection with a TCP reset."""
-        endpoint = self._transport.get_extra_info("socket")
-        if endpoint is not None:
-            endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        reset_on_close(self._transport)
         self._transport.abort()
         await _wait_until_gone(receive)
+
+
+def reset_on_close(transport: asyncio.BaseTransport) -> None:
+    """Let the end of this connection, when it comes, be a TCP reset."""
+    endpoint = transport.get_extra_info("socket")
+    if endpoint is not None:
+        endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
 
 
 async def _wait_until_gone(receive: Receive) -> None:

@@ -2,6 +2,17 @@
 
 In: an application and where to listen. Out: the address it really listens on. Leaves signals
 alone: the program decides what they mean.
+
+Anybody may connect, signed or not, so that before an application hears of a request:
+
+1. Its head must be whole within `HEAD_TIMEOUT_S`, else 408; uvicorn would wait for ever.
+2. Its head must be within `HEAD_CAP`, else 431; uvicorn would read for ever.
+3. Of more than `CONNECTIONS_CAP` connections the one that has owed its head for longest is dropped;
+   where none owes one, the newest.
+4. Who has sent a whole request and closed the sending half of the connection gets the answer; who
+   closes it in the middle of a request is gone.
+
+How long a body may take and how large it may be is the application's affair.
 """
 
 from __future__ import annotations
@@ -13,6 +24,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, TypeAlias
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from llm_integrations.errors import ConfigError
 
@@ -24,9 +36,81 @@ Application: TypeAlias = Callable[
     Awaitable[None],
 ]
 
+HEAD_TIMEOUT_S: Final = 10.0
+HEAD_CAP: Final = 64 * 1024
+CONNECTIONS_CAP: Final = 512  # both listeners and the database fit into the usual 1,024 descriptors
 _BACKLOG: Final = 1024
 _POLL_S: Final = 0.01
 _GOODBYE_S: Final = 5
+_REFUSAL: Final = "HTTP/1.1 {}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+class _Connection(HttpToolsProtocol):
+    """uvicorn's protocol, which expects honest and quick callers, with the rules above."""
+
+    _owed_since: float | None = None  # by the loop's clock; None when no head is owed
+    _owed: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._owe_head()
+        if len(self.connections) > CONNECTIONS_CAP:
+            self._make_room()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_is_there()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._owed is None and not self._is_busy():
+            self._owe_head()
+        super().data_received(data)
+        if self._owed is not None and not self.transport.is_closing():
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_CAP:
+                self._refuse("431 Request Header Fields Too Large")
+
+    def on_headers_complete(self) -> None:
+        self._head_is_there()
+        super().on_headers_complete()
+
+    def eof_received(self) -> bool:  # type: ignore[override] # asyncio's says: True keeps it open
+        """Keep the half that is still open for an answer that is on its way."""
+        if self._owed is not None or not self._is_busy() or self.cycle.more_body:
+            return False
+        self.cycle.keep_alive = False
+        return True
+
+    def _is_busy(self) -> bool:
+        """Whether a request is being read or answered; before the first one there is no cycle."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and not cycle.response_complete
+
+    def _owe_head(self) -> None:
+        self._head_bytes = 0
+        self._owed_since = self.loop.time()
+        self._owed = self.loop.call_later(HEAD_TIMEOUT_S, self._refuse, "408 Request Timeout")
+
+    def _head_is_there(self) -> None:
+        if self._owed is not None:
+            self._owed.cancel()
+        self._owed = self._owed_since = None
+
+    def _refuse(self, status: str) -> None:
+        self._head_is_there()
+        self.transport.write(_REFUSAL.format(status).encode())
+        self.transport.close()
+
+    def _make_room(self) -> None:
+        """Drop the connection that has owed its head for longest; this one owes its own."""
+        owing = [
+            connection
+            for connection in self.connections
+            if isinstance(connection, _Connection) and connection._owed_since is not None  # noqa: SLF001 - of the same class
+        ]
+        slowest = min(owing, key=lambda connection: connection._owed_since or 0.0)  # noqa: SLF001 - of the same class
+        slowest.transport.abort()
 
 
 class _Server(uvicorn.Server):
@@ -79,7 +163,7 @@ async def listening(
         ) from error
     config = uvicorn.Config(
         application,
-        http="httptools",
+        http=_Connection,
         ws="none",
         lifespan="off",
         log_config=None,

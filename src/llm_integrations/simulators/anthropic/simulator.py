@@ -41,7 +41,7 @@ from llm_integrations.simulators.anthropic.wire import (
     StreamReply,
     json_reply,
 )
-from llm_integrations.simulators.faults import Fault, FaultPlan, Reset, Slow, StatusError
+from llm_integrations.simulators.faults import Fault, FaultPlan, HalfClose, Reset, Slow, StatusError
 from llm_integrations.simulators.loopback import LoopbackServer, Receive, Scope, Send
 
 __all__ = ["ClaudeSimulator"]
@@ -217,9 +217,15 @@ class ClaudeSimulator:
         self.requests.append(record)
         record.json = parsed(record)
         fault = self._faults.take(record)
-        if isinstance(fault, Reset) and not fault.after_work:
-            await exchange.reset()
-            return
+        match fault:
+            case Reset(after_work=False):
+                await exchange.reset()
+                return
+            case HalfClose():
+                await exchange.half_close(fault.for_s)
+                return
+            case _:
+                pass
         if isinstance(fault, StatusError):
             reply: Reply | StreamReply = self._failed(fault, record)
         elif len(record.body) > max_bytes:

@@ -25,7 +25,7 @@ from llm_integrations.simulators.anthropic.errors import (
 )
 from llm_integrations.simulators.anthropic.events import PING, Event, error_event
 from llm_integrations.simulators.anthropic.tokens import compact_json
-from llm_integrations.simulators.faults import Cut, Fault, Reset
+from llm_integrations.simulators.faults import Cut, Dribble, Fault, Reset
 from llm_integrations.simulators.loopback import Connection, Receive, Scope, Send
 
 __all__ = [
@@ -130,6 +130,10 @@ class Exchange:
         """Drop the connection."""
         await self._connection.reset(self._receive)
 
+    async def half_close(self, for_s: float) -> None:
+        """Send no more, and listen until the caller leaves."""
+        await self._connection.half_close(self._receive, for_s=for_s)
+
     async def send(self, record: RecordedRequest, reply: Reply, fault: Fault | None) -> None:
         """Send a reply, or as much of it as the fault allows."""
         reply.done()
@@ -144,9 +148,22 @@ class Exchange:
         await self._start(record, reply.status, headers)
         if isinstance(fault, Cut):
             await self._body(reply.body[: len(reply.body) // 2], more=True)
-            await self._connection.close(self._receive)
+            await self._connection.end(fault.ending, self._receive)
+            return
+        if isinstance(fault, Dribble):
+            await self._dribble(fault, reply.body)
             return
         await self._body(reply.body, more=False)
+
+    async def _dribble(self, fault: Dribble, body: bytes, *, more: bool = False) -> None:
+        """Send the body piece by piece, as long as there is somebody to read it."""
+        for piece in fault.pieces(body):
+            if not self._connection.is_open:
+                return
+            await self._body(piece, more=True)
+            await asyncio.sleep(fault.every_s)
+        if not more:
+            await self._body(b"", more=False)
 
     async def stream(
         self, record: RecordedRequest, reply: StreamReply, fault: Fault | None, switches: Behaviour
@@ -169,7 +186,10 @@ class Exchange:
             frames = _frames(reply.events, meter, _last_event(fault), switches.stream_style)
             most = fault.after_bytes if isinstance(fault, StreamCut) else None
             for chunk in chunked(_up_to(frames, most), switches.stream_chunks):
-                await self._body(chunk, more=True)
+                if isinstance(fault, Dribble):
+                    await self._dribble(fault, chunk, more=True)
+                else:
+                    await self._body(chunk, more=True)
                 await asyncio.sleep(switches.stream_pause_ms / 1_000)
                 if not self._connection.is_open:
                     return
@@ -192,7 +212,9 @@ class Exchange:
             case Silence():
                 await self._hold(fault.for_s, _SILENT_S, b"")
                 await self._connection.close(self._receive)
-            case Cut() | StreamCut(ending="close"):
+            case Cut():
+                await self._connection.end(fault.ending, self._receive)
+            case StreamCut(ending="close"):
                 await self._connection.close(self._receive)
             case StreamCut(ending="reset"):
                 await self.reset()

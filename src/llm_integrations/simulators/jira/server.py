@@ -16,7 +16,16 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote
 
-from llm_integrations.simulators.faults import Cut, Fault, FaultPlan, Reset, Slow, StatusError
+from llm_integrations.simulators.faults import (
+    Cut,
+    Dribble,
+    Fault,
+    FaultPlan,
+    HalfClose,
+    Reset,
+    Slow,
+    StatusError,
+)
 from llm_integrations.simulators.loopback import Connection, Receive, Scope, Send
 
 from . import (
@@ -88,17 +97,24 @@ class Face:
             delay_s += fault.delay_s
         if delay_s > 0:
             await asyncio.sleep(delay_s)
-        if isinstance(fault, Reset) and not fault.after_work:
-            await Connection.of(scope).reset(receive)
-            return
+        connection = Connection.of(scope)
+        match fault:
+            case Reset(after_work=False):
+                await connection.reset(receive)
+                return
+            case HalfClose():
+                await connection.half_close(receive, for_s=fault.for_s)
+                return
+            case _:
+                pass
         answer = self._scripted(fault) or self._answer(request)
         if isinstance(fault, Reset):
-            await Connection.of(scope).reset(receive)
+            await connection.reset(receive)
             return
         request.status = answer.status
-        await _send_answer(send, answer, is_cut=isinstance(fault, Cut))
+        await _send_answer(send, answer, fault, connection)
         if isinstance(fault, Cut):
-            await Connection.of(scope).close(receive)
+            await connection.end(fault.ending, receive)
 
     def _recorded(self, scope: Scope, body: bytes) -> RecordedRequest:
         """Write down what arrived, before anything is done about it."""
@@ -276,8 +292,10 @@ async def _read_body(receive: Receive) -> bytes:
             return b"".join(pieces)
 
 
-async def _send_answer(send: Send, answer: Answer, *, is_cut: bool) -> None:
-    """Send an answer, or the first half of it."""
+async def _send_answer(
+    send: Send, answer: Answer, fault: Fault | None, connection: Connection
+) -> None:
+    """Send an answer, as much of it and as fast as the fault allows."""
     headers = {"Content-Type": "application/json;charset=UTF-8", **answer.headers}
     if answer.body is None:
         body = b""
@@ -290,5 +308,13 @@ async def _send_answer(send: Send, answer: Answer, *, is_cut: bool) -> None:
     if answer.status != 204:
         lines.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": answer.status, "headers": lines})
+    is_cut = isinstance(fault, Cut)
     sent = body[: len(body) // 2] if is_cut else body
+    if isinstance(fault, Dribble):
+        for piece in fault.pieces(body):
+            if not connection.is_open:
+                return
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await asyncio.sleep(fault.every_s)
+        sent = b""
     await send({"type": "http.response.body", "body": sent, "more_body": is_cut})

@@ -291,6 +291,21 @@ class JiraSimulator:
     def webhook_faults(self, faults: WebhookFaults) -> None:
         self._postman.faults = faults
 
+    def fail_next_webhook(
+        self, fault: Fault, *, times: int = 1, event: str | None = None, issue: str | None = None
+    ) -> None:
+        """Queue a fault for the next attempts to deliver an event of this name, of this issue.
+
+        `Slow`, `Dribble`, `Reset`, `Cut`, `HalfClose` and `Repeat` mean something here.
+        """
+
+        def fits(attempt: Delivery) -> bool:
+            return (event is None or attempt.event == event) and (
+                issue is None or attempt.issue_key == issue
+            )
+
+        self._postman.attempt_faults.add(fault, times=times, when=fits)
+
     def subscribe(
         self,
         url: str,

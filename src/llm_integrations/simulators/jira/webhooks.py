@@ -8,7 +8,8 @@ In flow events; out flow HTTP POSTs and the record of every attempt. Rules, from
 2. Retried: connect failure, timeout, 408, 409, 425, 429, 5xx; at most five times. Other answers
    end the delivery, whatever they say. Bodies over 25 MB are dropped.
 3. At least once and in any order: `WebhookFaults` repeats, delays and holds back deliveries. Every
-   draw is made when the event is queued, so a seed gives the same mischief each time.
+   draw is made when the event is queued, so a seed gives the same mischief each time. A `Fault`
+   breaks a single attempt.
 
 The POST is written by hand on a bare connection: the package's HTTP client is what is under test.
 """
@@ -25,6 +26,18 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
+
+from llm_integrations.simulators.faults import (
+    Cut,
+    Dribble,
+    Fault,
+    FaultPlan,
+    HalfClose,
+    Repeat,
+    Reset,
+    Slow,
+)
+from llm_integrations.simulators.loopback import reset_on_close
 
 from .clock import Dice, SiteClock
 from .events import Event
@@ -129,6 +142,7 @@ class Postman:
     wants: Callable[[Webhook, Event], bool]
     webhooks: dict[int, Webhook] = field(default_factory=dict)
     deliveries: list[Delivery] = field(default_factory=list)
+    attempt_faults: FaultPlan[Delivery] = field(default_factory=FaultPlan)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _slots: dict[str, asyncio.Semaphore] = field(default_factory=dict)
 
@@ -245,12 +259,21 @@ class Postman:
             await asyncio.sleep(wait_s)
 
     async def _attempt(self, draft: Delivery) -> Delivery:
+        """Send once, or as often as a `Repeat` says; return the attempt that ended last."""
+        fault = self.attempt_faults.take(draft)
+        if isinstance(fault, Slow):
+            await asyncio.sleep(fault.delay_s)
+        copies = fault.copies if isinstance(fault, Repeat) else 0
+        ended = await asyncio.gather(*(self._send(draft, fault) for _ in range(copies + 1)))
+        return ended[-1]
+
+    async def _send(self, draft: Delivery, fault: Fault | None) -> Delivery:
         """Send once and write down what came back."""
         target = urlsplit(draft.url)
         slot = self._slots.setdefault(target.netloc, asyncio.Semaphore(_PER_TARGET))
         async with slot:
             try:
-                status = await _post(target, draft.headers, draft.body)
+                status = await _post(target, draft.headers, draft.body, fault)
             except (OSError, TimeoutError, EOFError, ValueError):
                 status = None
         return self._record(draft, status)
@@ -286,7 +309,9 @@ def _filled(url: str, event: Event) -> str:
     return url
 
 
-async def _post(target: SplitResult, headers: dict[str, str], body: bytes) -> int:
+async def _post(
+    target: SplitResult, headers: dict[str, str], body: bytes, fault: Fault | None
+) -> int:
     """POST over a fresh connection and return the status. Redirects are not followed."""
     secure = target.scheme == "https"
     port = target.port or (443 if secure else 80)
@@ -298,15 +323,60 @@ async def _post(target: SplitResult, headers: dict[str, str], body: bytes) -> in
         lines = [f"POST {path} HTTP/1.1", f"Host: {target.netloc}", "Connection: close"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         lines.append(f"Content-Length: {len(body)}")
-        writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+        head = "\r\n".join([*lines, "", ""]).encode()
+        if isinstance(fault, Dribble):
+            return await _dribble(reader, writer, head + body, fault)
         async with asyncio.timeout(_ANSWER_S):
-            await writer.drain()
+            await _write(writer, head, body, fault)
             status = _status_of(await reader.readline())
+            if fault == Reset(after_work=True):
+                raise EOFError
             while await reader.read(65_536):
                 pass
         return status
     finally:
         writer.close()
+
+
+async def _write(
+    writer: asyncio.StreamWriter, head: bytes, body: bytes, fault: Fault | None
+) -> None:
+    """Send a request, or as much of it as the fault allows.
+
+    Raises:
+        EOFError: The connection was ended in the middle of it.
+    """
+    breaks_off = isinstance(fault, Cut) or fault == Reset()
+    writer.write(head + (body[: len(body) // 2] if breaks_off else body))
+    await writer.drain()
+    match fault:
+        case HalfClose() | Cut(ending="half_close"):
+            writer.write_eof()
+        case Cut(ending="close"):
+            raise EOFError
+        case Cut(ending="reset") | Reset(after_work=False):
+            reset_on_close(writer.transport)
+            raise EOFError
+        case _:
+            pass
+
+
+async def _dribble(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes, fault: Dribble
+) -> int:
+    """Send a request piece by piece, until all of it is sent or it is answered."""
+    answered = asyncio.ensure_future(reader.readline())
+    try:
+        for piece in fault.pieces(request):
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.wait([answered], timeout=fault.every_s)
+            if answered.done():
+                break
+        async with asyncio.timeout(_ANSWER_S):
+            return _status_of(await answered)
+    finally:
+        answered.cancel()
 
 
 def _status_of(line: bytes) -> int:
