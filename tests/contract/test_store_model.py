@@ -1,29 +1,47 @@
-"""The budget against a model of it: whatever happens in whatever order, the books balance."""
+"""Budget and ledger against a model: whatever happens in whatever order, the books balance.
+
+Two processes, each with its own connection, hold and settle on one SQLite file, often at the same
+moment. The same machine is set on two stores with a bug, the one that gateways are famous for: they
+look first and write later. It finds both within 2,000 steps.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Awaitable
 from pathlib import Path
+from typing import ClassVar, TypeVar
 
-from hypothesis import HealthCheck, settings
+import pytest
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from llm_integrations._core.clock import SystemClock
-from llm_integrations.store import open_store
+from llm_integrations.store import sqlite_ops
 from llm_integrations.store.records import (
     BudgetRow,
     EntryFilter,
     FinalState,
     Hold,
+    Refusal,
     Settlement,
     WindowClaim,
 )
+from llm_integrations.store.sqlite import SqliteStore
 
 KEYS = ("ABC-1", "ABC-2")
 LIMITS = {"all": 100, "each": 60}
 AMOUNTS = st.integers(0, 70)
+OWNERS = ("one", "two")
+T = TypeVar("T")
 
 
 def windows(key: str) -> tuple[WindowClaim, ...]:
@@ -33,13 +51,19 @@ def windows(key: str) -> tuple[WindowClaim, ...]:
 class Books(RuleBasedStateMachine):
     """Holds and settles on a SQLite file; keeps the same books in two dicts."""
 
+    kind: ClassVar[type[SqliteStore]] = SqliteStore
+    steps: ClassVar[int] = 0
+
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.loop = asyncio.new_event_loop()
-        address = f"sqlite:///{Path(self.folder.name) / 'books.db'}"
-        self.store = self.loop.run_until_complete(open_store(address, clock=SystemClock()))
-        self.loop.run_until_complete(
+        path = str(Path(self.folder.name) / "books.db")
+        self.stores = {
+            owner: self.now(self.kind.open(path, clock=SystemClock())) for owner in OWNERS
+        }
+        self.store = self.stores["one"]
+        self.now(
             self.store.save_budgets(
                 [
                     BudgetRow(
@@ -54,9 +78,13 @@ class Books(RuleBasedStateMachine):
         self.unknown: dict[str, tuple[str, int]] = {}
         self.spent: dict[str, tuple[str, int]] = {}
 
+    def now(self, question: Awaitable[T]) -> T:
+        return self.loop.run_until_complete(question)
+
     def teardown(self) -> None:
-        self.loop.run_until_complete(self.store.close())
-        self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        for store in self.stores.values():
+            self.now(store.close())
+        self.now(self.loop.shutdown_default_executor())
         self.loop.close()
         self.folder.cleanup()
 
@@ -67,43 +95,65 @@ class Books(RuleBasedStateMachine):
     def on_the_way(self, key: str | None = None) -> int:
         return sum(amount for _, where, amount in self.held.values() if key in {None, where})
 
-    @rule(amount=AMOUNTS, key=st.sampled_from(KEYS), owner=st.sampled_from(["one", "two"]))
-    def hold(self, amount: int, key: str, owner: str) -> None:
-        self.count += 1
-        call_id = f"call-{self.count}"
-        self.loop.run_until_complete(self.store.beat(owner, 60))
-        refusal = self.loop.run_until_complete(
-            self.store.hold(
-                Hold(
-                    call_id=call_id,
-                    attempt=1,
-                    owner=owner,
-                    group="g",
-                    model="m",
-                    hold_pusd=amount,
-                    bounded=True,
-                    price_version="",
-                    tags="{}",
-                    issue=key,
-                    delivery=None,
-                    created_us=5,
-                    windows=windows(key),
-                )
-            )
-        )
-        left = {
+    def left(self, key: str) -> dict[str, int]:
+        return {
             "all": LIMITS["all"] - self.charged() - self.on_the_way(),
             "each": LIMITS["each"] - self.charged(key) - self.on_the_way(key),
         }
+
+    def asked(self, amount: int, key: str, owner: str) -> Hold:
+        """Return a new hold."""
+        self.count += 1
+        return Hold(
+            call_id=f"call-{self.count}",
+            attempt=1,
+            owner=owner,
+            group="g",
+            model="m",
+            hold_pusd=amount,
+            bounded=True,
+            price_version="",
+            tags="{}",
+            issue=key,
+            delivery=None,
+            created_us=5,
+            windows=windows(key),
+        )
+
+    @rule(amount=AMOUNTS, key=st.sampled_from(KEYS), owner=st.sampled_from(OWNERS))
+    def hold(self, amount: int, key: str, owner: str) -> None:
+        hold = self.asked(amount, key, owner)
+        self.now(self.store.beat(owner, 60))
+        refusal = self.now(self.stores[owner].hold(hold))
+        left = self.left(key)
         if amount <= min(left.values()):
             assert refusal is None
-            self.held[call_id] = (owner, key, amount)
+            self.held[hold.call_id] = (owner, key, amount)
         else:
             assert refusal is not None
             assert refusal.left_pusd == max(0, left[refusal.budget]) < amount
 
+    @rule(amounts=st.lists(AMOUNTS, min_size=2, max_size=4), key=st.sampled_from(KEYS))
+    def hold_together(self, amounts: list[int], key: str) -> None:
+        """Hold at one moment; in one process, since which of two is first is not for us to say."""
+        holds = [self.asked(each, key, OWNERS[at % 2]) for at, each in enumerate(amounts)]
+        for owner in OWNERS:
+            self.now(self.store.beat(owner, 60))
+
+        async def at_once() -> list[Refusal | None]:
+            return await asyncio.gather(*map(self.store.hold, holds))
+
+        refusals = self.now(at_once())
+        for hold, refusal in zip(holds, refusals, strict=True):
+            if refusal is None:
+                self.held[hold.call_id] = (hold.owner, key, hold.hold_pusd or 0)
+        fits = min(self.left(key).values())
+        assert fits >= 0
+        for hold, refusal in zip(holds, refusals, strict=True):
+            assert refusal is None or (hold.hold_pusd or 0) > fits
+
     def settle(self, call_id: str, state: FinalState, cost: int | None) -> bool:
-        return self.loop.run_until_complete(
+        return self.now(
             self.store.settle(
                 Settlement(call_id=call_id, attempt=1, state=state, cost_pusd=cost, settled_us=6)
             )
@@ -116,6 +166,22 @@ class Books(RuleBasedStateMachine):
         _, key, amount = self.held.pop(call_id)
         cost = int(amount * share)
         assert self.settle(call_id, "settled", cost)
+        self.spent[call_id] = (key, cost)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), share=st.floats(0, 1))
+    def end_twice_at_once(self, data: st.DataObject, share: float) -> None:
+        call_id = data.draw(st.sampled_from(sorted(self.held)))
+        _, key, amount = self.held.pop(call_id)
+        cost = int(amount * share)
+        settled = Settlement(
+            call_id=call_id, attempt=1, state="settled", cost_pusd=cost, settled_us=6
+        )
+
+        async def at_once() -> list[bool]:
+            return await asyncio.gather(*(one.settle(settled) for one in self.stores.values()))
+
+        assert sorted(self.now(at_once())) == [False, True]
         self.spent[call_id] = (key, cost)
 
     @precondition(lambda self: self.held)
@@ -147,23 +213,24 @@ class Books(RuleBasedStateMachine):
     def end_again(self, data: st.DataObject, cost: int) -> None:
         assert not self.settle(data.draw(st.sampled_from(sorted(self.spent))), "partial", cost)
 
-    @rule(owner=st.sampled_from(["one", "two"]))
+    @rule(owner=st.sampled_from(OWNERS))
     def die(self, owner: str) -> None:
-        self.loop.run_until_complete(self.store.retire(owner))
+        self.now(self.store.retire(owner))
         lost = [call_id for call_id, (whose, _, _) in self.held.items() if whose == owner]
-        assert self.loop.run_until_complete(self.store.sweep()) == len(lost)
+        assert self.now(self.store.sweep()) == len(lost)
         for call_id in lost:
             _, key, amount = self.held.pop(call_id)
             self.unknown[call_id] = (key, amount)
 
     @invariant()
     def books_balance(self) -> None:
-        rows = self.loop.run_until_complete(self.store.load_windows(5))
+        type(self).steps += 1
+        rows = self.now(self.store.load_windows(5))
         for row in rows:
             key = row.key or None
             assert (row.spent_pusd, row.held_pusd) == (self.charged(key), self.on_the_way(key))
             assert row.spent_pusd + row.held_pusd <= LIMITS[row.budget]
-        entries = self.loop.run_until_complete(self.store.load_entries(EntryFilter(), limit=10_000))
+        entries = self.now(self.store.load_entries(EntryFilter(), limit=10_000))
         assert sum(entry.charged_pusd for entry in entries) == self.charged()
 
 
@@ -174,3 +241,80 @@ TestBooks.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
+
+
+class LooksFirst(SqliteStore):
+    """A store with the bug: whoever asks at the same moment has looked before anybody writes."""
+
+    looking: ClassVar[int] = 0
+
+    async def look(self, question: Awaitable[list[T]]) -> list[T]:
+        LooksFirst.looking += 1
+        try:
+            return await question
+        finally:
+            LooksFirst.looking -= 1
+            while LooksFirst.looking:  # noqa: ASYNC110 - the others look on this loop, too
+                await asyncio.sleep(0)
+
+
+class LooksBeforeItHolds(LooksFirst):
+    """Checks what is left, then adds: between the two somebody else may."""
+
+    async def hold(self, hold: Hold) -> Refusal | None:
+        rows = await self.look(self.load_windows(hold.created_us))
+        taken = {(row.budget, row.key): row.spent_pusd + row.held_pusd for row in rows}
+        lefts = [
+            (LIMITS[claim.budget] - taken.get((claim.budget, claim.key), 0), claim)
+            for claim in hold.windows
+        ]
+        left, claim = min(lefts, key=lambda one: one[0])
+        if left < hold.guard_pusd:
+            return Refusal(budget=claim.budget, key=claim.key, end_us=10, left_pusd=left)
+        return await super().hold(hold)
+
+
+class LooksBeforeItSettles(LooksFirst):
+    """Checks whether an attempt has ended, then ends it: between the two somebody else may."""
+
+    async def settle(self, settlement: Settlement) -> bool:
+        rows = await self.look(self.load_entries(EntryFilter(), limit=10_000))
+        state = next(row.state for row in rows if row.call_id == settlement.call_id)
+        is_open = state == "held" or (state == "unknown" != settlement.state)
+        return is_open and await super().settle(settlement)
+
+
+# The guards of the two statements, taken out; what is left expects as many values.
+NO_GUARD = {
+    "_CLAIM": "UPDATE budget_window SET held_pusd = held_pusd + ? WHERE id = ? AND ? IS NOT NULL",
+    "_SETTLE_ENTRY": sqlite_ops._SETTLE_ENTRY.replace("state = ?\nRET", "? IS NOT NULL\nRET"),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "statement"),
+    [(LooksBeforeItHolds, "_CLAIM"), (LooksBeforeItSettles, "_SETTLE_ENTRY")],
+    ids=["budget", "ledger"],
+)
+def test_the_model_finds_a_store_that_checks_and_then_adds_within_2000_steps(
+    kind: type[SqliteStore], statement: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_ops, statement, NO_GUARD[statement])
+
+    class Broken(Books):
+        pass
+
+    Broken.kind = kind
+    search = settings(
+        derandomize=True,  # a search that is sure to end well
+        max_examples=50,
+        stateful_step_count=40,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(Broken, settings=search)
+    print(f"found after {Broken.steps} steps")
+    assert Broken.steps <= 2_000
