@@ -207,7 +207,7 @@ def _is_inline(node: Adf) -> bool:
 
 def _level(node: Adf) -> int:
     level = _attrs(node).get("level")
-    return min(max(int(level), 1), 6) if isinstance(level, int | float) and level == level else 1  # noqa: PLR0124 - NaN
+    return int(min(max(level, 1), 6)) if isinstance(level, int | float) and level == level else 1  # noqa: PLR0124 - NaN
 
 
 def _list(node: Adf, depth: int) -> str:
