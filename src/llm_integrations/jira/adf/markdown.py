@@ -23,7 +23,7 @@ __all__ = ["ALERTS", "parse_blocks"]
 
 MAX_DEPTH: Final = 8
 
-_FENCE: Final = re.compile(r" {0,3}(`{3,}|~{3,})[ \t]*([^`\s]*)[^`]*$")
+_FENCE: Final = re.compile(r" {0,3}(`{3,}+(?!.*`)|~{3,})[ \t]*([^`\s]*)")
 _HEADING: Final = re.compile(r" {0,3}(#{1,6})(?=[ \t]|$)(.*)")
 _RULE: Final = re.compile(r" {0,3}([-*_])[ \t]*(?:\1[ \t]*){2,}$")
 _QUOTE: Final = re.compile(r" {0,3}> ?")
@@ -128,12 +128,10 @@ def _list(lines: list[str], start: int, depth: int) -> tuple[int, list[Node]]:
     first = _marker(lines[start])
     bodies: list[list[str]] = []
     position = start
-    while position < len(lines) and (item := _ITEM.match(lines[position])):
-        if _RULE.match(lines[position]) or _marker(lines[position])[0] != first[0]:
-            break
-        width = item.end() if item[3] else len(item[1]) + len(item[2]) + 1
-        inner = [lines[position][width:]]
-        position += 1
+    while item := _next_item(lines, position, first[0]):
+        at, width = item
+        inner = [lines[at][width:]]
+        position = at + 1
         while position < len(lines) and _continues(lines, position, width, inner):
             inner.append(lines[position][min(width, _indent(lines[position])) :])
             position += 1
@@ -147,6 +145,16 @@ def _list(lines: list[str], start: int, depth: int) -> tuple[int, list[Node]]:
     if first[0] in "-*+":
         return position, [{"type": "bulletList", "content": items}]
     return position, [{"type": "orderedList", "attrs": {"order": first[1]}, "content": items}]
+
+
+def _next_item(lines: list[str], position: int, kind: str) -> tuple[int, int] | None:
+    """Find the list's next item, behind any empty lines: its line and where its text begins."""
+    while position < len(lines) and not lines[position].strip():
+        position += 1
+    item = _ITEM.match(lines[position]) if position < len(lines) else None
+    if not item or item[2][-1] != kind or _RULE.match(lines[position]):
+        return None
+    return position, item.end() if item[3] else len(item[1]) + len(item[2]) + 1
 
 
 def _is_task(body: list[str]) -> bool:
@@ -275,8 +283,8 @@ def _fitted(nodes: Iterable[Node], allowed: frozenset[str]) -> Iterator[Node]:
         elif kind == "rule":
             yield _text_block("\\-\\-\\-")
         elif kind == "table":
-            for row in content:
-                yield {"type": "paragraph", "content": _joined(row)}
+            for words in filter(None, map(_joined, content)):
+                yield {"type": "paragraph", "content": words}
         else:
             yield from _fitted(content, allowed)
 
