@@ -364,8 +364,10 @@ async def test_killed_server_comes_back_with_every_committed_row() -> None:
         with psycopg.connect(database.dsn, autocommit=True) as connection:
             connection.execute("CREATE TABLE kept AS SELECT generate_series(1, 100) AS n")
         os.kill(postmaster_pid(folder_of(database)), signal.SIGKILL)
-        await database.ensure_up()
+        again = await open_database(None, folder=folder_of(database), temporary=True)
+        assert again.dsn == database.dsn
         assert ask(database.dsn, "SELECT count(*) FROM kept") == 100
+        await again.stop()
     finally:
         await database.stop()
 
@@ -420,7 +422,6 @@ async def test_given_server_is_named_without_its_password(postgres_url: str) -> 
     assert not database.embedded
     assert database.location.startswith("PostgreSQL ")
     assert "dsn" not in repr(database)
-    await database.ensure_up()
     await database.stop()
     assert ask(database.dsn, "SELECT 1") == 1
 

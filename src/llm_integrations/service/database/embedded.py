@@ -176,9 +176,8 @@ class Cluster:
         """Use the cluster: make it and start it as needed, or join the server that runs."""
         with _one_line_errors(self.folder), self._settled():
             self._check_version()
-            if self._in_use is None:
-                self._in_use = FileLock(self.folder / "in-use")
-                self._in_use.try_together()
+            self._in_use = FileLock(self.folder / "in-use")
+            self._in_use.try_together()
             try:
                 if not self.is_up():
                     if not self._data.exists():

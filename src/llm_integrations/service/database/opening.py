@@ -67,11 +67,6 @@ class Database:
     location: str
     _cluster: Cluster | None = field(default=None, repr=False)
 
-    async def ensure_up(self) -> None:
-        """Start the embedded server again if it was killed; a given server is left alone."""
-        if self._cluster is not None:
-            await _in_thread(partial(self._cluster.enter, _say_nothing))
-
     async def stop(self) -> None:
         """Stop using it; the last process that used an embedded server stops it.
 
