@@ -23,7 +23,7 @@ class Plan:
         duplicated: the share that is sent twice.
         reordered: the share that is sent after the next one of its issue.
         kills: how often a random process is killed; None kills for as long as webhooks are sent.
-        restarts: of PostgreSQL, evenly spread; each second one is a crash.
+        restarts: of PostgreSQL, evenly spread; in order, by a crash, by one of a backend, in turns.
         freezes: a worker is stopped until a peer has taken its work, and then let go on.
         rolls: how often every process, one after the other, is drained and started again.
         retry_delay_s: what becomes of Jira's 5 to 15 minutes between attempts.

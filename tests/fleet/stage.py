@@ -97,9 +97,14 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What a run left: evidence for the judge, and figures for people."""
+    """What a run left: evidence for the judge, and figures for people.
+
+    Attributes:
+        takeovers: how many events a peer took from a worker that it thought dead.
+    """
 
     evidence: Evidence
+    takeovers: int
     story: str
     exits: list[int]
 
@@ -174,7 +179,8 @@ async def play(plan: Plan, dsn: str, folder: Path, *, settle_s: float = 60) -> R
         }
         exits = [code for member in stage.fleet.members for code in member.exits]
         evidence = await _gather(stage, list(sent.values()), trouble.faults)
-        return Run(evidence=evidence, story=story, exits=exits)
+        takeovers = await stage.count("SELECT count(*) FROM llm_integrations.death")
+        return Run(evidence=evidence, takeovers=takeovers, story=story, exits=exits)
 
 
 async def _gather(stage: Stage, sent: list[Sent], faults: int) -> Evidence:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import psycopg
 
 from tests.fleet.plan import Plan
-from tests.fleet.postmaster import restart
+from tests.fleet.postmaster import HOW, restart
 from tests.fleet.processes import Fleet, Member
 
 __all__ = ["Trouble"]
@@ -90,7 +90,7 @@ class Trouble:
     async def _restart(self, lasts_s: float) -> None:
         for number in range(self.plan.restarts):
             await asyncio.sleep(lasts_s / (self.plan.restarts + 1))
-            await restart(self.dsn, "crash" if number % 2 else "fast", down_s=DATABASE_DOWN_S)
+            await restart(self.dsn, HOW[number % len(HOW)], down_s=DATABASE_DOWN_S)
             self.restarts += 1
 
     async def _freeze(self, lasts_s: float) -> None:

@@ -32,12 +32,13 @@ async def test_500_deliveries_and_10_kills_lose_and_repeat_nothing(
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-async def test_fleet_goes_on_by_itself_after_its_database_crashed(
+async def test_fleet_goes_on_by_itself_after_its_database_crashed_and_buries_nobody_alive(
     restartable_url: str, tmp_path: Path
 ) -> None:
-    plan = Plan(seed=3, deliveries=240, issues=60, per_s=24, kills=0, restarts=2)
+    plan = Plan(seed=3, deliveries=300, issues=60, per_s=24, kills=0, restarts=3)
     run = await play(plan, restartable_url, tmp_path)
     assert verdict(run) == []
+    assert run.takeovers == 0
     assert set(run.exits) == {0}
 
 

@@ -111,6 +111,7 @@ async def run_line(
     handlers: dict[str, Handler],
     *,
     mode: Literal["dry-run", "apply"] = "apply",
+    handlers_at_once: int = 64,
     **options: bool,
 ) -> AsyncIterator[Line]:
     store = DeliveryStore(dsn)
@@ -132,7 +133,10 @@ async def run_line(
         sites={"acme": site},
         clock=SystemClock(),
         options=PipelineOptions(
-            retry=RetryRules(attempts=3, outage_attempts=3, base_s=0.01), **options
+            executor_id="test-1",
+            retry=RetryRules(attempts=3, outage_attempts=3, base_s=0.01),
+            handlers_at_once=handlers_at_once,
+            **options,
         ),
     )
     engine = Engine(dsn, EngineOptions(executor_id="test-1", poll_s=0.02))
@@ -176,6 +180,44 @@ async def test_decision_is_carried_out_and_ends_done(service_url: str) -> None:
         ("AddComment", "sent", "c-1")
     ]
     assert detail.summary.handler == "comment"
+
+
+async def test_who_saw_a_death_before_is_noted_while_it_waits_for_a_handler(
+    service_url: str,
+) -> None:
+    go = asyncio.Event()
+
+    async def wait(ctx: Context, event: WebhookEvent) -> Sequence[Action]:
+        await go.wait()
+        return await comment(ctx, event)
+
+    async def noted(connection: psycopg.AsyncConnection) -> list[str]:
+        rows = await connection.execute(
+            "SELECT workflow_id FROM llm_integrations.death"
+            " WHERE executor_id = 'test-1' AND died_at IS NULL"
+        )
+        return [str(row[0]) for row in await rows.fetchall()]
+
+    async with (
+        await psycopg.AsyncConnection.connect(service_url, autocommit=True) as connection,
+        run_line(service_url, {"jira:issue_created": wait}, handlers_at_once=1) as line,
+    ):
+        ids = [delivery_id_of("acme", f"n-{number}") for number in (1, 2)]
+        await connection.execute(
+            "INSERT INTO llm_integrations.death (workflow_id, executor_id, on_trial)"
+            " SELECT unnest(%s::text[]), 'dead-1', false",
+            [ids],
+        )
+        await line.send(created(1), created(2))
+        async with asyncio.timeout(10):
+            while not (waiting := await noted(connection)):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(0.1)
+        assert await noted(connection) == waiting
+        assert len(waiting) == 1, "who has the handler does not wait"
+        go.set()
+        assert await line.ended(*ids) == ["done", "done"]
+        assert await noted(connection) == []
 
 
 async def test_ends_that_come_at_once_are_one_for_each_delivery(service_url: str) -> None:

@@ -168,3 +168,81 @@ async def test_a_pause_holds_up_the_next_attempt_of_a_write() -> None:
         with pytest.raises(RetryLater):
             await labelling
         assert jira.issues[key].labels == []
+
+
+async def test_a_death_counts_against_what_ran_and_not_against_what_slept_or_waited(
+    service_url: str,
+) -> None:
+    """`ran` saw two deaths before and `calm` none; `asleep` and `waiting` were not at work."""
+    names = ["ran", "calm", "asleep", "waiting"]
+    peer = PresenceConnection(service_url, "peer")
+    async with await psycopg.AsyncConnection.connect(service_url, autocommit=True) as admin:
+        await admin.execute(_INBOX, [names])
+        await admin.execute(
+            "INSERT INTO llm_integrations.run (delivery_id, generation, scope, seq, wake_at)"
+            " VALUES ('asleep', 1, 'asleep', 3, now() + interval '1 hour')"
+        )
+        await admin.execute(
+            "INSERT INTO llm_integrations.death (workflow_id, executor_id, on_trial, died_at)"
+            " VALUES ('ran', 'dead-1', false, now()), ('ran', 'dead-2', false, now()),"
+            " ('waiting', 'dead-1', false, now()), ('waiting', 'dead-3', false, NULL)"
+        )
+        await peer.enter()
+        try:
+            await peer.begin_trial("ran")
+            for _ in range(2):  # looking twice counts once
+                found = await peer.save_deaths("dead-3", names)
+                assert {one.workflow_id: (one.deaths, one.trial_deaths) for one in found} == {
+                    "ran": (3, 1),
+                    "calm": (1, 0),
+                    "waiting": (1, 0),
+                }
+        finally:
+            await peer.close()
+
+
+async def test_a_death_on_trial_beside_another_suspect_is_no_proof(service_url: str) -> None:
+    peer = PresenceConnection(service_url, "peer")
+    await peer.enter()
+    try:
+        await peer.save_deaths("dead-1", ["on trial", "beside"])
+        await peer.begin_trial("on trial")
+        counts = await peer.save_deaths("dead-2", ["on trial", "beside"])
+        assert [(one.deaths, one.trial_deaths) for one in counts] == [(2, 0), (2, 0)]
+        counts = await peer.save_deaths("dead-3", ["on trial", "new"])
+        assert sorted((one.deaths, one.trial_deaths) for one in counts) == [(1, 0), (3, 1)]
+    finally:
+        await peer.close()
+
+
+async def test_only_what_is_still_its_own_is_taken_from_a_worker(service_url: str) -> None:
+    peer = PresenceConnection(service_url, "peer")
+    async with await psycopg.AsyncConnection.connect(service_url, autocommit=True) as admin:
+        await admin.execute(
+            "INSERT INTO dbos.workflow_status"
+            " (workflow_uuid, status, executor_id, priority, created_at, updated_at)"
+            " VALUES ('left', 'PENDING', 'dead', 7, 1, 1), ('ended', 'SUCCESS', 'dead', 7, 1, 1),"
+            " ('taken', 'PENDING', 'other', 7, 1, 1), ('guilty', 'PENDING', 'dead', 7, 1, 1)"
+        )
+        await peer.enter()
+        try:
+            await peer.requeue("dead", ["left", "ended", "taken"])
+            await peer.cancel("dead", "guilty")
+            await peer.cancel("dead", "taken")
+        finally:
+            await peer.close()
+        rows = await admin.execute("SELECT workflow_uuid, status FROM dbos.workflow_status")
+        assert dict(await rows.fetchall()) == {
+            "left": "ENQUEUED",
+            "ended": "SUCCESS",
+            "taken": "PENDING",
+            "guilty": "CANCELLED",
+        }
+
+
+_INBOX = """
+INSERT INTO llm_integrations.inbox (delivery_id, site, identifier, partition, event_name, issue_id,
+    issue_key, project_key, actor_id, handler, body)
+SELECT name, 'acme', name, name, 'jira:issue_created', '1', 'ABC-1', 'ABC', 'u', '', ''
+FROM unnest(%s::text[]) AS name
+"""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final
@@ -187,22 +187,6 @@ class Engine:
         """Begin workflows again after `shut`."""
         self._is_open = True
         self._changed.set()
-
-    async def list_pending(self, executor_id: str) -> list[str]:
-        """Return the ids of workflows that an executor has begun and not ended."""
-        found = await DBOS.list_workflows_async(
-            status="PENDING", executor_id=executor_id, load_input=False, load_output=False
-        )
-        return [workflow.workflow_id for workflow in found]
-
-    async def requeue(self, workflow_ids: Sequence[str]) -> None:
-        """Put begun workflows back at the head of their partition."""
-        # Without the queue's name they would go to an internal queue, which keeps no order.
-        await DBOS.resume_workflows_async(list(workflow_ids), queue_name=QUEUE)
-
-    async def cancel(self, workflow_id: str) -> None:
-        """End a workflow that must not run again."""
-        await DBOS.cancel_workflow_async(workflow_id)
 
     async def _guard(self, workflow_id: str, work: Callable[[str], Awaitable[None]]) -> None:
         """Run the work in a task of its own, so that it can be cut off."""

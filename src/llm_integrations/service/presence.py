@@ -9,10 +9,11 @@ queues them again. What must hold, each learned from a failing run:
    same holds for a worker that just came back, for the others may have lost theirs with it.
 3. A living worker can own workflows that it does not run (its engine lost one when the database
    went away). What is not running for four seconds is queued again.
-4. Who kills workers is found without harming those beside it: after two deaths a workflow is a
+4. Who kills workers is found without harming those beside it: at its third death a workflow is a
    suspect, suspects are tried one at a time in the whole fleet, and only what dies twice on trial
-   is dead. Acquitted is who ends, or fails and lives. Who is slow gives up its turn and no more:
-   its deaths stay counted, and each further death doubles its next turn.
+   is dead. What only slept, or waited for a free handler, did not die. Acquitted is who ends, or
+   fails and lives. Who is slow gives up its turn and no more: its deaths stay counted, and each
+   further death doubles its next turn.
 5. The loops outlive every error. A worker that lost its lock cuts off its handlers and sends
    nothing that costs or changes anything until it has it again: `Fence` asks `check` just before
    each attempt of each call, to Claude and to Jira.
@@ -25,7 +26,7 @@ queues them again. What must hold, each learned from a failing run:
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 import msgspec
 import structlog
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from llm_integrations._core.clock import Clock
     from llm_integrations.service.engine import Engine
     from llm_integrations.store.deliveries import Delivery, DeliveryStore
-    from llm_integrations.store.presence import DeadWorker, Deaths
+    from llm_integrations.store.presence import DeadWorker
 
 __all__ = ["Presence", "PresenceOptions"]
 
@@ -73,6 +74,15 @@ class PresenceOptions(msgspec.Struct, frozen=True, kw_only=True):
     orphan_s: float = 4.0
     reenter_s: float = 0.5
     trial_s: float = 60.0
+
+
+class _Suspect(NamedTuple):
+    """A workflow whose workers died too often, and the last of them, who still owns it."""
+
+    executor_id: str
+    workflow_id: str
+    deaths: int
+    trial_deaths: int
 
 
 class Presence:
@@ -241,33 +251,35 @@ class Presence:
     async def _requeue_orphans(self) -> None:
         """Rule 3."""
         now = self._clock.monotonic()
-        pending = set(await self._engine.list_pending(self._executor_id))
+        pending = set(await self._connection.list_pending())
         idle = pending - self._engine.running
         self._idle_since = {one: self._idle_since.get(one, now) for one in idle}
         orphan_s = self._options.orphan_s
         orphans = [one for one, since in self._idle_since.items() if now - since >= orphan_s]
         if orphans:
-            await self._engine.requeue(orphans)
+            await self._connection.requeue(self._executor_id, orphans)
             _log.warning("orphans queued again", worker=self._executor_id, count=len(orphans))
 
     async def _take_over(self) -> None:
         """Queue again what the dead were working on; rules 4 and 6."""
         await self._end_trial_if_over()
         only_left = self._clock.monotonic() < self._judges_from
-        suspects: list[Deaths] = []
+        suspects: list[_Suspect] = []
+        emptied: list[str] = []
         for worker in await self._connection.list_dead(only_left=only_left):
-            left_behind = await self._engine.list_pending(worker.executor_id)
-            if not left_behind:
-                await self._connection.save_emptied(worker.executor_id)
+            if not worker.left_behind:
+                emptied += [] if worker.is_emptied else [worker.executor_id]
             elif worker.has_left:
-                await self._engine.requeue(left_behind)
+                await self._connection.requeue(worker.executor_id, worker.left_behind)
             else:
-                suspects += await self._take_from(worker, left_behind)
+                suspects += await self._take_from(worker)
+        if emptied:
+            await self._connection.save_emptied(emptied)
         # Who was tried least comes first: the next death may tell more about the others.
         suspects.sort(key=lambda one: (one.trial_deaths, one.workflow_id))
-        await self._try_suspects([one.workflow_id for one in suspects])
+        await self._try_suspects(suspects)
 
-    async def _try_suspects(self, suspects: Sequence[str]) -> None:
+    async def _try_suspects(self, suspects: Sequence[_Suspect]) -> None:
         """Try them one at a time; the next at once when one is acquitted soon.
 
         When many are suspects, at one a scan they would wait for minutes.
@@ -281,36 +293,38 @@ class Presence:
                 await self._end_trial_if_over()
             if self._clock.monotonic() > until:
                 return
-            await self._connection.begin_trial(suspect)
-            await self._engine.requeue([suspect])
-            _log.warning("suspect on trial", delivery=suspect, waiting=waiting)
+            await self._connection.begin_trial(suspect.workflow_id)
+            await self._connection.requeue(suspect.executor_id, [suspect.workflow_id])
+            _log.warning("suspect on trial", delivery=suspect.workflow_id, waiting=waiting)
 
-    async def _take_from(self, worker: DeadWorker, left_behind: Sequence[str]) -> list[Deaths]:
+    async def _take_from(self, worker: DeadWorker) -> list[_Suspect]:
         """Queue the innocent again, bury the guilty; return the suspects, untouched."""
-        found = await self._connection.save_deaths(worker.executor_id, left_behind)
+        dead, left_behind = worker.executor_id, worker.left_behind
+        found = await self._connection.save_deaths(dead, left_behind)
         trial = await self._connection.load_trial()
         if trial is not None and trial.workflow_id in left_behind:
             await self._connection.end_trial()
-        suspects = {one.workflow_id: one for one in found if one.deaths >= DEATHS_OF_A_SUSPECT}
-        innocent = [one for one in left_behind if one not in suspects]
-        if innocent:
-            await self._engine.requeue(innocent)
-            _log.warning(
-                "took over", by=self._executor_id, dead=worker.executor_id, count=len(innocent)
-            )
+        suspects = {
+            one.workflow_id: _Suspect(dead, one.workflow_id, one.deaths, one.trial_deaths)
+            for one in found
+            if one.deaths >= DEATHS_OF_A_SUSPECT
+        }
+        if innocent := [one for one in left_behind if one not in suspects]:
+            await self._connection.requeue(dead, innocent)
+            _log.warning("took over", by=self._executor_id, dead=dead, count=len(innocent))
         for one in list(suspects.values()):
             if one.trial_deaths >= TRIAL_DEATHS_OF_THE_GUILTY:
                 await self._bury(suspects.pop(one.workflow_id))
         return list(suspects.values())
 
-    async def _bury(self, guilty: Deaths) -> None:
+    async def _bury(self, guilty: _Suspect) -> None:
         """End a workflow that kills its worker."""
         delivery = await self._load(guilty.workflow_id)
         if delivery is not None:
             await self._store.save_outcome(
                 delivery, "dead", f"its worker died {guilty.deaths} times while working on it"
             )
-        await self._engine.cancel(guilty.workflow_id)
+        await self._connection.cancel(guilty.executor_id, guilty.workflow_id)
         await self._connection.forget_deaths(guilty.workflow_id)
         _log.error("delivery buried", delivery=guilty.workflow_id, deaths=guilty.deaths)
 

@@ -147,6 +147,17 @@ class DeliveryStore:
             )
         )
 
+    async def save_waiting(self, delivery: Delivery, executor_id: str) -> None:
+        """Note that it only waits for a free handler there, so that a death counts against others.
+
+        To be asked for what has died before only: most deliveries never need it.
+        """
+        await self._all(_Nothing, sql.SAVE_WAITING, _begun(delivery, executor_id))
+
+    async def forget_waiting(self, delivery: Delivery, executor_id: str) -> None:
+        """Note that it has its handler now."""
+        await self._all(_Nothing, sql.FORGET_WAITING, _begun(delivery, executor_id))
+
     # --- actions -----------------------------------------------------------------------------
 
     async def save_decision(self, delivery: Delivery, actions: bytes) -> bytes:
@@ -383,6 +394,11 @@ class DeliveryStore:
 def _storable(text: str) -> str:
     """Return text that PostgreSQL takes: handlers and servers say anything, an end must be kept."""
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def _begun(delivery: Delivery, executor_id: str) -> dict[str, object]:
+    workflow_id = workflow_id_of(delivery.delivery_id, delivery.generation)
+    return {"workflow": workflow_id, "executor": executor_id}
 
 
 class _Ending(msgspec.Struct, frozen=True, kw_only=True):

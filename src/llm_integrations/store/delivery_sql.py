@@ -15,7 +15,10 @@ SELECT i.seq, i.delivery_id, asked.generation, i.site, i.partition, i.event_name
                  WHERE h.partition = i.partition), '{}') AS handled_ms,
        EXISTS (SELECT FROM llm_integrations.inbox n
                WHERE n.partition = i.partition AND n.seq > i.seq) AS has_newer,
-       EXISTS (SELECT FROM llm_integrations.switch WHERE name = 'paused') AS is_paused
+       EXISTS (SELECT FROM llm_integrations.switch WHERE name = 'paused') AS is_paused,
+       EXISTS (SELECT FROM llm_integrations.death x
+               WHERE x.workflow_id = asked.delivery_id || CASE asked.generation
+                   WHEN 1 THEN '' ELSE '#' || asked.generation END) AS has_died
 FROM unnest(%(ids)s::text[], %(generations)s::int[]) AS asked (delivery_id, generation)
 JOIN llm_integrations.inbox i USING (delivery_id)
 LEFT JOIN llm_integrations.run r USING (delivery_id, generation)
@@ -169,6 +172,18 @@ SELECT delivery_id, generation, dbos.enqueue_workflow(
 FROM (SELECT again.*, i.partition FROM again JOIN llm_integrations.inbox i USING (delivery_id)
       ORDER BY again.seq OFFSET 0) AS o
 """  # noqa: S608 - constants of ours
+
+SAVE_WAITING: Final = """
+INSERT INTO llm_integrations.death (workflow_id, executor_id, on_trial, died_at)
+VALUES (%(workflow)s, %(executor)s, false, NULL) ON CONFLICT DO NOTHING
+RETURNING workflow_id AS name
+"""
+
+FORGET_WAITING: Final = """
+DELETE FROM llm_integrations.death
+WHERE workflow_id = %(workflow)s AND executor_id = %(executor)s AND died_at IS NULL
+RETURNING workflow_id AS name
+"""
 
 TURN_ON: Final = """
 INSERT INTO llm_integrations.switch (name, changed_by, reason)

@@ -21,6 +21,7 @@ from psycopg.rows import class_row
 
 from llm_integrations.errors import LeaseLost, StoreUnavailable
 from llm_integrations.store.batches import Batches
+from llm_integrations.store.intake import QUEUE
 from llm_integrations.store.reach import connect, reaching
 
 if TYPE_CHECKING:
@@ -39,10 +40,18 @@ _FLEET: Final = "llm-integrations take-over"
 
 
 class DeadWorker(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker that holds no lock; `has_left` when it went on purpose."""
+    """A worker that holds no lock.
+
+    Attributes:
+        has_left: it went on purpose.
+        is_emptied: known to have left nothing behind.
+        left_behind: the workflows that it had begun and not ended.
+    """
 
     executor_id: str
     has_left: bool
+    is_emptied: bool
+    left_behind: list[str]
 
 
 class Deaths(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,12 +164,35 @@ class PresenceConnection:
             DeadWorker, _LIST_DEAD, {"id": self._executor_id, "only_left": only_left}
         )
 
-    async def save_emptied(self, executor_id: str) -> None:
-        """Note that a dead worker has nothing left to take over."""
-        await self._run(_SAVE_EMPTIED, {"id": executor_id})
+    async def save_emptied(self, executor_ids: Sequence[str]) -> None:
+        """Note that these dead workers have nothing left to take over."""
+        await self._run(_SAVE_EMPTIED, {"ids": list(executor_ids)})
+
+    async def list_pending(self) -> list[str]:
+        """Return the ids of workflows that this worker has begun and not ended."""
+        rows = await self._all(_Workflow, _LIST_PENDING, {"id": self._executor_id})
+        return [row.workflow_id for row in rows]
+
+    async def requeue(self, executor_id: str, workflow_ids: Sequence[str]) -> None:
+        """Put workflows that an executor has begun back at the head of their partition.
+
+        Only those that are still its own. DBOS's own function asks for no owner, and its thread
+        tries again by itself when the database is back: a minute late, it would take a workflow
+        from whoever works on it by then.
+        """
+        await self._run(_REQUEUE, {"id": executor_id, "workflows": list(workflow_ids)})
+
+    async def cancel(self, executor_id: str, workflow_id: str) -> None:
+        """End a workflow that an executor has begun and that must not run again."""
+        await self._run(_CANCEL, {"id": executor_id, "workflow": workflow_id})
 
     async def save_deaths(self, executor_id: str, workflow_ids: Sequence[str]) -> list[Deaths]:
-        """Note, once, what was running when a worker died; return the counts of each."""
+        """Note, once, what was running when a worker died; return the counts of each.
+
+        What slept until a later attempt, or waited for a free handler there, was not running. A
+        death on trial counts as one only when nothing ran beside it that was there at an earlier
+        death: that may be the one that kills.
+        """
         return await self._all(
             Deaths, _SAVE_DEATHS, {"id": executor_id, "workflows": list(workflow_ids)}
         )
@@ -207,6 +239,10 @@ class _Flag(msgspec.Struct):
     is_true: bool
 
 
+class _Workflow(msgspec.Struct):
+    workflow_id: str
+
+
 _SETTINGS: Final = (
     "SET lock_timeout = '3s'",
     "SET tcp_keepalives_idle = 10",
@@ -240,7 +276,9 @@ _LEAVE_FLEET: Final = f"SELECT pg_advisory_unlock(hashtextextended(%(name)s, {_S
 # A worker that lost its connection may go on to dequeue for a while, so the emptied are looked at
 # for an hour more.
 _LIST_DEAD: Final = f"""
-SELECT w.executor_id, w.left_at IS NOT NULL AS has_left
+SELECT w.executor_id, w.left_at IS NOT NULL AS has_left, w.emptied_at IS NOT NULL AS is_emptied,
+       ARRAY(SELECT workflow_uuid FROM dbos.workflow_status s
+             WHERE s.status = 'PENDING' AND s.executor_id = w.executor_id) AS left_behind
 FROM llm_integrations.worker w
 WHERE w.executor_id <> %(id)s
   AND (w.emptied_at IS NULL OR w.emptied_at > now() - interval '1 hour')
@@ -258,21 +296,63 @@ ORDER BY w.started_at
 
 _SAVE_EMPTIED: Final = """
 UPDATE llm_integrations.worker SET emptied_at = now()
-WHERE executor_id = %(id)s AND emptied_at IS NULL
+WHERE executor_id = ANY(%(ids)s) AND emptied_at IS NULL
+"""
+
+_LIST_PENDING: Final = """
+SELECT workflow_uuid AS workflow_id FROM dbos.workflow_status
+WHERE status = 'PENDING' AND executor_id = %(id)s
+"""
+
+# As DBOS resumes and cancels workflows (dbos 3.4.0, `resume_workflows`, `cancel_workflows`), but of
+# one owner. Without the queue's name they would go to an internal queue, which keeps no order.
+_REQUEUE: Final = f"""
+UPDATE dbos.workflow_status
+SET status = 'ENQUEUED', queue_name = '{QUEUE}', owner_xid = NULL, recovery_attempts = 0,
+    workflow_deadline_epoch_ms = NULL, deduplication_id = NULL, started_at_epoch_ms = NULL,
+    completed_at = NULL, updated_at = extract(epoch FROM clock_timestamp()) * 1000
+WHERE workflow_uuid = ANY(%(workflows)s) AND status = 'PENDING' AND executor_id = %(id)s
+"""  # noqa: S608 - constants of ours
+
+_CANCEL: Final = """
+UPDATE dbos.workflow_status
+SET status = 'CANCELLED', queue_name = NULL, owner_xid = NULL, deduplication_id = NULL,
+    started_at_epoch_ms = NULL,
+    updated_at = extract(epoch FROM clock_timestamp()) * 1000,
+    completed_at = extract(epoch FROM clock_timestamp()) * 1000
+WHERE workflow_uuid = %(workflow)s AND status = 'PENDING' AND executor_id = %(id)s
 """
 
 _SAVE_DEATHS: Final = """
-WITH died AS (
+WITH left_behind AS (
+    SELECT w AS workflow_id FROM unnest(%(workflows)s::text[]) AS w
+), running AS (
+    SELECT workflow_id FROM left_behind l
+    WHERE NOT EXISTS (
+        SELECT FROM llm_integrations.run r
+        WHERE r.delivery_id = split_part(l.workflow_id, '#', 1)
+          AND r.generation = coalesce(nullif(split_part(l.workflow_id, '#', 2), ''), '1')::int
+          AND r.outcome IS NULL AND r.wake_at > now())
+      AND NOT EXISTS (
+        SELECT FROM llm_integrations.death waiting
+        WHERE waiting.workflow_id = l.workflow_id AND waiting.executor_id = %(id)s
+          AND waiting.died_at IS NULL)
+), died AS (
     INSERT INTO llm_integrations.death (workflow_id, executor_id, on_trial)
-    SELECT w, %(id)s, EXISTS (SELECT FROM llm_integrations.trial t WHERE t.workflow_id = w)
-    FROM unnest(%(workflows)s::text[]) AS w
+    SELECT workflow_id, %(id)s,
+           EXISTS (SELECT FROM llm_integrations.trial t WHERE t.workflow_id = r.workflow_id)
+           AND NOT EXISTS (
+               SELECT FROM running beside JOIN llm_integrations.death before USING (workflow_id)
+               WHERE beside.workflow_id <> r.workflow_id AND before.died_at IS NOT NULL)
+    FROM running r
     ON CONFLICT DO NOTHING
     RETURNING workflow_id, executor_id, on_trial
 ), everything AS (
     SELECT workflow_id, executor_id, on_trial FROM died
     UNION
-    SELECT workflow_id, executor_id, on_trial FROM llm_integrations.death
-    WHERE workflow_id = ANY(%(workflows)s::text[])
+    SELECT workflow_id, executor_id, on_trial
+    FROM llm_integrations.death JOIN left_behind USING (workflow_id)
+    WHERE died_at IS NOT NULL
 )
 SELECT workflow_id, count(*)::int AS deaths,
        (count(*) FILTER (WHERE on_trial))::int AS trial_deaths
@@ -286,8 +366,8 @@ DELETE FROM llm_integrations.trial WHERE workflow_id = %(workflow)s
 
 _LOAD_TRIAL: Final = """
 SELECT workflow_id, extract(epoch FROM clock_timestamp() - began_at)::float8 AS age_s,
-       (SELECT count(*) FROM llm_integrations.death d WHERE d.workflow_id = trial.workflow_id)::int
-           AS deaths
+       (SELECT count(*) FROM llm_integrations.death d
+        WHERE d.workflow_id = trial.workflow_id AND d.died_at IS NOT NULL)::int AS deaths
 FROM llm_integrations.trial
 """
 

@@ -110,7 +110,7 @@ _FORGET_FLEET: Final[tuple[LiteralString, ...]] = (
     """,
     """
     DELETE FROM llm_integrations.death d
-    WHERE died_at < now() - make_interval(days => %(days)s)
+    WHERE (died_at IS NULL OR died_at < now() - make_interval(days => %(days)s))
       AND NOT EXISTS (SELECT FROM dbos.workflow_status s WHERE s.workflow_uuid = d.workflow_id
                       AND s.status NOT IN ('SUCCESS', 'ERROR', 'CANCELLED'))
     """,

@@ -321,6 +321,7 @@ class App:
                 sites=sites,
                 clock=self._clock,
                 options=PipelineOptions(
+                    executor_id=executor_id,
                     retry=self._retry,
                     supersedes=self._settings.supersede,
                     guards_policy=self._seams.policy,

@@ -12,7 +12,8 @@ about a write itself: `policy` does, and `delivery` writes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -95,12 +96,14 @@ class PipelineOptions:
     """How events are worked on.
 
     Attributes:
+        executor_id: this worker's name in the fleet.
         retry: how patient to be with a failing event.
         supersedes: whether a newer waiting event ends an older one.
         handlers_at_once: events that sleep or wait do not count.
         guards_policy, guards_own_writes, guards_twins: False only in negative controls of tests.
     """
 
+    executor_id: str = ""
     retry: RetryRules = field(default_factory=RetryRules)
     supersedes: bool = True
     handlers_at_once: int = 64
@@ -184,7 +187,7 @@ class Pipeline:
             if has_slept or job.delivery.is_paused:
                 await self._wait_while_paused()
             try:
-                async with self._slots:
+                async with self._slot(job.delivery):
                     return await self._attempt(job)
             except LeaseLost:
                 raise asyncio.CancelledError from None
@@ -198,6 +201,21 @@ class Pipeline:
                 if isinstance(ruling, End):
                     return ruling
                 await self._note_failure(job, error, ruling)
+
+    @asynccontextmanager
+    async def _slot(self, delivery: Delivery) -> AsyncIterator[None]:
+        """Wait for one of the places for handlers.
+
+        A worker that dies while something waits here was not killed by that. Where it matters, for
+        events that saw a worker die before, the wait is noted.
+        """
+        executor_id = self._options.executor_id
+        if delivery.has_died and self._slots.locked():
+            await self._insist(lambda: self._store.save_waiting(delivery, executor_id))
+        async with self._slots:
+            if delivery.has_died:
+                await self._insist(lambda: self._store.forget_waiting(delivery, executor_id))
+            yield
 
     async def _attempt(self, job: _Job) -> End:
         """Do one attempt, from where the last one was cut off."""
