@@ -34,11 +34,13 @@ from llm_integrations.anthropic.models import (
 )
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from decimal import Decimal
 
     from llm_integrations.anthropic.batches.endpoint import Batches
     from llm_integrations.anthropic.files import Files
     from llm_integrations.anthropic.tool_loop import AnyTool, OnTurn, ToolRun
+    from llm_integrations.anthropic.usage_reports import ReportedCost, ReportedUsage
 
 __all__ = ["AnthropicClient"]
 
@@ -308,6 +310,18 @@ class AnthropicClient:
         from llm_integrations.anthropic import listed_models  # noqa: PLC0415 - few need it
 
         return await listed_models.get_model(self._calls, self._caller, model)
+
+    async def load_usage(self, since: datetime, until: datetime) -> list[ReportedUsage]:
+        """Return what the organization used by day of UTC, model and tier; needs an admin key."""
+        from llm_integrations.anthropic import usage_reports  # noqa: PLC0415 - few need it
+
+        return await usage_reports.load_usage(self._calls, self._caller, since, until)
+
+    async def load_costs(self, since: datetime, until: datetime) -> list[ReportedCost]:
+        """Return what the organization's days cost, by model; needs an admin key."""
+        from llm_integrations.anthropic import usage_reports  # noqa: PLC0415 - few need it
+
+        return await usage_reports.load_costs(self._calls, self._caller, since, until)
 
     async def check(self) -> None:
         """Make sure that the credentials are good, by the cheapest request there is.

@@ -54,6 +54,7 @@ __all__ = [
     "Price",
     "PriceTable",
     "Rates",
+    "billed_runs",
     "price",
     "price_details",
     "price_message",
@@ -175,7 +176,7 @@ class PriceTable(msgspec.Struct, frozen=True, kw_only=True):
         if searches < 0:
             return "the usage counts searches below zero"
         total = searches * self.web_search_pusd
-        runs = _billed_runs(usage.iterations) if usage.iterations else (usage,)
+        runs = billed_runs(usage.iterations) if usage.iterations else (usage,)
         for run in runs:
             served = run.model or model if isinstance(run, Iteration) else model
             cost = self._run(run, served, terms)
@@ -348,7 +349,7 @@ def _makes_code_free(tool_type: str) -> bool:
     return found is not None and found[1] >= _WEB_TOOLS_WITH_FREE_CODE_SINCE
 
 
-def _billed_runs(entries: list[Iteration]) -> list[Iteration]:
+def billed_runs(entries: list[Iteration]) -> list[Iteration]:
     """Drop attempts that were declined without output: another model took over after them."""
     fallbacks = [i for i, entry in enumerate(entries) if entry.type == "fallback_message"]
     last = fallbacks[-1] if fallbacks else 0

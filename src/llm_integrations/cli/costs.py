@@ -18,10 +18,11 @@ from llm_integrations.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from llm_integrations.anthropic.reconcile import Difference, Reconciliation
     from llm_integrations.governance import BudgetState, Entry, Forecast, Spend, SpendReport
     from llm_integrations.service.settings import Settings
 
-__all__ = ["costs", "export"]
+__all__ = ["costs", "export", "reconcile"]
 
 _BAR_WIDTH: Final = 24
 _PAGE_DAYS: Final = 30
@@ -103,6 +104,38 @@ def export(
         raise ConfigError(f"{to or 'standard output'}: {error.strerror}") from error
     complain(f"{count:,} attempts written" + (f" to {to}" if to else ""))
     return 0
+
+
+def reconcile(
+    *,
+    days: int = 7,
+    json: bool = False,
+    settings: SettingsFile = None,
+) -> int:
+    """Compare the ledger with what Anthropic says was used and billed, and explain each difference.
+
+    Needs an admin key of the organization, `ANTHROPIC_ADMIN_KEY`. Ends with 1 when something is
+    left that nothing explains.
+
+    For example:
+
+    - `llm-integrations costs reconcile`
+    - `llm-integrations costs reconcile --days 31 --json`
+
+    Args:
+        days: Days of UTC, today included.
+        json: Print a JSON object.
+        settings: The TOML file.
+    """
+    if days < 1:
+        raise ConfigError(f"--days is {days}: it counts from 1")
+    loaded = load(settings)[0]
+    found = asyncio.run(_reconcile(loaded, days))
+    if json:
+        print_json(_reconciled_data(found))
+    else:
+        _print_reconciled(found)
+    return 0 if found.is_explained else 1
 
 
 # --- reports -------------------------------------------------------------------------------------
@@ -251,3 +284,76 @@ def _writer(chosen: Literal["csv", "jsonl"], file: TextIO) -> Callable[[Entry], 
     lines = writer(file)
     lines.writerow(EXPORT_COLUMNS)
     return lambda entry: lines.writerow(entry.as_text())
+
+
+# --- reconcile -----------------------------------------------------------------------------------
+
+
+async def _reconcile(settings: Settings, days: int) -> Reconciliation:
+    from llm_integrations._core.clock import SystemClock
+    from llm_integrations.anthropic import AnthropicClient, AnthropicConfig
+    from llm_integrations.anthropic.reconcile import reconcile as compare
+
+    key = settings.claude.admin_key.reveal()
+    if not key:
+        raise ConfigError(
+            "no admin key: set ANTHROPIC_ADMIN_KEY (setting claude.admin_key); the owner of the"
+            " organization makes one at https://platform.claude.com/settings/admin-keys"
+        )
+    config = AnthropicConfig(
+        api_key=key, base_url=settings.claude.base_url, auth_scheme="x-api-key"
+    )
+    now = SystemClock().now()
+    async with open_books(settings) as books, AnthropicClient(config) as admin:
+        since = now - timedelta(days=days - 1)
+        return await compare(books.governor, admin, since=since, until=now, now=now)
+
+
+def _print_reconciled(found: Reconciliation) -> None:
+    rows = [
+        (
+            one.day.date().isoformat(),
+            one.model or "(all)",
+            one.what.replace("_", " "),
+            _amount(one, one.ledger),
+            _amount(one, one.anthropic),
+            one.cause + (f" ({one.attempts})" if one.attempts else "") or "NOT EXPLAINED",
+        )
+        for one in found.differences
+    ]
+    if rows:
+        print_table(("day", "model", "what", "ledger", "Anthropic", "because"), rows, numbers=2)
+    print(
+        f"{found.since:%Y-%m-%d} to {found.until:%Y-%m-%d} (UTC): {found.equal} numbers are equal,"
+        f" {len(rows)} are not; ledger {exact_usd(found.ledger_pusd)} USD"
+        f" and at most {exact_usd(found.unknown_pusd)} of unknown outcome,"
+        f" Anthropic {exact_usd(found.anthropic_pusd)} USD"
+    )
+
+
+def _amount(one: Difference, value: int) -> str:
+    return exact_usd(value) if one.what == "cost" else f"{value:,}"
+
+
+def _reconciled_data(found: Reconciliation) -> object:
+    return {
+        "since": found.since,
+        "until": found.until,
+        "is_explained": found.is_explained,
+        "ledger_usd": exact_usd(found.ledger_pusd),
+        "unknown_usd": exact_usd(found.unknown_pusd),
+        "anthropic_usd": exact_usd(found.anthropic_pusd),
+        "equal": found.equal,
+        "differences": [
+            {
+                "day": one.day.date().isoformat(),
+                "model": one.model,
+                "what": "cost_usd" if one.what == "cost" else one.what,
+                "ledger": exact_usd(one.ledger) if one.what == "cost" else one.ledger,
+                "anthropic": exact_usd(one.anthropic) if one.what == "cost" else one.anthropic,
+                "cause": one.cause or None,
+                "attempts": one.attempts,
+            }
+            for one in found.differences
+        ],
+    }

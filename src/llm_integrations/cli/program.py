@@ -80,6 +80,7 @@ def _program() -> App:
     books = App(name="costs")
     books.default(costs.costs)
     books.command(costs.export)
+    books.command(costs.reconcile)
     program.command(books)
     inbox = App(name="deliveries", help="What arrived, what became of it, and once more.")
     inbox.command(deliveries.list_, name="list")

@@ -56,9 +56,14 @@ class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Claude(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The Claude API."""
+    """The Claude API.
+
+    Attributes:
+        admin_key: "sk-ant-admin...", for `costs reconcile` only; the service never uses it.
+    """
 
     api_key: Secret = Secret()
+    admin_key: Secret = Secret()
     base_url: str = "https://api.anthropic.com"
     model: str = "claude-sonnet-5-5"
     requests_per_minute: int = 50
@@ -172,6 +177,7 @@ _SITE_ENVIRONMENT: Final = {
 }
 _ENVIRONMENT: Final = {
     "ANTHROPIC_API_KEY": ("claude", "api_key"),
+    "ANTHROPIC_ADMIN_KEY": ("claude", "admin_key"),
     "ANTHROPIC_BASE_URL": ("claude", "base_url"),
     "ANTHROPIC_MODEL": ("claude", "model"),
     "CONSOLE_TOKEN": ("console", "token"),

@@ -36,6 +36,7 @@ class Behaviour:
         token_life_s: how long a token of the federation endpoint is good for.
         tier_cap_pusd: the bill at which the tier's spend limit is reached (429, no retry-after).
         own_cap_pusd: the bill at which the limit the organization set itself is reached (400).
+        report_lag_s: for how long the usage and cost reports do not know an answer yet.
         max_file_bytes: the largest file taken.
         max_storage_bytes: what all files together may take.
     """
@@ -52,5 +53,6 @@ class Behaviour:
     token_life_s: int = 600
     tier_cap_pusd: int | None = None
     own_cap_pusd: int | None = None
+    report_lag_s: float = 0.0
     max_file_bytes: int = 500 * _MB
     max_storage_bytes: int = 1024 * 1024 * _MB

@@ -20,7 +20,7 @@ from typing import Any, Final
 from genai_prices import Usage as PricedUsage
 from genai_prices import calc_price
 
-__all__ = ["Charge", "price_pusd"]
+__all__ = ["Charge", "price_pusd", "searches_pusd"]
 
 _PICO: Final = Decimal(10) ** 12
 _US_FACTOR: Final = Decimal("1.1")
@@ -36,8 +36,9 @@ Usage = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """One line of the bill."""
+    """One line of the bill, of an answer given at `at`."""
 
+    at: datetime
     request_id: str
     model: str
     usage: Mapping[str, Any]
@@ -59,6 +60,11 @@ def price_pusd(usage: Usage, model: str, *, at: datetime) -> int:
         usd *= _BATCH_FACTOR
     usd += _searches_usd(usage, model, at)
     return int((usd * _PICO).to_integral_value())
+
+
+def searches_pusd(usage: Usage, model: str, *, at: datetime) -> int:
+    """Return the part of a price that is for searches."""
+    return int((_searches_usd(usage, model, at) * _PICO).to_integral_value())
 
 
 def _billed(iterations: Sequence[Any]) -> list[Usage]:

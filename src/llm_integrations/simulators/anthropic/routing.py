@@ -32,6 +32,7 @@ class Route:
     max_bytes: int = MAX_BODY_BYTES
     bucket: str = ""  # the rate limit of its own that it has
     is_open: bool = False  # needs neither credential nor version
+    for_admins: bool = False  # takes admin keys, and no others
 
     def match(self, path: str) -> str | None:
         """Return the segment of a path that stands at `*`, or None where the path differs."""

@@ -29,6 +29,7 @@ from llm_integrations.simulators.anthropic.errors import (
 from llm_integrations.simulators.anthropic.file_routes import FileRoutes
 from llm_integrations.simulators.anthropic.message_routes import MessageRoutes
 from llm_integrations.simulators.anthropic.model_routes import ModelRoutes
+from llm_integrations.simulators.anthropic.report_routes import ReportRoutes
 from llm_integrations.simulators.anthropic.routing import Route, Router, parsed
 from llm_integrations.simulators.anthropic.state import State
 from llm_integrations.simulators.anthropic.tokens import fraction
@@ -115,6 +116,7 @@ class ClaudeSimulator:
                 *self._batches.routes(),
                 *FileRoutes(self._state).routes(),
                 *ModelRoutes(self._state).routes(),
+                *ReportRoutes(self._state, self._batches.settle).routes(),
                 *self._credentials.routes(),
             ]
         )
@@ -247,7 +249,8 @@ class ClaudeSimulator:
         headers: dict[str, str] = {}
         try:
             if isinstance(found, ApiError) or not found[0].is_open:
-                self._credentials.check(record)
+                for_admins = not isinstance(found, ApiError) and found[0].for_admins
+                self._credentials.check(record, for_admins=for_admins)
                 headers["anthropic-workspace-id"] = _WORKSPACE
             if isinstance(found, ApiError):
                 raise found

@@ -118,5 +118,7 @@ class State:
         """Write a line of the bill; return what it costs in pico-USD, 0 where it is not billed."""
         pusd = price_pusd(usage, model, at=at) if billed else 0
         self.billed_pusd += pusd
-        self.charges.append(Charge(request_id=request_id, model=model, usage=usage, pusd=pusd))
+        self.charges.append(
+            Charge(at=at, request_id=request_id, model=model, usage=usage, pusd=pusd)
+        )
         return pusd
