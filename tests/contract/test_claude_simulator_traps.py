@@ -225,6 +225,23 @@ async def test_endpoints_have_limits_of_their_own(http: ClientSession) -> None:
     assert statuses[1][1]["x-should-retry"] == "true"
 
 
+async def test_limits_can_change_and_be_used_up_while_it_runs(http: ClientSession) -> None:
+    async with ClaudeSimulator(latency_ms=(0, 0), limits=Limits(requests_per_minute=60)) as sim:
+
+        async def ask() -> tuple[int, str]:
+            async with http.post(f"{sim.base_url}/v1/messages", json=request()) as answer:
+                return answer.status, answer.headers["anthropic-ratelimit-requests-remaining"]
+
+        said = [await ask()]
+        sim.limits = Limits(requests_per_minute=10)
+        said.append(await ask())
+        sim.use_up_limits()
+        said.append(await ask())
+
+    assert said == [(200, "59"), (200, "9"), (429, "0")]
+    assert sim.limits == Limits(requests_per_minute=10)
+
+
 async def test_the_queue_of_batches_can_be_full(http: ClientSession) -> None:
     limits = {"batches": Limits(enqueued_batch_requests=3)}
     behaviour = Behaviour(batch_s=60)

@@ -60,7 +60,62 @@ def test_unused_tokens_come_back_and_overuse_is_charged() -> None:
     pool.give_back(first, (1, 0, 100))
     second = take(pool, (1, 0, 500), 0.0)
     pool.give_back(second, (1, 0, 800))
-    assert wait_s(pool, (1, 0, 1), 0.0) == pytest.approx(30.1)
+    take(pool, (1, 0, 0), 30.0)
+    kept_back = 150  # a quarter: there was one that used 300 more
+    assert wait_s(pool, (1, 0, 1), 30.0) == pytest.approx((kept_back + 1) / 10)
+
+
+def test_what_calls_use_beyond_their_estimates_is_kept_back_for_those_on_their_way() -> None:
+    pool = Pool(Limit(input_tokens_per_minute=6_000), 0.0)
+    for _ in range(40):
+        pool.give_back(take(pool, (1, 10, 0), 0.0), (1, 15, 0))
+    assert wait_s(pool, (1, 5_400, 0), 0.0) == pytest.approx(
+        0.05
+    )  # 5,400 are left, 5 are kept back
+    for _ in range(3):
+        take(pool, (1, 10, 0), 1.0)
+    kept_back = 4 * 5
+    assert wait_s(pool, (1, 5_470, 0), 1.0) == pytest.approx(kept_back / 100)
+
+
+def test_calls_that_vary_have_more_kept_back_but_never_above_a_quarter() -> None:
+    pool = Pool(Limit(output_tokens_per_minute=6_000), 0.0)
+    for number in range(40):
+        pool.give_back(take(pool, (1, 0, 50), 0.0), (1, 0, 1 if number % 2 else 99))
+    assert wait_s(pool, (1, 0, 4_000), 0.0) == pytest.approx(
+        1.5, rel=0.05
+    )  # three deviations of 50
+    pool.give_back(take(pool, (1, 0, 50), 60.0), (1, 0, 10**6))
+    take(pool, (1, 0, 1_000), 10**6)
+    assert wait_s(pool, (1, 0, 4_000), 10**6) == pytest.approx(5.0)  # a quarter, 1,500, stays
+    take(pool, (1, 0, 6_000), 10**7)
+
+
+def test_a_cancelled_or_refused_call_says_nothing_of_estimates() -> None:
+    pool = Pool(Limit(input_tokens_per_minute=600), 0.0)
+    pool.give_back(take(pool, (1, 100, 0), 0.0), (0, 0, 0))
+    pool.give_back(take(pool, (1, 100, 0), 0.0), (1, 0, 0))
+    take(pool, (1, 600, 0), 0.0)
+
+
+def test_output_that_is_still_to_come_is_taken_off_what_remains() -> None:
+    pool = Pool(Limit(), 0.0)
+    early = [take(pool, (1, 0, 300), 0.0) for _ in range(3)]  # before any limit was known
+    pool.learn(said(1_000, 950, "output_tokens"), 0.0, 0.5)
+    assert wait_s(pool, (1, 0, 100), 0.5) == pytest.approx(50 / 1_000 * 60)
+    for one in early:
+        pool.give_back(one, (1, 0, 300))
+    assert wait_s(pool, (1, 0, 100), 0.5) == pytest.approx(50 / 1_000 * 60)
+
+
+def test_a_debt_is_paid_during_a_pause() -> None:
+    pool = Pool(Limit(output_tokens_per_minute=600), 0.0)
+    pool.give_back(take(pool, (1, 0, 600), 0.0), (1, 0, 600))
+    pool.lower((0.0, 0.0, -100.0))
+    pool.pause(30.0)
+    assert wait_s(pool, (1, 0, 10), 30.0) == pytest.approx(1.0)
+    pool.pause(40.0)
+    assert wait_s(pool, (1, 0, 10), 40.0) == pytest.approx(1.0)
 
 
 def test_a_reservation_ends_once() -> None:

@@ -10,12 +10,15 @@ Rules:
    hold is refused at once; if the capacity shrinks while it waits, it goes when the bucket is
    full and leaves a debt. A limit that was learned refuses for `BELIEVED_S` only: then such an ask
    goes when the bucket is full, and its answer tells anew. A header that lied blocks nobody long.
-3. What was taken is corrected by what was used: the difference is returned or charged.
+3. What was taken is corrected by what was used: the difference is returned or charged. Attempts on
+   their way may turn out larger than what they took, so a bucket keeps as much back as those before
+   them showed (`Overuse`). That costs no rate: it is a level, and is there once.
 4. Headers decide. A server's limit becomes the capacity, capped by the configured one. The level
-   falls to what the server says remains, less what left after the request it speaks of; it rises
-   only if nothing else is on its way. Answers to requests older than the last one are ignored.
-5. A pause empties the buckets, so that they refill from its end on: no herd. Where a pool has no
-   limit on requests, those that waited leave one by one, `RESUME_SPACING_S` apart.
+   falls to what the server says remains, less what left after the request it speaks of, and less
+   all output that is still to come: it counts when it is made. The level rises only if nothing else
+   is on its way. Answers to requests older than the last one are ignored.
+5. After a pause the buckets are empty, whatever they held, and refill from then on: no herd. Where
+   a pool has no limit on requests, those that waited leave one by one, `RESUME_SPACING_S` apart.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ __all__ = [
     "RESUME_SPACING_S",
     "Bucket",
     "Limit",
+    "Overuse",
     "Pool",
     "Reservation",
     "Want",
@@ -51,6 +55,9 @@ NOTHING: Final[Want] = (0, 0, 0)
 BELIEVED_S: Final = 60.0
 RESUME_SPACING_S: Final = 0.05
 _MINUTE_S: Final = 60.0
+_REMEMBERED: Final = 32
+_SURE: Final = 3.0  # standard deviations
+_MOST_KEPT_BACK: Final = 0.25  # of a capacity
 _ROUNDING: Final = 1e-6
 
 
@@ -91,16 +98,56 @@ class Limit:
 _TOKEN_LIMITS: Final = ("input_tokens_per_minute", "output_tokens_per_minute")
 
 
+class Overuse:
+    """By how much attempts of late used more than they had taken.
+
+    Attributes:
+        mean: of one attempt; below zero they used less.
+        is_known: whether any used something else than it had taken.
+    """
+
+    __slots__ = ("_count", "_variance", "is_known", "mean")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._variance = 0.0
+        self.mean = 0.0
+        self.is_known = False
+
+    @property
+    def spread(self) -> float:
+        """How far off the mean one may be; many are so times the root of their number."""
+        return _SURE * math.sqrt(self._variance)
+
+    def learn(self, excess: int) -> None:
+        """Take one more attempt into account."""
+        if self._count < _REMEMBERED:
+            self._count += 1
+        off = excess - self.mean
+        self.mean += off / self._count
+        self._variance += (off * (excess - self.mean) - self._variance) / self._count
+        self.is_known = self.is_known or excess != 0
+
+    def of(self, attempts: int) -> float:
+        """Return what so many on their way use beyond what they took, but for bad luck."""
+        return max(0.0, self.mean) * attempts + self.spread * math.sqrt(attempts)
+
+
 class Bucket:
     """One dimension: refills at `capacity` per minute up to `capacity`."""
 
-    __slots__ = ("at", "capacity", "level", "rate")
+    __slots__ = ("at", "capacity", "level", "overuse", "rate")
 
     def __init__(self, capacity: float, now: float) -> None:
         self.capacity = capacity
         self.rate = capacity / _MINUTE_S
         self.level = capacity
         self.at = now
+        self.overuse = Overuse()
+
+    def kept_back(self, attempts: int) -> float:
+        """Return the level at which nothing more is given, with so many on their way."""
+        return min(self.overuse.of(attempts), self.capacity * _MOST_KEPT_BACK)
 
     def refill(self, now: float) -> float:
         """Bring the level up to date and return it."""
@@ -147,6 +194,7 @@ class Pool:
         "_learned_at",
         "_live",
         "_on_the_way",
+        "_output",
         "concurrency",
         "paused_until",
     )
@@ -158,6 +206,7 @@ class Pool:
         ]
         self._live = self._pairs()
         self._on_the_way: dict[Reservation, None] = {}
+        self._output = 0
         self._learned_at = -math.inf
         self._draining = False
         self.concurrency = limit.concurrency
@@ -181,7 +230,10 @@ class Pool:
             return None
         live = self._live
         for index, bucket in live:
-            if want[index] > bucket.refill(now):
+            level = bucket.refill(now)
+            if want[index] > level:
+                return None
+            if bucket.overuse.is_known and want[index] > level - self._kept_back(bucket):
                 return None
         for index, bucket in live:
             bucket.level -= want[index]
@@ -196,7 +248,7 @@ class Pool:
         wait_s = 0.0
         for index, bucket in self._live:
             level = bucket.refill(now)
-            needed = want[index]
+            needed = want[index] + self._kept_back(bucket) if want[index] else 0
             if needed > level:
                 short = min(needed, bucket.capacity) - level
                 if short > _ROUNDING:
@@ -213,15 +265,19 @@ class Pool:
             return
         del self._on_the_way[reservation]
         want = reservation.want
+        self._output -= want[2]
+        is_told = used[1] > 0 or used[2] > 0
         for index, bucket in self._live:
             bucket.level += want[index] - used[index]
+            if is_told and index:
+                bucket.overuse.learn(used[index] - want[index])
 
     def learn(self, seen: Observation, sent_at: float, now: float) -> None:
         """Adopt what the answer to a request that left at `sent_at` says of the limits."""
         if sent_at < self._learned_at or not seen.limits:
             return
         self._learned_at = sent_at
-        later = self._taken_after(sent_at)
+        later = self._uncounted(sent_at)
         alone = len(self._on_the_way) <= 1
         for index, dimension in enumerate(DIMENSIONS):
             said = seen.limits.get(dimension)
@@ -250,29 +306,33 @@ class Pool:
         self.paused_until = max(self.paused_until, until)
         self._draining = self._buckets[0] is None
         for _, bucket in self._live:
-            bucket.level = min(bucket.level, 0.0)
-            bucket.at = self.paused_until
+            bucket.level = min(bucket.refill(self.paused_until), 0.0)
 
     def drained(self) -> None:
         """Note that nobody waits any more: the trickle after a pause is over."""
         self._draining = False
+
+    def _kept_back(self, bucket: Bucket) -> float:
+        return bucket.kept_back(len(self._on_the_way) + 1)
 
     def _taken(self, want: Want, now: float, line: Source | None) -> Reservation:
         if self._draining:
             self.paused_until = now + RESUME_SPACING_S
         reservation = Reservation(line, want, now)
         self._on_the_way[reservation] = None
+        self._output += want[2]
         return reservation
 
     def _pairs(self) -> tuple[tuple[int, Bucket], ...]:
         return tuple((i, bucket) for i, bucket in enumerate(self._buckets) if bucket is not None)
 
-    def _taken_after(self, moment: float) -> list[int]:
-        """Return what was taken after this moment and is still on its way."""
+    def _uncounted(self, moment: float) -> list[int]:
+        """Return what the server had not counted then: taken later, or output yet to be made."""
         later = [0, 0, 0]
         for reservation in reversed(self._on_the_way):
             if reservation.taken_at <= moment:
                 break
             for index, amount in enumerate(reservation.want):
                 later[index] += amount
+        later[2] = self._output
         return later

@@ -31,6 +31,7 @@ from llm_integrations.governance.limits import (
     DIMENSIONS,
     NOTHING,
     Limit,
+    Overuse,
     Pool,
     Reservation,
     Want,
@@ -115,6 +116,9 @@ class SharedLine:
         self._clock = clock
         self._waiting: Lanes[Waiter] = Lanes()
         self._on_the_way: dict[Reservation, None] = {}
+        self._output = 0
+        self._overuse = (Overuse(), Overuse(), Overuse())
+        self._is_closed = False
         self._ahead: Waiter | None = None
         self._joins = True
         self._back = [0, 0, 0]
@@ -174,6 +178,10 @@ class SharedLine:
         if reservation not in self._on_the_way:
             return
         del self._on_the_way[reservation]
+        self._output -= reservation.want[2]
+        if used[1] > 0 or used[2] > 0:
+            for index in (1, 2):
+                self._overuse[index].learn(used[index] - reservation.want[index])
         if self._alone is not None:
             self._alone.give_back(reservation, used)
         want = reservation.want if _place(reservation) is not None else NOTHING
@@ -198,11 +206,12 @@ class SharedLine:
             self._tell()
 
     async def close(self) -> None:
-        """Send away who waits, and tell what there is to tell."""
+        """Send away who waits, and tell what there is to tell; nothing is told afterwards."""
         self._refuse_all(StoreUnavailable("the limits are closed"))
         self._tell()
         while self._task is not None and self._alone is None:
             await asyncio.wait([self._task])
+        self._is_closed = True
         for task in (self._task, self._probe):
             if task is not None:
                 task.cancel()
@@ -213,6 +222,8 @@ class SharedLine:
 
     def _tell(self) -> None:
         """Take a turn soon: there is something to tell, or to ask."""
+        if self._is_closed:
+            return
         self._has_news = True
         self._wake.set()
         if self._task is None:
@@ -256,6 +267,8 @@ class SharedLine:
             configured=self._configured,
             joins=self._joins,
             slots=len(self._on_the_way),
+            output=self._output,
+            overuse=(*(one.mean for one in self._overuse), *(one.spread for one in self._overuse)),
             ahead=bool(asked) and asked[0] is self._ahead,
             back=(self._back[0], self._back[1], self._back[2]),
             said=self._said,
@@ -284,6 +297,7 @@ class SharedLine:
         now = self._clock.monotonic()
         reservation = _Placed(self, waiter.want, now, place)
         self._on_the_way[reservation] = None
+        self._output += waiter.want[2]
         if waiter.turn.done():
             self.end(reservation, NOTHING)
         else:
@@ -338,7 +352,8 @@ class SharedLine:
             return True
         if sent is None:
             return False
-        left = min(remaining, limit) - max(0, standing.taken[index] - sent[index])
+        uncounted = standing.output if index == 2 else standing.taken[index] - sent[index]
+        left = min(remaining, limit) - max(0, uncounted)
         elapsed_s = self._clock.monotonic() - self._stood_at
         known = min(capacity, level + elapsed_s * capacity / 60)
         slack = max(1.0, capacity * _NOTICEABLE)
@@ -366,6 +381,7 @@ class SharedLine:
                 if not isinstance(taken, Reservation):
                     return min(taken, PROBE_S)
                 self._on_the_way[taken] = None
+                self._output += waiter.want[2]
                 waiter.turn.set_result(taken)
             self._waiting.pop()
         share.drained()

@@ -208,6 +208,8 @@ class Turn(Struct, frozen=True, kw_only=True):
         configured: requests, input and output tokens a minute, and concurrency; None: no limit.
         joins: the pool is to be as configured here, whatever it was.
         slots: attempts of this process that are on their way.
+        output: the output tokens that they took.
+        overuse: by how much such attempts use more than they took; three means, three spreads.
         ahead: the first of the wants took ahead in an earlier turn.
         back: what is given back of each dimension; below zero it is charged.
         said: what headers said: three limits, three remainders, three places; None: nothing.
@@ -218,6 +220,8 @@ class Turn(Struct, frozen=True, kw_only=True):
     configured: tuple[int | None, ...]
     joins: bool
     slots: int
+    output: int
+    overuse: tuple[float, ...]
     ahead: bool
     back: tuple[int, int, int]
     said: tuple[int | None, ...] | None
@@ -235,6 +239,7 @@ class Standing(Struct, frozen=True, kw_only=True):
         capacity: as `configured`, with what was learned.
         level: what is left; below zero for those who wait.
         taken: what was taken since the pool is there, of each dimension, and how often.
+        output: what attempts on their way took of output tokens.
         learned_s: seconds since headers taught something.
     """
 
@@ -244,5 +249,6 @@ class Standing(Struct, frozen=True, kw_only=True):
     capacity: list[float | None]
     level: list[float | None]
     taken: list[int]
+    output: int
     paused_s: float
     learned_s: float

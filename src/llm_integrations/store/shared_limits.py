@@ -32,7 +32,8 @@ __all__ = ["SharedLimits"]
 
 _TURN: Final = (
     "SELECT * FROM llm_integrations.limit_turn("
-    "%s, %s, %s::float8[], %s, %s, %s, %s::bigint[], %s::bigint[], %s, %s::bigint[])"
+    "%s, %s, %s::float8[], %s, %s, %s, %s::float8[], %s, %s::bigint[], %s::bigint[], %s,"
+    " %s::bigint[])"
 )
 _BATCH: Final = 64
 _AGAIN_S: Final = 1.0
@@ -122,6 +123,8 @@ class SharedLimits:
             list(turn.configured),
             turn.joins,
             turn.slots,
+            turn.output,
+            list(turn.overuse),
             turn.ahead,
             list(turn.back),
             None if turn.said is None else list(turn.said),

@@ -71,6 +71,11 @@ class _Group:
         self.input = _Bucket(limits.input_tokens_per_minute)
         self.output = _Bucket(limits.output_tokens_per_minute)
 
+    def resize(self, limits: Limits) -> None:
+        self.requests.limit = limits.requests_per_minute
+        self.input.limit = limits.input_tokens_per_minute
+        self.output.limit = limits.output_tokens_per_minute
+
     def refill(self, now: float) -> None:
         for bucket in (self.requests, self.input, self.output):
             bucket.refill(now)
@@ -83,6 +88,25 @@ class RateLimits:
         """Take one set of limits for every group, or one a group; groups without have none."""
         self._limits = limits
         self._groups: dict[str, _Group] = {}
+
+    @property
+    def limits(self) -> Limits | Mapping[str, Limits] | None:
+        """What is enforced."""
+        return self._limits
+
+    def change(self, limits: Limits | Mapping[str, Limits] | None, now: float) -> None:
+        """Enforce other limits from now on; what is in the buckets stays, as far as it fits."""
+        self._limits = limits
+        for name, group in self._groups.items():
+            group.refill(now)
+            group.resize(self._limits_of(name))
+
+    def use_up(self, now: float) -> None:
+        """Empty the buckets of every group that was asked so far."""
+        for group in self._groups.values():
+            group.refill(now)
+            for bucket in (group.requests, group.input, group.output):
+                bucket.level = min(bucket.level, 0.0)
 
     def admit(self, group: str, input_tokens: int, now: float) -> None:
         """Take a request and its input out of the buckets, or raise the 429."""

@@ -170,6 +170,15 @@ class ClaudeSimulator:
         self._state.clock_offset_s = offset_s
 
     @property
+    def limits(self) -> Limits | Mapping[str, Limits] | None:
+        """The rate limits in force. New ones count at once, and find the buckets as they are."""
+        return self._state.limits.limits
+
+    @limits.setter
+    def limits(self, limits: Limits | Mapping[str, Limits] | None) -> None:
+        self._state.limits.change(limits, self._state.seconds())
+
+    @property
     def behaviour(self) -> Behaviour:
         """The switches in force."""
         return self._state.behaviour
@@ -182,6 +191,10 @@ class ClaudeSimulator:
         """Return the sum of all charges in pico-USD."""
         self._batches.settle()
         return self._state.billed_pusd
+
+    def use_up_limits(self) -> None:
+        """Empty the buckets of all groups asked so far, as others on the same account may do."""
+        self._state.limits.use_up(self._state.seconds())
 
     def fail_next(
         self,
