@@ -28,6 +28,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("soak", "how `make soak` goes")
     group.addoption("--soak-seed", type=int, default=1, help="draws webhooks and trouble")
     group.addoption("--soak-deliveries", type=int, default=10_000, help="distinct webhooks")
+    group.addoption(
+        "--soak-seconds", type=float, default=3_600.0, help="of the run without trouble"
+    )
     group.addoption("--soak-rate", type=float, default=50.0, help="webhooks a second")
 
 
