@@ -129,7 +129,7 @@ class Fleet:
             tail = member.log.read_text(encoding="utf-8", errors="replace")[-2_000:]
             raise RuntimeError(f"{member.role} {member.number} did not start:\n{tail}")
         member.executor_id = said.get("worker", "")
-        member.monitor_url = said.get("metrics", "")
+        member.monitor_url = said.get("metrics", "").removesuffix("/metrics")
         member.state = "up"
 
     async def start_all(self) -> None:

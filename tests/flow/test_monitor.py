@@ -1,32 +1,50 @@
-"""Probes, over real sockets: what a process says of itself while it starts, works, and ends."""
+"""Probes and metrics over real sockets: what a process says of itself from start to end."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import hashlib
+import hmac
+import re
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import aiohttp
 import psycopg
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from llm_integrations._core.config import Secret
+from llm_integrations.anthropic import Message, MessageRequest
 from llm_integrations.errors import ConfigError
-from llm_integrations.service import App
+from llm_integrations.service import Action, AddComment, App, Context
 from llm_integrations.service.app import Role, Running
 from llm_integrations.service.app.listener import parse_address
 from llm_integrations.service.database import open_database
-from llm_integrations.service.monitor import Health
+from llm_integrations.service.monitor.health import Health
+from llm_integrations.service.monitor.metrics import Metrics
 from llm_integrations.service.settings import Claude, Receiver, Settings, Site
 from llm_integrations.simulators import ClaudeSimulator, JiraSimulator
+from llm_integrations.store.intake import Arrival, IntakeConnection
+from llm_integrations.store.migrate import migrate_postgres
 from llm_integrations.store.vitals import VitalsConnection
+from tests.fleet.postmaster import restart
 from tests.fleet.processes import free_port
 from tests.fleet.stage import open_stage
 from tests.wire import HandClock
 
+if TYPE_CHECKING:
+    from llm_integrations.jira import WebhookEvent
+
 WITHIN_S = 20
+SECRET = "s3cret"
+OURS = "llm_integrations_"
+PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
 
 
 async def asked(url: str, path: str) -> tuple[int, str]:
@@ -42,28 +60,58 @@ async def wait_for(url: str, wanted: tuple[int, str]) -> None:
             await asyncio.sleep(0.05)
 
 
+@dataclass(frozen=True)
+class World:
+    """A service with a monitor, between the simulators."""
+
+    running: Running
+    jira: JiraSimulator
+    claude: ClaudeSimulator
+
+    @property
+    def url(self) -> str:
+        return self.running.metrics_url
+
+
+async def answer(ctx: Context, event: WebhookEvent) -> Sequence[Action]:
+    issue = await ctx.get_issue()
+    request = MessageRequest(
+        model=ctx.model,
+        max_tokens=64,
+        messages=[Message(role="user", content=f"Say something about {issue.fields.summary}")],
+    )
+    response = await ctx.ask(request)
+    return [AddComment(text=f"Answer: {response.text[:40]}")]
+
+
 @asynccontextmanager
 async def one_app(
     dsn: str, role: Role, *, port: int = 0, latency_ms: tuple[float, float] = (0, 1)
-) -> AsyncIterator[Running]:
-    """A service between the simulators, with a monitor."""
-    async with JiraSimulator(latency_ms=latency_ms) as jira, ClaudeSimulator() as claude:
+) -> AsyncIterator[World]:
+    async with (
+        JiraSimulator(latency_ms=latency_ms) as jira,
+        ClaudeSimulator(latency_ms=(0, 1)) as claude,
+    ):
         site = Site(
             base_url=jira.base_url,
             email="bot@example.com",
             api_token=Secret("t"),
-            webhook_secrets=(Secret("s"),),
+            webhook_secrets=(Secret(SECRET),),
+            projects=("DEMO",),
         )
         settings = Settings(
+            mode="apply",
             sites={"acme": site},
             claude=Claude(api_key=Secret("k"), base_url=claude.base_url),
             receiver=Receiver(port=0),
             metrics=f"127.0.0.1:{port}",
             drain_s=1,
+            handlers=(),
         )
         app = App(settings, database=await open_database(dsn))
+        app.on("jira:issue_created")(answer)
         async with app.running(role) as running:
-            yield running
+            yield World(running, jira, claude)
 
 
 class Server:
@@ -137,8 +185,8 @@ async def test_it_says_that_it_drains_until_it_is_gone(service_url: str) -> None
     urls: list[str] = []
 
     async def live() -> None:
-        async with one_app(service_url, "receiver") as running:
-            urls[:] = running.metrics_url, running.receiver_url
+        async with one_app(service_url, "receiver") as world:
+            urls[:] = world.url, world.running.receiver_url
             working.set()
             await leave.wait()
 
@@ -166,8 +214,8 @@ async def test_a_worker_without_its_database_is_alive_and_not_ready_until_it_is_
     service_url: str,
 ) -> None:
     server = Server(service_url)
-    async with one_app(service_url, "worker") as running:
-        url = running.metrics_url
+    async with one_app(service_url, "worker") as world:
+        url = world.url
         assert await asked(url, "/readyz") == (200, "ready")
         await server.go_away()
         try:
@@ -180,14 +228,14 @@ async def test_a_worker_without_its_database_is_alive_and_not_ready_until_it_is_
 
 async def test_a_receiver_needs_no_presence(service_url: str) -> None:
     server = Server(service_url)
-    async with one_app(service_url, "receiver") as running:
-        assert await asked(running.metrics_url, "/readyz") == (200, "ready")
+    async with one_app(service_url, "receiver") as world:
+        assert await asked(world.url, "/readyz") == (200, "ready")
         await server.go_away()
         try:
-            await wait_for(running.metrics_url, (503, "database-away"))
+            await wait_for(world.url, (503, "database-away"))
         finally:
             await server.come_back()
-        await wait_for(running.metrics_url, (200, "ready"))
+        await wait_for(world.url, (200, "ready"))
 
 
 # --- the look at the database --------------------------------------------------------------------
@@ -228,19 +276,208 @@ async def test_a_closed_one_asks_nobody_and_is_not_ready() -> None:
     assert await health.list_reasons() == ["draining"]
 
 
+# --- the numbers ---------------------------------------------------------------------------------
+
+
+class Scrape:
+    """A page of metrics, as Prometheus' own parser reads it."""
+
+    def __init__(self, page: str) -> None:
+        self.page = page
+        # The parser takes "_total" off a counter's name, and hands it back in its samples.
+        self.families = {one.name: one for one in text_string_to_metric_families(page)}
+        self.samples = {
+            (sample.name, *sorted(sample.labels.values())): sample.value
+            for family in self.families.values()
+            for sample in family.samples
+        }
+
+    def value(self, name: str, *labels: str) -> float:
+        return self.samples[(OURS + name, *sorted(labels))]
+
+    def exact(self, name: str) -> Decimal:
+        """Return the sum of a family's samples, without a float between."""
+        values = re.findall(rf"^{OURS}{name}(?:{{[^}}]*}})? (\S+)$", self.page, re.MULTILINE)
+        return sum(map(Decimal, values), Decimal())
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        return dict(re.findall(r"^# TYPE (\S+) (\S+)$", self.page, re.MULTILINE))
+
+
+async def scraped(url: str) -> Scrape:
+    async with aiohttp.ClientSession() as session, session.get(f"{url}/metrics") as answer:
+        assert answer.status == 200
+        assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+        return Scrape(await answer.text())
+
+
+async def post(url: str, name: str, body: bytes, secret: str = SECRET) -> int:
+    digest = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    headers = {"x-hub-signature": f"sha256={digest}", "x-atlassian-webhook-identifier": name}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{url}/webhooks/jira/acme", data=body, headers=headers) as answer,
+    ):
+        return answer.status
+
+
+async def test_the_numbers_are_those_of_what_happened(service_url: str) -> None:
+    async with one_app(service_url, "all") as world:
+        door = world.running.receiver_url
+        hook = world.jira.subscribe(f"{door}/webhooks/jira/acme", secret=SECRET)
+        for number in range(3):
+            await world.jira.create_issue(project="DEMO", summary=f"It is broken {number}")
+        await world.jira.flush()
+        assert await post(door, "x", b'{"webhookEvent":"jira:nothing"}') == 202
+        assert await post(door, "x", b'{"webhookEvent":"jira:nothing"}') == 202
+        assert await post(door, "y", b"{}", secret="guessed") == 401
+        deliveries = world.running.books.deliveries
+        async with asyncio.timeout(WITHIN_S):
+            while (await deliveries.count_outcomes()).get("open"):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        world.jira.unsubscribe(hook)
+        page = await scraped(world.url)
+        counts = world.running.receiver.counts if world.running.receiver else {}
+        outcomes = await deliveries.count_outcomes()
+    print(page.page)
+    assert page.value("webhooks_acknowledged_total", "new") == counts["new"] >= 4
+    assert page.value("webhooks_acknowledged_total", "repeat") == 1
+    assert page.value("webhooks_refused_total", "signature wrong") == 1
+    assert page.value("webhooks_refused_total", "database away") == 0
+    assert page.value("ack_seconds_count") == counts["new"] + 1
+    assert page.value("ack_seconds_bucket", "+Inf") == counts["new"] + 1
+    assert 0 < page.value("ack_seconds_sum") < WITHIN_S * counts["new"]
+    for outcome in ("done", "ignored", "dead"):
+        ended = page.value("deliveries_ended_total", outcome)
+        assert ended == outcomes.get(outcome, 0)
+    assert page.value("deliveries_ended_total", "done") == 3
+    assert page.value("actions_total", "AddComment", "sent") == 3
+    model = "claude-sonnet-5-5"
+    assert page.value("claude_attempts_total", model, "settled") == 3
+    assert page.exact("claude_cost_usd_total") * 10**12 == world.claude.invoice_pusd()
+    spent = page.exact("fleet_budget_spent_usd") * 10**12
+    assert spent == world.claude.invoice_pusd()
+    assert page.value("fleet_budget_limit_usd", "daily") == 5
+    assert page.value("fleet_workers") == 1
+    assert page.value("fleet_up") == page.value("ready") == 1
+    assert page.value("fleet_database_bytes") > 1e6
+
+
+async def test_every_metric_is_explained_with_its_type_and_nothing_else_is(
+    service_url: str,
+) -> None:
+    async with one_app(service_url, "all") as world:
+        page = await scraped(world.url)
+    documented = dict(re.findall(r"^\| `(\w+)(?:\{[^}]*\})?` \| (\w+) \|", PAGE, re.MULTILINE))
+    short = {name.removeprefix(OURS): kind for name, kind in page.kinds.items()}
+    assert documented == short
+    for line in page.page.splitlines():
+        name = line.partition("{")[0].partition(" ")[0] if line[0] != "#" else line.split()[2]
+        assert name.startswith((OURS, "process_"))
+
+
+async def test_a_role_has_only_what_it_does(service_url: str) -> None:
+    async with one_app(service_url, "receiver") as world:
+        receiver = set((await scraped(world.url)).kinds)
+    async with one_app(service_url, "worker") as world:
+        worker = set((await scraped(world.url)).kinds)
+    assert OURS + "ack_seconds" in receiver - worker
+    assert OURS + "deliveries_ended_total" in worker - receiver
+    assert OURS + "fleet_deliveries" in worker & receiver
+
+
+async def test_nothing_that_people_wrote_is_in_it(service_url: str) -> None:
+    async with one_app(service_url, "all") as world:
+        door = world.running.receiver_url
+        hook = world.jira.subscribe(f"{door}/webhooks/jira/acme", secret=SECRET)
+        key = await world.jira.create_issue(project="DEMO", summary="Geheimnis")
+        await world.jira.flush()
+        world.jira.unsubscribe(hook)
+        page = await scraped(world.url)
+    for word in (key, "Geheimnis", "acme", "bot@example.com", SECRET, service_url):
+        assert word not in page.page
+
+
+async def test_a_restart_of_the_database_is_counted_once(restartable_url: str) -> None:
+    async with await psycopg.AsyncConnection.connect(restartable_url) as connection:
+        await migrate_postgres(connection)
+    clock = HandClock()
+    health = Health(clock)
+    health.watch_database(VitalsConnection(restartable_url))
+    health.start()
+    try:
+        for restarts in (0, 1):
+            for _ in range(2):
+                clock.pass_by(1)
+                assert await health.list_reasons() == []
+                assert health.restarts == restarts
+            if restarts == 0:
+                await restart(restartable_url, "crash", down_s=0)
+                clock.pass_by(1)
+                async with asyncio.timeout(WITHIN_S):
+                    while await health.list_reasons():
+                        clock.pass_by(1)
+    finally:
+        await health.close()
+
+
+async def test_while_the_database_is_away_the_counts_are_there(service_url: str) -> None:
+    server = Server(service_url)
+    async with one_app(service_url, "worker") as world:
+        await server.go_away()
+        try:
+            await wait_for(world.url, (503, "database-away, presence-lost"))
+            page = await scraped(world.url)
+        finally:
+            await server.come_back()
+        await wait_for(world.url, (200, "ready"))
+    assert page.value("fleet_up") == page.value("ready") == 0
+    assert page.value("not_ready", "database-away") == page.value("not_ready", "presence-lost") == 1
+    assert page.value("not_ready", "draining") == 0
+    assert page.value("presence_losses_total") == 1
+    assert OURS + "fleet_deliveries" not in page.kinds
+
+
+async def test_however_many_ask_the_database_is_asked_once_in_five_seconds(
+    service_url: str,
+) -> None:
+    clock = HandClock()
+    metrics = Metrics(Health(clock), clock)
+    metrics.watch_fleet(VitalsConnection(service_url))
+    intake = IntakeConnection(service_url)
+
+    async def waiting() -> float:
+        pages = await asyncio.gather(*(metrics.page() for _ in range(50)))
+        (found,) = {Scrape(page.decode()).value("fleet_deliveries", "waiting") for page in pages}
+        return found
+
+    try:
+        assert await waiting() == 0
+        arrival = Arrival(delivery_id="d", site="s", identifier="i", partition="p", body=b"{}")
+        await intake.admit([arrival])
+        clock.pass_by(4.9)
+        assert await waiting() == 0
+        clock.pass_by(0.2)
+        assert await waiting() == 1
+    finally:
+        await intake.close()
+        await metrics.close()
+
+
 # --- the listener --------------------------------------------------------------------------------
 
 
 async def test_nothing_but_its_paths_and_nothing_but_reading_is_answered(service_url: str) -> None:
-    async with one_app(service_url, "receiver") as running, aiohttp.ClientSession() as session:
-        url = running.metrics_url
+    async with one_app(service_url, "receiver") as world, aiohttp.ClientSession() as session:
+        url = world.url
         assert (await asked(url, "/"))[0] == 404
         async with session.post(f"{url}/readyz") as answer:
             assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
         async with session.head(f"{url}/readyz") as answer:
             assert (answer.status, await answer.text()) == (200, "")
             assert answer.headers["content-length"] == "6"
-        receiver = running.receiver_url
+        receiver = world.running.receiver_url
         assert (await asked(receiver, "/readyz"))[0] == 404, "the door to the world tells nothing"
 
 

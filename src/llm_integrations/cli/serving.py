@@ -130,7 +130,7 @@ def _introduction(running: Running, settings: Settings) -> list[str]:
     if running.console_url:
         lines.append(f"console   {running.console_url}")
     if running.metrics_url:
-        lines.append(f"metrics   {running.metrics_url}")
+        lines.append(f"metrics   {running.metrics_url}/metrics")
     if settings.mode == "dry-run":
         lines.append('mode      DRY RUN: nothing is written to Jira; mode = "apply" changes that')
     else:

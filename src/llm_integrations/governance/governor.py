@@ -40,6 +40,7 @@ from llm_integrations.governance.ledger import Ledger
 from llm_integrations.governance.limiter import Limiter, check_limits
 from llm_integrations.governance.reports import Reports
 from llm_integrations.governance.sharing import SharedPools
+from llm_integrations.governance.tally import Tally
 from llm_integrations.store import open_store
 from llm_integrations.store.records import MAX_PUSD, Checkpoint, Hold, Settlement
 
@@ -69,12 +70,13 @@ _logger = logging.getLogger("llm_integrations.governance")
 class Permit:
     """One admitted attempt: what it holds, and the key of its ledger row."""
 
-    __slots__ = ("ask", "call_id", "reservation")
+    __slots__ = ("ask", "call_id", "is_counted", "reservation")
 
     def __init__(self, ask: Ask, call_id: str, reservation: Reservation) -> None:
         self.ask = ask
         self.call_id = call_id
         self.reservation = reservation
+        self.is_counted = False
 
 
 class Governor:
@@ -85,6 +87,7 @@ class Governor:
         budgets: their state, and how to change them.
         ledger: what each attempt cost.
         reports: sums over the ledger.
+        tally: what this process asked for and was charged since it started.
         home: the loop it lives on, for callers on other threads and loops.
     """
 
@@ -100,6 +103,7 @@ class Governor:
         self.budgets = Budgets(store, clock)
         self.ledger = Ledger(store)
         self.reports = Reports(store)
+        self.tally = Tally()
         self.home = HomeLoop()
         self._clock = clock
         self._keep_days = keep_days
@@ -223,6 +227,7 @@ class Governor:
             self._undo(hold)  # it may have been written
             raise
         if refusal is not None:
+            self.tally.add(ask.model, "over budget")
             raise self._exceeded(hold, refusal)
         try:
             reservation = await self._limiter.reserve(ask)
@@ -241,6 +246,7 @@ class Governor:
         """
         permit = _own(permit)
         self._limiter.finish(permit.reservation, actual)
+        self._count(permit, actual)
         keep = permit.ask.keep
         kept = None
         if keep is not None and actual.answer is not None:
@@ -322,6 +328,16 @@ class Governor:
             created_us=now_us,
             windows=self.budgets.book.find_windows(tags, now_us),
         )
+
+    def _count(self, permit: Permit, actual: Actual) -> None:
+        """Count an attempt once, with what the ledger will say that it costs."""
+        if permit.is_counted:
+            return
+        permit.is_counted = True
+        charged = _plausible(actual.cost_pusd)
+        if charged is None:
+            charged = 0 if actual.state == "refused" else permit.ask.hold_pusd or 0
+        self.tally.add(actual.model or permit.ask.model, actual.state, charged)
 
     def _exceeded(self, hold: Hold, refusal: Refusal) -> BudgetExceeded:
         """Say which budget refused, and why."""

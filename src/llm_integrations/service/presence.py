@@ -26,7 +26,8 @@ queues them again. What must hold, each learned from a failing run:
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
+from collections import Counter
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, NoReturn
 
 import msgspec
 import structlog
@@ -54,6 +55,9 @@ TRIAL_DEATHS_OF_THE_GUILTY: Final = 2
 LONGEST_TURN_S: Final = 3600.0
 TRIALS_S: Final = 1.5  # less than who comes back waits for the end of a take-over
 _TRIAL_POLL_S: Final = 0.1
+
+Requeued = Literal["worker died", "worker left", "orphan", "suspect"]
+"""Why a delivery that was begun is queued again."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -88,6 +92,11 @@ class _Suspect(NamedTuple):
 class Presence:
     """One worker's presence in the fleet.
 
+    Attributes:
+        requeued: how many deliveries it queued again, by why.
+        take_overs: how many dead workers it took work from.
+        losses: how often it lost its lock.
+
     Use it in this order: `enter`, start the engine, `run` in a task, stop the engine, `leave`.
     """
 
@@ -114,6 +123,9 @@ class Presence:
         self._scan_limit: asyncio.Timeout | None = None
         self._judges_from = 0.0
         self._idle_since: dict[str, float] = {}
+        self.requeued: Counter[Requeued] = Counter()
+        self.take_overs = 0
+        self.losses = 0
 
     @property
     def is_held(self) -> bool:
@@ -233,6 +245,7 @@ class Presence:
     def _lose(self, error: Exception) -> None:
         if self._is_held:
             self._is_held = False
+            self.losses += 1
             self._lost_at = self._clock.monotonic()
             self._alarm_at = self._lost_at + ALARM_S
             if self._scan_limit is not None and not self._scan_limit.expired():
@@ -257,8 +270,12 @@ class Presence:
         orphan_s = self._options.orphan_s
         orphans = [one for one, since in self._idle_since.items() if now - since >= orphan_s]
         if orphans:
-            await self._connection.requeue(self._executor_id, orphans)
+            await self._requeue(self._executor_id, orphans, "orphan")
             _log.warning("orphans queued again", worker=self._executor_id, count=len(orphans))
+
+    async def _requeue(self, owner: str, workflow_ids: Sequence[str], why: Requeued) -> None:
+        await self._connection.requeue(owner, workflow_ids)
+        self.requeued[why] += len(workflow_ids)
 
     async def _take_over(self) -> None:
         """Queue again what the dead were working on; rules 4 and 6."""
@@ -270,7 +287,7 @@ class Presence:
             if not worker.left_behind:
                 emptied += [] if worker.is_emptied else [worker.executor_id]
             elif worker.has_left:
-                await self._connection.requeue(worker.executor_id, worker.left_behind)
+                await self._requeue(worker.executor_id, worker.left_behind, "worker left")
             else:
                 suspects += await self._take_from(worker)
         if emptied:
@@ -294,7 +311,7 @@ class Presence:
             if self._clock.monotonic() > until:
                 return
             await self._connection.begin_trial(suspect.workflow_id)
-            await self._connection.requeue(suspect.executor_id, [suspect.workflow_id])
+            await self._requeue(suspect.executor_id, [suspect.workflow_id], "suspect")
             _log.warning("suspect on trial", delivery=suspect.workflow_id, waiting=waiting)
 
     async def _take_from(self, worker: DeadWorker) -> list[_Suspect]:
@@ -310,7 +327,8 @@ class Presence:
             if one.deaths >= DEATHS_OF_A_SUSPECT
         }
         if innocent := [one for one in left_behind if one not in suspects]:
-            await self._connection.requeue(dead, innocent)
+            await self._requeue(dead, innocent, "worker died")
+            self.take_overs += 1
             _log.warning("took over", by=self._executor_id, dead=dead, count=len(innocent))
         for one in list(suspects.values()):
             if one.trial_deaths >= TRIAL_DEATHS_OF_THE_GUILTY:

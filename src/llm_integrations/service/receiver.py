@@ -17,7 +17,7 @@ import secrets as random_ids
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 import structlog
 
@@ -29,6 +29,7 @@ from llm_integrations.errors import (
     StoreUnavailable,
 )
 from llm_integrations.jira.webhooks import delivery_identity, parse_event, verify
+from llm_integrations.service.histogram import Histogram
 from llm_integrations.service.inbox import delivery_id_of, to_arrival
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from llm_integrations.jira import WebhookEvent
     from llm_integrations.service.inbox import Inbox
 
-__all__ = ["BODY_CAP", "Receiver", "ReceiverOptions"]
+__all__ = ["BODY_CAP", "REASONS", "Receiver", "ReceiverOptions"]
 
 Message: TypeAlias = MutableMapping[str, Any]  # ASGI's own type
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -44,12 +45,40 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Pairs: TypeAlias = tuple[tuple[bytes, bytes], ...]
 Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 
+Reason: TypeAlias = Literal[
+    "body malformed",
+    "body too large",
+    "body too slow",
+    "database away",
+    "method not allowed",
+    "signature missing",
+    "signature wrong",
+    "too many bodies at once",
+    "unknown path or site",
+]
+
+REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 BODY_CAP: Final = 25 * 1024 * 1024  # Jira's own cap on a payload
 BODY_TIMEOUT_S: Final = 30.0
 READING_CAP: Final = 256 * 1024 * 1024  # all bodies together; anybody may send, signed or not
 STORE_TIMEOUT_S: Final = 10.0
 _PREFIX: Final = "/webhooks/jira/"
 _LOG_EVERY_S: Final = 1.0
+_ACK_BOUNDS_S: Final = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+)
 _CLOSE: Final = ((b"connection", b"close"),)
 _AGAIN: Final = ((b"retry-after", b"30"),)
 
@@ -77,7 +106,7 @@ class ReceiverOptions:
 class _Refused(Exception):
     """A request that ends here."""
 
-    def __init__(self, status: int, reason: str, headers: Pairs = ()) -> None:
+    def __init__(self, status: int, reason: Reason, headers: Pairs = ()) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
@@ -92,7 +121,9 @@ class Receiver:
     """An ASGI application.
 
     Attributes:
-        counts: answers so far, by what was answered: "new", "repeat" or the reason of a refusal.
+        counts: answers so far, by what was answered: "new", "repeat" or the reason of a refusal;
+            and "gone" for those who hung up.
+        ack_s: seconds from the headers to the 202 sent.
     """
 
     def __init__(self, inbox: Inbox, options: ReceiverOptions, clock: Clock) -> None:
@@ -102,11 +133,13 @@ class Receiver:
         self._logged_at: dict[str, float] = {}
         self._reading_bytes = 0
         self.counts: Counter[str] = Counter()
+        self.ack_s = Histogram(_ACK_BOUNDS_S)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             return
+        began = self._clock.monotonic()
         try:
             if scope["path"] == "/healthz":
                 await _answer(send, 200, {"status": "ok"})
@@ -120,6 +153,7 @@ class Receiver:
         else:
             self.counts["new" if is_new else "repeat"] += 1
             await _answer(send, 202, {"delivery": delivery_id})
+            self.ack_s.observe(self._clock.monotonic() - began)
 
     async def _take(self, scope: Message, receive: Receive) -> tuple[str, bool]:
         """Return the stored delivery's id, and whether it was new."""

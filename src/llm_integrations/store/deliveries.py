@@ -8,8 +8,9 @@ open while something slow happens. Loading and ending, which every event needs, 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Final, LiteralString, TypeVar
+from typing import Final, Literal, LiteralString, TypeVar
 
 import msgspec
 from psycopg.rows import class_row, scalar_row
@@ -68,12 +69,20 @@ class DeliveryStore:
     """The tables of `0002_deliveries.sql`, through a small pool of connections.
 
     Every method raises `StoreUnavailable` while the database is away.
+
+    Attributes:
+        ended: how many deliveries this process ended, by outcome.
+        failures: how many attempts failed here: "failed", or "waits" for those that do not count.
+        actions: how many actions became "sent", "proposed" or "refused" here, by their name.
     """
 
     def __init__(self, dsn: str, *, pool_size: int = 4) -> None:
         self._pool = make_pool(dsn, max_size=pool_size)
         self._loads = Batches(self._load_all, cap=_LOAD_BATCH)
         self._ends = Batches(self._end_all, cap=_END_BATCH)
+        self.ended: Counter[OutcomeName] = Counter()
+        self.failures: Counter[Literal["failed", "waits"]] = Counter()
+        self.actions: Counter[tuple[str, ActionState]] = Counter()
 
     async def open(self) -> None:
         """Connect."""
@@ -114,6 +123,7 @@ class DeliveryStore:
                 "error": _storable(failure.error),
             },
         )
+        self.failures["failed" if failure.counts else "waits"] += 1
         return failures or 0
 
     async def save_outcome(
@@ -134,7 +144,7 @@ class DeliveryStore:
             handler: who worked on it.
             handled: whether the handler finished, so that older events are stale from now on.
         """
-        return await self._ends.ask(
+        has_ended = await self._ends.ask(
             _Ending(
                 delivery_id=delivery.delivery_id,
                 generation=delivery.generation,
@@ -146,6 +156,8 @@ class DeliveryStore:
                 occurred_ms=delivery.occurred_ms if handled else None,
             )
         )
+        self.ended[outcome] += has_ended
+        return has_ended
 
     async def save_waiting(self, delivery: Delivery, executor_id: str) -> None:
         """Note that it only waits for a free handler there, so that a death counts against others.
@@ -199,6 +211,8 @@ class DeliveryStore:
                 "result_id": _storable(result_id),
             },
         )
+        if state != "sending":
+            self.actions[name, state] += 1
 
     async def load_recent_writes(self, partition: str, *, but_scope: str = "") -> RecentWrites:
         """Return what was written in a partition within the last hour, but for one decision's."""

@@ -273,6 +273,14 @@ SELECT pg_advisory_unlock_shared(hashtextextended(%(name)s, {_SEED}))
 
 _LEAVE_FLEET: Final = f"SELECT pg_advisory_unlock(hashtextextended(%(name)s, {_SEED}))"
 
+# Of a worker `w`. Reading locks; see above.
+IS_PRESENT: Final = f"""EXISTS (
+      SELECT FROM pg_locks l
+      WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND ((l.classid::bigint << 32) | l.objid::bigint)
+            = hashtextextended(w.executor_id, {_SEED}))"""  # noqa: S608 - a constant of ours
+
 # A worker that lost its connection may go on to dequeue for a while, so the emptied are looked at
 # for an hour more.
 _LIST_DEAD: Final = f"""
@@ -285,12 +293,7 @@ WHERE w.executor_id <> %(id)s
   AND (w.left_at IS NOT NULL
        OR (NOT %(only_left)s
            AND clock_timestamp() - pg_postmaster_start_time() > interval '10 s'))
-  AND NOT EXISTS (
-      SELECT FROM pg_locks l
-      WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-        AND ((l.classid::bigint << 32) | l.objid::bigint)
-            = hashtextextended(w.executor_id, {_SEED}))
+  AND NOT {IS_PRESENT}
 ORDER BY w.started_at
 """  # noqa: S608 - constants of ours
 

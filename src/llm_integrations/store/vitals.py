@@ -1,22 +1,28 @@
 """What a process asks the database about the whole service, on a connection of its own.
 
-Nothing flows in; `Vitals` flow out. Its own, so that probes are answered while handlers use up the
-pool; and one, so that however many ask, the database has one more connection to a process.
+Nothing flows in; `Vitals` and the state of the fleet flow out. Its own, so that probes are answered
+while handlers use up the pool. What the questions cost grows with what waits in the queue and in no
+way with what has ended.
 """
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
-from typing import Final
+from typing import Final, LiteralString, TypeVar
 
 import msgspec
 import psycopg
 from psycopg.rows import class_row
 
+from llm_integrations.store.intake import QUEUE
 from llm_integrations.store.migrate import load_migrations
+from llm_integrations.store.presence import IS_PRESENT
 from llm_integrations.store.reach import connect, reaching
 
-__all__ = ["Vitals", "VitalsConnection"]
+__all__ = ["BudgetState", "Facts", "FleetState", "QueueState", "Vitals", "VitalsConnection"]
+
+R = TypeVar("R")
 
 _ANSWER_S: Final = 5.0
 
@@ -24,6 +30,35 @@ _VITALS: Final = """
 SELECT version AS schema, pg_is_in_recovery() AS is_read_only,
        pg_postmaster_start_time() AS started_at
 FROM llm_integrations.schema_version
+"""
+
+# Index only, once vacuumed: what has ended is in no index that is read here.
+_QUEUE: Final = f"""
+SELECT status, count(*)::int AS count,
+       greatest(0, extract(epoch FROM clock_timestamp()) - min(created_at) / 1000.0)::float8
+           AS oldest_s
+FROM dbos.workflow_status
+WHERE queue_name = '{QUEUE}' AND status IN ('ENQUEUED', 'PENDING') GROUP BY status
+"""  # noqa: S608 - a constant of ours
+
+_FACTS: Final = f"""
+SELECT (SELECT count(*)::int FROM llm_integrations.run
+        WHERE is_last AND outcome IS NULL AND wake_at > now()) AS sleeping,
+       EXISTS (SELECT FROM llm_integrations.switch WHERE name = 'paused') AS is_paused,
+       (SELECT count(*)::int FROM llm_integrations.worker w WHERE {IS_PRESENT}) AS workers,
+       pg_database_size(current_database())::bigint AS size_bytes
+"""  # noqa: S608 - constants of ours
+
+# Those that count by a tag have a window for each issue.
+_BUDGETS: Final = """
+SELECT b.name, b.limit_pusd, coalesce(w.spent_pusd, 0) AS spent_pusd,
+       coalesce(w.held_pusd, 0) AS held_pusd
+FROM llm_integrations.budget b
+LEFT JOIN llm_integrations.budget_window w
+    ON w.budget = b.name AND w.key = ''
+    AND w.start_us <= extract(epoch FROM now()) * 1000000
+    AND w.end_us > extract(epoch FROM now()) * 1000000
+WHERE b.tag IS NULL ORDER BY b.name LIMIT 50
 """
 
 
@@ -41,8 +76,47 @@ class Vitals(msgspec.Struct, frozen=True, kw_only=True):
     started_at: datetime | None = None
 
 
+class QueueState(msgspec.Struct, frozen=True, kw_only=True):
+    """What waits ("ENQUEUED") or was begun ("PENDING"): how much, and for how long at most."""
+
+    status: str
+    count: int
+    oldest_s: float
+
+
+class BudgetState(msgspec.Struct, frozen=True, kw_only=True):
+    """A budget's window of now; what is held may yet be spent."""
+
+    name: str
+    limit_pusd: int
+    spent_pusd: int
+    held_pusd: int
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """Single numbers.
+
+    Attributes:
+        sleeping: of those begun, what waits for its next attempt.
+        workers: how many hold the lock of their presence.
+    """
+
+    sleeping: int
+    is_paused: bool
+    workers: int
+    size_bytes: int
+
+
+class FleetState(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of the whole service, the same from whichever process asks."""
+
+    queue: tuple[QueueState, ...]
+    facts: Facts
+    budgets: tuple[BudgetState, ...]
+
+
 class VitalsConnection:
-    """The connection, made when first asked and again after a failure; one caller at a time.
+    """The connection, made when first asked and again after a failure; callers take turns.
 
     Attributes:
         schema: the schema that this version of the program needs at least.
@@ -51,6 +125,7 @@ class VitalsConnection:
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self._connection: psycopg.AsyncConnection | None = None
+        self._turn = asyncio.Lock()
         self.schema: Final = len(load_migrations("postgres"))
 
     async def load_vitals(self) -> Vitals:
@@ -59,21 +134,44 @@ class VitalsConnection:
         Raises:
             StoreUnavailable: it is away.
         """
-        with reaching():
-            connection = await self._connect()
-            try:
-                cursor = connection.cursor(row_factory=class_row(Vitals))
-                found = await (await cursor.execute(_VITALS)).fetchone()
-            except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege):
-                found = None
-            except BaseException:
-                # A cancelled or failed statement leaves the connection in an unknown state.
-                await self.close()
-                raise
-        return found or Vitals(schema=0, is_read_only=False)
+        try:
+            found = await self._all(Vitals, _VITALS)
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege):
+            found = []
+        return found[0] if found else Vitals(schema=0, is_read_only=False)
+
+    async def load_fleet(self) -> FleetState:
+        """Return the state of the whole service.
+
+        Raises:
+            StoreUnavailable: the database is away.
+        """
+        queue = await self._all(QueueState, _QUEUE)
+        facts = await self._all(Facts, _FACTS)
+        budgets = await self._all(BudgetState, _BUDGETS)
+        return FleetState(queue=tuple(queue), facts=facts[0], budgets=tuple(budgets))
 
     async def close(self) -> None:
         """Close the connection; the next question opens a new one."""
+        async with self._turn:
+            await self._drop()
+
+    async def _all(self, row_type: type[R], statement: LiteralString) -> list[R]:
+        async with self._turn:
+            with reaching():
+                return await self._ask(row_type, statement)
+
+    async def _ask(self, row_type: type[R], statement: LiteralString) -> list[R]:
+        connection = await self._connect()
+        try:
+            cursor = connection.cursor(row_factory=class_row(row_type))
+            return await (await cursor.execute(statement)).fetchall()
+        except BaseException:
+            # A cancelled or failed statement leaves the connection in an unknown state.
+            await self._drop()
+            raise
+
+    async def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()

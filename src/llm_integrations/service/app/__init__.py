@@ -13,6 +13,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import quote, urlsplit
@@ -33,7 +34,13 @@ from llm_integrations.service.engine import Engine, EngineOptions, migrate_engin
 from llm_integrations.service.fence import Fence
 from llm_integrations.service.handlers import Context, Handler
 from llm_integrations.service.inbox import Inbox
-from llm_integrations.service.monitor import Health, Monitor
+from llm_integrations.service.monitor import Monitor
+from llm_integrations.service.monitor.families import (
+    claude_families,
+    presence_families,
+    receiver_families,
+    work_families,
+)
 from llm_integrations.service.pipeline import (
     Pipeline,
     PipelineOptions,
@@ -43,12 +50,11 @@ from llm_integrations.service.pipeline import (
 )
 from llm_integrations.service.policy import PolicyRules
 from llm_integrations.service.presence import Presence, PresenceOptions
-from llm_integrations.service.receiver import Receiver, ReceiverOptions
+from llm_integrations.service.receiver import REASONS, Receiver, ReceiverOptions
 from llm_integrations.service.retention import Retention
 from llm_integrations.service.settings import Seams, Settings, Site
 from llm_integrations.store.deliveries import Delivery, DeliveryStore
 from llm_integrations.store.intake import IntakeConnection
-from llm_integrations.store.vitals import VitalsConnection
 
 if TYPE_CHECKING:
     from llm_integrations._core.clock import Clock
@@ -216,23 +222,24 @@ class App:
         """
         routes = add_rules(self._registered, self._settings.handlers)
         async with AsyncExitStack() as stack:
-            health = Health(self._clock)
-            metrics_url = await stack.enter_async_context(self._monitored(health))
+            monitor, metrics_url = await stack.enter_async_context(self._monitored())
             books = await stack.enter_async_context(self.opened())
-            health.watch_database(VitalsConnection(books.dsn))
-            stack.push_async_callback(health.close)
+            monitor.watch(books.dsn)
+            stack.push_async_callback(monitor.close)
             executor_id = ""
             if role != "receiver":
                 executor_id = f"{socket.gethostname()}-{secrets.token_hex(6)}"
-                await stack.enter_async_context(self._working(books, routes, executor_id, health))
+                await stack.enter_async_context(self._working(books, routes, executor_id, monitor))
             receiver, url = None, ""
             if role != "worker":
                 receiver, url = await stack.enter_async_context(self._receiving(books, routes))
+                answers = receiver.counts, REASONS, receiver.ack_s
+                monitor.metrics.include(partial(receiver_families, *answers))
             console_url = ""
             if console:
                 console_url = await stack.enter_async_context(self._showing(books))
-            health.start()
-            stack.callback(health.drain)
+            monitor.health.start()
+            stack.callback(monitor.health.drain)
             yield Running(
                 books=books,
                 receiver_url=url,
@@ -245,14 +252,15 @@ class App:
     # --- probes ------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _monitored(self, health: Health) -> AsyncIterator[str]:
-        """Answer probes while inside: from before anything is opened until all is closed."""
+    async def _monitored(self) -> AsyncIterator[tuple[Monitor, str]]:
+        """Answer probes and Prometheus: from before anything is opened until all is closed."""
+        monitor = Monitor(self._clock)
         if not self._settings.metrics:
-            yield ""
+            yield monitor, ""
             return
         host, port = parse_address(self._settings.metrics, setting="metrics")
-        async with listening(Monitor(health), host=host, port=port, setting="metrics") as url:
-            yield url
+        async with listening(monitor, host=host, port=port, setting="metrics") as url:
+            yield monitor, url
 
     # --- the door ----------------------------------------------------------------------------
 
@@ -301,7 +309,7 @@ class App:
         books: Books,
         routes: WebhookProcessor[Registration],
         executor_id: str,
-        health: Health,
+        monitor: Monitor,
     ) -> AsyncIterator[None]:
         engine = Engine(books.dsn, EngineOptions(executor_id=executor_id))
         presence = Presence(
@@ -331,8 +339,15 @@ class App:
             )
             await presence.enter()
             stack.push_async_callback(presence.leave)
-            health.require("presence-lost", lambda: presence.is_held)
-            health.require("engine-stopped", lambda: engine.is_launched)
+            monitor.health.require("presence-lost", lambda: presence.is_held)
+            monitor.health.require("engine-stopped", lambda: engine.is_launched)
+            monitor.metrics.include(partial(presence_families, presence))
+            monitor.metrics.include(partial(claude_families, books.governor.tally))
+            monitor.metrics.include(
+                lambda: work_families(
+                    books.deliveries, begun=len(engine.running), working=pipeline.working
+                )
+            )
             await engine.start(pipeline.run)
             try:
                 async with _background(presence.run()), _background(retention.run()):

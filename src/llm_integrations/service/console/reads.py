@@ -6,13 +6,13 @@ the database more the longer the inbox is, so all pages and streams share one an
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from llm_integrations.governance import filter_of
 from llm_integrations.service.console.spend import DAYS
 from llm_integrations.service.console.values import Detail, Overview, Row, Spent
+from llm_integrations.service.recent import Recent
 from llm_integrations.store.delivery_records import DeliveryFilter
 
 if TYPE_CHECKING:
@@ -45,9 +45,7 @@ class ConsoleReads:
         self._deliveries = deliveries
         self._governor = governor
         self._clock = clock
-        self._lock = asyncio.Lock()
-        self._overview: Overview | None = None
-        self._stale_at = 0.0
+        self._overview = Recent(self._load_overview, clock, fresh_s=_FRESH_S, rest=_SHARE_OF_TIME)
 
     async def rows(self, wanted: Filter) -> list[Row]:
         """Return one page of deliveries, youngest first."""
@@ -71,13 +69,7 @@ class ConsoleReads:
 
     async def overview(self) -> Overview:
         """Return what stands above the table; a few seconds old at most."""
-        async with self._lock:
-            started = self._clock.monotonic()
-            if self._overview is None or started >= self._stale_at:
-                self._overview = await self._load_overview()
-                ended = self._clock.monotonic()
-                self._stale_at = ended + max(_FRESH_S, _SHARE_OF_TIME * (ended - started))
-            return self._overview
+        return await self._overview.get()
 
     async def spend(self) -> tuple[SpendReport, list[BudgetState]]:
         """Return what was spent in the last `DAYS` days, and the budgets."""

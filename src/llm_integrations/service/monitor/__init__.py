@@ -6,7 +6,6 @@ its own. Nothing here writes, and no answer holds text of users, a key, an addre
 
 from __future__ import annotations
 
-from llm_integrations.service.monitor.health import Health
 from llm_integrations.service.monitor.site import Monitor
 
-__all__ = ["Health", "Monitor"]
+__all__ = ["Monitor"]

@@ -17,9 +17,11 @@ import asyncio
 from typing import TYPE_CHECKING, Final, Literal
 
 from llm_integrations.errors import StoreError
+from llm_integrations.service.recent import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from llm_integrations._core.clock import Clock
     from llm_integrations.store.vitals import VitalsConnection
@@ -28,6 +30,7 @@ __all__ = ["Health"]
 
 LOOK_S: Final = 2.0
 _FRESH_S: Final = 1.0
+_WORDS: Final = ("starting", "draining", "database-away", "database-read-only", "schema-old")
 
 
 class Health:
@@ -35,16 +38,23 @@ class Health:
 
     Args:
         clock: time.
+
+    Attributes:
+        restarts: how often the database's server was another one than at the look before.
     """
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
         self._phase: Literal["starting", "running", "draining"] = "starting"
         self._required: dict[str, Callable[[], bool]] = {}
         self._database: VitalsConnection | None = None
-        self._lock = asyncio.Lock()
-        self._seen: tuple[str, ...] = ()
-        self._stale_at = 0.0
+        self._look = Recent(self._examine, clock, fresh_s=_FRESH_S)
+        self._started_at: datetime | None = None
+        self.restarts = 0
+
+    @property
+    def words(self) -> list[str]:
+        """All that `list_reasons` may ever say."""
+        return [*_WORDS, *self._required]
 
     def require(self, word: str, is_well: Callable[[], bool]) -> None:
         """Say `word` whenever `is_well` is false."""
@@ -65,35 +75,32 @@ class Health:
     async def close(self) -> None:
         """Let go of the database; nothing asks it again."""
         self._phase = "draining"
-        async with self._lock:
-            if self._database is not None:
-                await self._database.close()
-            self._database = None
+        database, self._database = self._database, None
+        if database is not None:
+            await database.close()
 
     async def list_reasons(self) -> list[str]:
         """Return why this process is not ready; nothing when it is."""
         if self._phase != "running":
             return [self._phase]
-        reasons = list(await self._look())
+        reasons = list(await self._look.get())
         reasons += [word for word, is_well in self._required.items() if not is_well()]
         return reasons
 
-    async def _look(self) -> tuple[str, ...]:
-        """Return what is wrong with the database, as it was a second ago at most."""
-        async with self._lock:
-            if self._database is not None and self._clock.monotonic() >= self._stale_at:
-                self._seen = await _examine(self._database)
-                self._stale_at = self._clock.monotonic() + _FRESH_S
-            return self._seen
-
-
-async def _examine(database: VitalsConnection) -> tuple[str, ...]:
-    try:
-        async with asyncio.timeout(LOOK_S):
-            vitals = await database.load_vitals()
-    except (StoreError, TimeoutError):
-        return ("database-away",)
-    if vitals.is_read_only:
-        await database.close()  # the next one may lead to the new primary
-        return ("database-read-only",)
-    return ("schema-old",) if vitals.schema < database.schema else ()
+    async def _examine(self) -> tuple[str, ...]:
+        """Return what is wrong with the database."""
+        database = self._database
+        if database is None:
+            return ()
+        try:
+            async with asyncio.timeout(LOOK_S):
+                vitals = await database.load_vitals()
+        except (StoreError, TimeoutError):
+            return ("database-away",)
+        if vitals.started_at is not None:
+            self.restarts += self._started_at not in {None, vitals.started_at}
+            self._started_at = vitals.started_at
+        if vitals.is_read_only:
+            await database.close()  # the next one may lead to the new primary
+            return ("database-read-only",)
+        return ("schema-old",) if vitals.schema < database.schema else ()

@@ -148,6 +148,12 @@ class Pipeline:
         self._options = options or PipelineOptions()
         self._slots = asyncio.Semaphore(self._options.handlers_at_once)
         self._draining = asyncio.Event()
+        self._working = 0
+
+    @property
+    def working(self) -> int:
+        """How many deliveries are looked at, decided or carried out now."""
+        return self._working
 
     def drain(self) -> None:
         """Cut off what sleeps or waits; what works may end."""
@@ -215,7 +221,11 @@ class Pipeline:
         async with self._slots:
             if delivery.has_died:
                 await self._insist(lambda: self._store.forget_waiting(delivery, executor_id))
-            yield
+            self._working += 1
+            try:
+                yield
+            finally:
+                self._working -= 1
 
     async def _attempt(self, job: _Job) -> End:
         """Do one attempt, from where the last one was cut off."""

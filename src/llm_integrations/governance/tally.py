@@ -1,0 +1,47 @@
+"""What one process asked for and was charged since it started, by model and state; no I/O.
+
+For metrics: the ledger has it in full, and of all processes. Names of models come from anywhere, so
+they are few and plain here: what is neither is "other".
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Final
+
+__all__ = ["OTHER", "Tally"]
+
+OTHER: Final = "other"
+_MODELS_CAP: Final = 50
+_PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,63}")
+
+
+class Tally:
+    """Sums by (model, state).
+
+    Attributes:
+        attempts: how many.
+        charged_pusd: what they count as: their cost, or the whole hold where that is not known.
+    """
+
+    __slots__ = ("_models", "attempts", "charged_pusd")
+
+    def __init__(self) -> None:
+        self._models: set[str] = set()
+        self.attempts: Counter[tuple[str, str]] = Counter()
+        self.charged_pusd: Counter[tuple[str, str]] = Counter()
+
+    def add(self, model: str, state: str, charged_pusd: int = 0) -> None:
+        """Count one attempt."""
+        key = self._named(model), state
+        self.attempts[key] += 1
+        self.charged_pusd[key] += charged_pusd
+
+    def _named(self, model: str) -> str:
+        if model in self._models:
+            return model
+        if len(self._models) >= _MODELS_CAP or not _PLAIN.fullmatch(model):
+            return OTHER
+        self._models.add(model)
+        return model
