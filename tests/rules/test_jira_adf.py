@@ -385,6 +385,12 @@ WIKI = [
     ("||a", "||a"),
     ("a||", "a||"),
     ("{code}\n*x*", "```\n*x*\n```"),
+    ("{code}\n*x*{code} *y*\n*z*", "```\n*x*\n```\n **y**\n**z**"),
+    ("{code}\n{noformat}\n{code:py}\n\n {code} \n*x*", "```\n{noformat}\n{code:py}\n\n```\n**x**"),
+    ("{code:py|title=x}\n{code}\n{code:title=x|py}\n{code}", "```py\n```\n```\n```"),
+    ("see {code} *x*", "see {code} **x**"),
+    ("ab||c||", "ab||c||"),
+    ("||a||bc", "||a||bc"),
     ("{color:red}x{color}", "x"),
     ("2 * 3 * 4 snake_case_x a-b-c", "2 * 3 * 4 snake_case_x a-b-c"),
     ("\\{x\\}", "\\{x\\}"),
@@ -403,7 +409,9 @@ def test_wiki_markup_reads_as_markdown(markup: str, expected: str) -> None:
         ("- a\n  1. b\n- c", "* a\n*# b\n* c"),
         ("[t](https://x.org)", "[t|https://x.org]"),
         ("```py\nx\n```", "{code:py}\nx\n{code}"),
-        ("> q", "{quote}\nq\n{quote}"),
+        ("> q\n>\n> - r", "{quote}\nq\n\n* r\n{quote}"),
+        ("> [!NOTE]\n> - q", "{panel}\n* q\n{panel}"),
+        ("```\na {code} b\n```", "{code}\na { code} b\n{code}"),
         ("---", "----"),
         ("| a | b |\n|---|---|\n| c | d |", "||a||b||\n|c|d|"),
         ("x{y} [z]", "x\\{y\\} \\[z\\]"),
@@ -425,6 +433,41 @@ def test_markdown_is_written_as_wiki_markup(source: str, markup: str) -> None:
         (para(node("mention", id="1", text="@{a}")), "@\\{a\\}"),
         (para({"type": "text", "text": "x", "marks": [7, {"type": "strong"}]}), "*x*"),
         (para({"type": "text"}, text("x")), "x"),
+        (para(7, text("x")), "x"),
+        (node("heading", text("x")), "h1. x"),
+        (node("novelty", text("x"), text("y", "em")), "x_y_"),
+        (node("codeBlock", {"type": "text"}), "{code}\n\n{code}"),
+        (node("expand", node("bulletList", item(para(text("x"))))), "* x"),
+        (node("bulletList", item()), "*"),
+        (node("bulletList", item(para(text("x")), para(text("y")))), "* x\ny"),
+        (
+            node(
+                "bulletList",
+                item(para(text("x")), node("orderedList", item(para(text("y"))))),
+                item(node("orderedList", item(para(text("z")))), para(text("w"))),
+            ),
+            "* x\n*# y\n*\n*# z\nw",
+        ),
+        (node("taskList", node("taskItem", text("x"))), "* \\[ \\] x"),
+        (para(text(" x ", "strong"), text("y"), text(" ", "em")), " *x* y "),
+        (para(text("x", "strong", "em", "strike", "underline")), "+-_*x*_-+"),
+        (para(text("{x", "code", href="https://x.org")), "[{{\\{x}}|https://x.org]"),
+        (para({"type": "text", "text": "x", "marks": [{"type": "link", "attrs": 7}]}), "x"),
+        (para({"type": "text", "text": "x", "marks": [{"type": "subsup"}]}), "x"),
+        (para({"type": "text", "text": "x", "marks": [{"type": "sub", "attrs": {}}]}), "~x~"),
+        (node("table", node("tableRow", attrs=1), node("tableRow")), "||\n||"),
+        (
+            node(
+                "table",
+                node("tableRow", node("tableHeader", para(text("a"))), node("tableCell")),
+                node(
+                    "tableRow",
+                    node("tableCell", para(text("b")), node("bulletList", item(para(text("c"))))),
+                    node("tableCell", node("codeBlock", text("d"))),
+                ),
+            ),
+            "|a| |\n|b * c|{code} d {code}|",
+        ),
         (
             node("table", node("tableRow", node("tableCell", para(text("a"))), node("tableCell"))),
             "|a| |",
@@ -433,6 +476,30 @@ def test_markdown_is_written_as_wiki_markup(source: str, markup: str) -> None:
 )
 def test_documents_are_written_as_wiki_markup(block: Json, markup: str) -> None:
     assert wiki.from_adf(doc_of(block)) == markup
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ("expand",),
+        ("blockquote",),
+        ("panel",),
+        ("listItem", "bulletList"),
+        ("listItem", "orderedList"),
+        ("tableCell", "tableRow", "table"),
+    ],
+)
+def test_wiki_markup_has_blocks_down_to_sixty_levels_and_text_below(kinds: list[str]) -> None:
+    block = node("expand", node("heading", text("a"), level=2), para(text("b")))
+    written = [""]
+    for _ in range(61):
+        for kind in kinds:
+            block = node(kind, block)
+        written.append(wiki.from_adf(doc_of(block)))
+    assert "h2. a" in written[59]
+    assert "h2. a" not in written[60]
+    assert "ab" not in written[60]
+    assert "ab" in written[61]
 
 
 def test_wiki_markup_may_be_as_long_as_jira_stores() -> None:

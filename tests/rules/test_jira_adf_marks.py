@@ -236,6 +236,7 @@ def test_an_address_in_a_link_is_no_link_of_its_own() -> None:
         ("a* b*", [("a* b*", "")]),
         ("*a *b", [("*a *b", "")]),
         ("*a*b*", [("a", "em"), ("b*", "")]),
+        ("*a _b* c_", [("a _b", "em"), (" c_", "")]),
         ("*a**", [("a", "em"), ("*", "")]),
         ("**a*", [("*", ""), ("a", "em")]),
         # #links and #autolinks

@@ -194,20 +194,26 @@ def _mark_name(mark: Adf) -> str:
 
 def _lines(lines: Iterable[str]) -> Iterable[str]:
     """Read line by line; inside {code} and {noformat} nothing is markup."""
-    in_code = in_quote = False
+    macro, in_quote = "", False
     for line in lines:
-        fence = _CODE.search(line)
-        if fence and (in_code or line.strip() == fence[0]):
-            in_code = not in_code
+        if macro:
+            code, end, rest = line.partition(f"{{{macro}}}")
+            if code.strip() or not end:
+                yield code
+            if end:
+                macro = ""
+                yield "```"
+            if rest.strip():
+                yield _line(rest)
+        elif fence := _CODE.fullmatch(line.strip()):
+            macro = fence[1]
             language = (fence[2] or "").partition("|")[0]
-            yield f"```{language if in_code and '=' not in language else ''}"
-        elif in_code:
-            yield line
+            yield f"```{'' if '=' in language else language}"
         elif line.strip() == "{quote}":
             in_quote = not in_quote
         else:
             yield ("> " if in_quote else "") + _line(line)
-    if in_code:
+    if macro:
         yield "```"
 
 
