@@ -218,6 +218,7 @@ def test_code_of_blanks_and_ticks_is_code_again() -> None:
         '{"type":"rule","marks":{}}',
         '{"type":"rule","marks":[1]}',
         '{"type":"rule","marks":[{"type":"odd"}]}',
+        '{"type":"rule","marks":[{"type":[]}]}',
         '{"type":"rule","marks":[{"type":"link","attrs":1}]}',
         '{"type":"heading"}',
         '{"type":"bulletList","content":[]}',

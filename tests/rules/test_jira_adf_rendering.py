@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from llm_integrations.errors import InvalidRequest
 from llm_integrations.jira import adf
+from llm_integrations.jira.adf import wiki
 from tests.rules.test_jira_adf import bullets, doc_of, item, node, numbers, para, text
 
 Json = Any  # a test looks at JSON as it comes
@@ -49,7 +52,10 @@ BLOCKS = [
     ([ordered("7", item(para(text("a"))))], "1. a"),
     ([node("bulletList", item(node("codeBlock", text("x\n \ny"))))], "- ```\n  x\n\n  y\n  ```"),
     ([node("bulletList", node("heading", text("a"), level=2))], "- ## a"),
-    ([node("decisionList", node("decisionItem", node("emoji", shortName=":x:")))], "- :x:"),
+    (
+        [node("decisionList", node("decisionItem", node("x", text="a"), node("y", text="b")))],
+        "- ab",
+    ),
     ([node("heading", text("a"), node("hardBreak"), text("b"), level=3)], "### a b"),
     ([node("heading", level=1)], "#"),
     *[
@@ -64,7 +70,10 @@ BLOCKS = [
     ([node("panel", para(text("a")), panelType="custom")], "> a"),
     ([node("panel", para(text("a")), panelType="success")], "> a"),
     ([node("expand", para(text("a")), title="b*c")], "**b\\*c**\n\na"),
+    ([node("nestedExpand", para(text("a")), title="b")], "**b**\n\na"),
     ([node("expand", para(text("a")), title="")], "a"),
+    ([node("codeBlock", text("1. a")), node("codeBlock", text("1. b"))],
+     "```\n1. a\n```\n\n```\n1. b\n```"),
     ([node("table", row([para(text("a"))]), row([para(text("b"))], [para(text("c"))]))],
      "| a |  |\n| --- | --- |\n| b | c |"),
     ([node("table", row([para(text("a", "em")), para(), node("heading", text("b", "strong"))]))],
@@ -101,6 +110,8 @@ PARAGRAPHS = [
     ([text("a", "em"), text("x", "code"), text("b", "em")], "*a`x`b*"),
     ([text("a", "em"), text("x", "code"), text("b", "strong")], "*a*`x`**b**"),
     ([text("a", "em"), text("x", "code")], "*a*`x`"),
+    ([text("a", "em"), text(LINK, href=LINK), text("b", "em")], f"*a*<{LINK}>*b*"),
+    ([text("a"), node("hardBreak")], "a\\"),
     ([A_LINK, text("x", "code"), A_LINK], f"[a]({LINK})`x`[a]({LINK})"),
     ([text("a\nb", "code"), text("", "code")], "`a b`"),
     ([text(" a", "code")], "`  a `"),
@@ -125,6 +136,7 @@ PARAGRAPHS = [
     ([node("media")], "\\[attachment\\]"),
     ([node("novelty", node("novelty", text("a*")), node("emoji", shortName=":x:"), node("novelty"),
            text("b"))], "a\\* :x: b"),
+    ([node("novelty", node("novelty", text("a"), text("b")), node("mention", text="c"))], "ab @c"),
     ([node("novelty", url=LINK)], "https\\://x.org"),
 ]  # fmt: skip
 
@@ -160,15 +172,61 @@ def test_the_bare_text_of_a_document_has_a_line_for_each_block(
     assert adf.to_text(doc_of(*blocks)) == said
 
 
-def test_what_lies_deeper_than_sixty_levels_is_bare_text_and_then_nothing() -> None:
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda inner: node("expand", inner),
+        lambda inner: node("blockquote", inner),
+        lambda inner: node("novelty", inner),
+        lambda inner: node("bulletList", item(inner)),
+        lambda inner: node("bulletList", inner),
+    ],
+    ids=["expand", "blockquote", "novelty", "items", "list"],
+)
+def test_what_lies_deeper_than_sixty_levels_is_bare_text(wrapped: Callable[[Json], Json]) -> None:
+    block = para(text("a", "strong"))
+    for level in range(500):
+        if level in {60, 61}:
+            said = adf.to_readable(doc_of(block))
+            assert ("**a**" in said, "a" in said) == (level == 60, True)
+        block = wrapped(block)
+    assert "a" not in adf.to_readable(doc_of(block))
+
+
+def test_bare_text_is_sixty_levels_deep_at_most() -> None:
     def nested(levels: int) -> Json:
         block = para(text("a", "strong"))
         for _ in range(levels):
             block = node("expand", block)
-        return doc_of(block)
+        return block
 
-    assert [adf.to_readable(nested(levels)) for levels in (60, 61)] == ["**a**", "a"]
-    assert [adf.to_text(nested(levels)) for levels in (59, 60)] == ["a", ""]
+    assert [adf.to_text(doc_of(nested(levels))) for levels in (59, 60)] == ["a", ""]
+    # No fence holds it, so it is said in words, before a fence and behind it.
+    said = adf.to_markdown(doc_of(nested(60), para(node("mention", id="1")), nested(60)))
+    assert (said[:5], said[-5:]) == ("**a**", "**a**")
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": ["paragraph"], "content": [text("a")]},
+        node("novelty", {"type": [], "content": [text("a")]}),
+        node("bulletList", {"type": {}, "content": [text("a")]}),
+        node("table", node("tableRow", node("tableCell", {"type": [], "content": [text("a")]}))),
+        para({"type": "text", "text": "a", "marks": [{"type": []}]}),
+        para({"type": [], "text": "a"}),
+    ],
+)
+def test_a_type_that_is_no_text_is_a_type_we_do_not_know(block: Json) -> None:
+    doc = doc_of(block)
+    assert "a" in adf.to_markdown(doc) == adf.to_readable(doc)
+    assert "a" in wiki.from_adf(doc)
+
+
+def test_text_counts_with_its_tabs_as_blanks() -> None:
+    adf.from_markdown("```\n" + "\t" * (adf.TEXT_LIMIT // 4) + "abc\n```")
+    with pytest.raises(InvalidRequest, match=r"^the text has 32768 characters; Jira stores 32767$"):
+        adf.from_markdown("```\n" + "\t" * (adf.TEXT_LIMIT // 4) + "abcd\n```")
 
 
 def test_a_fence_stands_between_the_blocks_around_it() -> None:
@@ -177,3 +235,5 @@ def test_a_fence_stands_between_the_blocks_around_it() -> None:
     fence = f'```adf\n{{"type":"paragraph","content":[{inner}]}}\n```'
     assert adf.to_markdown(doc_of(rule, rule, ada, rule)) == f"---\n\n---\n\n{fence}\n\n---"
     assert adf.to_markdown(doc_of(ada)) == fence
+    odd = para(text("x", href="javascript:1"), node("hardBreak"))
+    assert adf.to_markdown(doc_of(odd)) == "x\\"

@@ -21,6 +21,7 @@ from llm_integrations.errors import InvalidRequest
 from llm_integrations.jira.adf.fences import read_fence, write_fence
 from llm_integrations.jira.adf.inline import Node, is_safe_link
 from llm_integrations.jira.adf.markdown import ALERTS, parse_blocks
+from llm_integrations.jira.adf.nodes import INLINE
 
 __all__ = ["TEXT_LIMIT", "from_markdown", "to_markdown", "to_readable", "to_text"]
 
@@ -67,7 +68,7 @@ def from_markdown(text: str, *, fences: bool = True) -> dict[str, object]:
     """
     blocks = _read(text) if fences else parse_blocks(text)
     doc: dict[str, object] = {"type": "doc", "version": 1, "content": blocks}
-    if len(text) > TEXT_LIMIT and (size := len(to_text(doc))) > TEXT_LIMIT:
+    if (size := len(to_text(doc))) > TEXT_LIMIT:  # a tab of the text is up to four blanks
         raise InvalidRequest(f"the text has {size} characters; Jira stores {TEXT_LIMIT}")
     return doc
 
@@ -124,6 +125,12 @@ def _content(node: Adf) -> list[Adf]:
     )
 
 
+def _kind(node: Adf) -> str:
+    """Return a node's type; documents of strangers have types that are no text."""
+    kind = node.get("type")
+    return kind if isinstance(kind, str) else ""
+
+
 def _attrs(node: Adf) -> Adf:
     attrs = node.get("attrs")
     return attrs if isinstance(attrs, Mapping) else {}
@@ -143,7 +150,7 @@ def _blocks(nodes: Iterable[Adf], depth: int) -> str:
         text = _block(node, depth)
         if not text.strip():
             continue
-        family = _LISTS.get(str(node.get("type")), "")
+        family = _LISTS.get(_kind(node), "")
         is_other = family == last != "" and not is_other
         parts.append(_other_marker(text, family) if is_other else text)
         last = family
@@ -161,8 +168,7 @@ def _block(node: Adf, depth: int) -> str:
     """Return one block; an unknown one gives its children."""
     if depth > _MAX_DEPTH:
         return _escape(_plain(node, 0))
-    kind = node.get("type")
-    match kind:
+    match _kind(node):
         case "paragraph":
             return _guarded(_inline(_content(node)))
         case "heading":
@@ -188,21 +194,9 @@ def _block(node: Adf, depth: int) -> str:
 def _unknown(node: Adf, depth: int) -> str:
     """Render a node of a kind we do not know: its blocks, or its text."""
     children = _content(node)
-    if children and not any(_is_inline(child) for child in children):
+    if children and not any(_kind(child) in INLINE for child in children):
         return _blocks(children, depth + 1)
     return _guarded(_inline(children or [node]))
-
-
-def _is_inline(node: Adf) -> bool:
-    return node.get("type") in {
-        "text",
-        "hardBreak",
-        "mention",
-        "emoji",
-        "inlineCard",
-        "date",
-        "status",
-    }
 
 
 def _level(node: Adf) -> int:
@@ -215,7 +209,7 @@ def _list(node: Adf, depth: int) -> str:
     number = order if isinstance(order, int) and 0 <= order < 10**9 else 1
     lines: list[str] = []
     for item in _content(node):
-        marker = f"{number}." if node.get("type") == "orderedList" else "-"
+        marker = f"{number}." if _kind(node) == "orderedList" else "-"
         body = _item_body(item, depth)
         number = min(number + 1, 10**9 - 1)
         indent = " " * (len(marker) + 1)
@@ -224,13 +218,13 @@ def _list(node: Adf, depth: int) -> str:
 
 
 def _item_body(item: Adf, depth: int) -> str:
-    kind = item.get("type")
+    kind = _kind(item)
     if kind == "taskItem":
         box = "[x]" if _attr(item, "state") == "DONE" else "[ ]"
         return f"{box} {_inline(_content(item))}"
     if kind == "decisionItem":
         return _guarded(_inline(_content(item)))
-    if kind in {"listItem", "blockTaskItem"}:
+    if kind == "listItem":
         return _blocks(_content(item), depth + 1)
     return _block(item, depth + 1)
 
@@ -245,7 +239,7 @@ def _code_block(node: Adf) -> str:
 
 def _panel_title(node: Adf) -> str:
     word = _ALERT_OF.get(_attr(node, "panelType"), "")
-    return f"[!{word}]\n" if node.get("type") == "panel" and word else ""
+    return f"[!{word}]\n" if _kind(node) == "panel" and word else ""
 
 
 def _quoted(text: str) -> str:
@@ -270,7 +264,7 @@ def _cells(row: Adf) -> list[str]:
 
 
 def _cell_block(node: Adf) -> str:
-    if node.get("type") in {"paragraph", "heading"}:
+    if _kind(node) in {"paragraph", "heading"}:
         return _inline(_content(node))
     return _escape(_plain(node, 0))
 
@@ -352,7 +346,7 @@ def _close(parts: list[str], open_marks: list[str], keep: int) -> str:
 
 def _marked(node: Adf) -> tuple[frozenset[str], str, bool]:
     """Return the marks of a node (a link by its address), its Markdown, and whether it is code."""
-    if node.get("type") != "text":
+    if _kind(node) != "text":
         return frozenset(), _atom(node), False
     text = node.get("text")
     text = text if isinstance(text, str) else ""
@@ -383,21 +377,15 @@ def _code_span(text: str) -> str:
 
 def _atom(node: Adf) -> str:
     """Render an inline node that is no text."""
-    match node.get("type"):
+    match _kind(node):
         case "hardBreak":
             return "\\\n"
         case "mention":
             name = _attr(node, "text") or _attr(node, "id")
             return _escape(name if name.startswith("@") else f"@{name}")
-        case "emoji":
-            return _escape(_attr(node, "text", "shortName"))
         case "inlineCard" | "blockCard" | "embedCard":
             url = _attr(node, "url")
             return f"<{url}>" if is_safe_link(url) else _escape(url)
-        case "date":
-            return _escape(_day(node))
-        case "status" | "placeholder":
-            return _escape(_attr(node, "text"))
         case "media" | "mediaInline":
             return _escape(f"[{_attr(node, 'alt', 'id') or 'attachment'}]")
         case _:
@@ -410,7 +398,7 @@ def _atom(node: Adf) -> str:
 
 
 def _atom_or_text(node: Adf) -> str:
-    return _escape(_plain(node, 0)) if node.get("type") == "text" or _content(node) else _atom(node)
+    return _escape(_plain(node, 0)) if _content(node) else _atom(node)
 
 
 def _escape(text: str) -> str:
@@ -431,12 +419,12 @@ def _plain(node: Adf, depth: int) -> str:
     """Return the bare text of a node and all below it."""
     if depth > _MAX_DEPTH:
         return ""
-    if node.get("type") == "hardBreak":
+    if _kind(node) == "hardBreak":
         return "\n"
     text = node.get("text")
     if isinstance(text, str):
         return text
-    if node.get("type") == "date":
+    if _kind(node) == "date":
         return _day(node)
     inner = "".join(_plain(child, depth + 1) for child in _content(node))
     return inner or _attr(node, "text", "shortName", "url", "alt")

@@ -150,7 +150,7 @@ def _has_marks(marks: object) -> bool:
     if not isinstance(marks, list):
         return False
     for mark in marks:
-        if not isinstance(mark, Mapping) or mark.get("type") not in _MARKS:
+        if not isinstance(mark, Mapping) or str(mark.get("type")) not in _MARKS:
             return False
         attrs = mark.get("attrs", {})
         if not isinstance(attrs, Mapping):

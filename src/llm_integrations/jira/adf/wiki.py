@@ -122,7 +122,7 @@ def _other(node: Adf, depth: int) -> str:
     children = _content(node)
     if depth > _MAX_DEPTH:
         return _inline([node])
-    if all(child.get("type") in INLINE for child in children):
+    if all(str(child.get("type")) in INLINE for child in children):
         return _inline(children or [node])
     return "\n\n".join(_block(child, "", depth + 1) for child in children)
 
@@ -135,7 +135,7 @@ def _box(item: Adf) -> str:
 
 def _item(item: Adf, bullets: str, depth: int) -> str:
     first, *rest = _content(item) or [{}]
-    is_list = first.get("type") in {"bulletList", "orderedList"}
+    is_list = str(first.get("type")) in {"bulletList", "orderedList"}
     head = "" if is_list else _block(first, bullets, depth)
     lines = [f"{bullets} {head}".rstrip()]
     lines += [_block(child, bullets, depth) for child in ([first, *rest] if is_list else rest)]
