@@ -24,8 +24,8 @@ from bench.processes import Round, started
 from bench.traffic import send_at_random, send_closed
 from llm_integrations._core.clock import SystemClock
 from llm_integrations.jira.webhooks import parse_event
-from llm_integrations.service.app.listener import listening
 from llm_integrations.service.inbox import Inbox, delivery_id_of, to_arrival
+from llm_integrations.service.listener import listening
 from llm_integrations.service.receiver import Receiver, ReceiverOptions
 from llm_integrations.store.intake import IntakeConnection
 

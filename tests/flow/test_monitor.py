@@ -24,8 +24,8 @@ from llm_integrations.anthropic import Message, MessageRequest
 from llm_integrations.errors import ConfigError
 from llm_integrations.service import Action, AddComment, App, Context
 from llm_integrations.service.app import Role, Running
-from llm_integrations.service.app.listener import parse_address
 from llm_integrations.service.database import open_database
+from llm_integrations.service.listener import parse_address
 from llm_integrations.service.monitor.health import Health
 from llm_integrations.service.monitor.metrics import Metrics
 from llm_integrations.service.settings import Claude, Receiver, Settings, Site

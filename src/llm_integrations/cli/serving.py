@@ -51,7 +51,7 @@ def serve(
 
     from llm_integrations.cli.logs import log_to_stderr
     from llm_integrations.service import App
-    from llm_integrations.service.app.loop import run
+    from llm_integrations.service.loop import run
 
     log_to_stderr(verbose=verbose)
     return run(_serve(App(loaded, progress=complain), loaded, role))

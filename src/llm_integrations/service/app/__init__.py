@@ -25,7 +25,6 @@ from llm_integrations.anthropic import AnthropicClient, AnthropicConfig
 from llm_integrations.errors import RetryLater
 from llm_integrations.governance import Budget, Governor, Limit
 from llm_integrations.jira import BasicAuth, JiraClient, JiraConfig, PersonalAccessToken
-from llm_integrations.service.app.listener import listening, parse_address
 from llm_integrations.service.app.routes import Rule, add_rules, name_of
 from llm_integrations.service.console import ConsoleReads, make_console
 from llm_integrations.service.database import Database, open_database
@@ -34,6 +33,7 @@ from llm_integrations.service.engine import Engine, EngineOptions, migrate_engin
 from llm_integrations.service.fence import Fence
 from llm_integrations.service.handlers import Context, Handler
 from llm_integrations.service.inbox import Inbox
+from llm_integrations.service.listener import listening, parse_address
 from llm_integrations.service.monitor import Monitor
 from llm_integrations.service.monitor.families import (
     claude_families,

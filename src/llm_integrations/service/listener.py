@@ -1,4 +1,4 @@
-"""One address, one ASGI application: uvicorn inside the service's own event loop.
+"""One address, one ASGI application: uvicorn inside the program's own event loop.
 
 In: an application and where to listen. Out: the address it really listens on. Leaves signals
 alone: the program decides what they mean.
@@ -41,7 +41,7 @@ HEAD_CAP: Final = 64 * 1024
 CONNECTIONS_CAP: Final = 512  # both listeners and the database fit into the usual 1,024 descriptors
 _BACKLOG: Final = 1024
 _POLL_S: Final = 0.01
-_GOODBYE_S: Final = 5
+GOODBYE_S: Final = 5
 _REFUSAL: Final = "HTTP/1.1 {}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
@@ -139,17 +139,18 @@ def parse_address(text: str, *, setting: str) -> tuple[str, int]:
 
 @asynccontextmanager
 async def listening(
-    application: Application, *, host: str, port: int, setting: str
+    application: Application, *, host: str, port: int, setting: str, goodbye_s: int = GOODBYE_S
 ) -> AsyncIterator[str]:
     """Serve while inside; yields the base URL.
 
-    At the end no new connection is taken and requests under way have five seconds.
+    At the end no new connection is taken, and requests under way may end.
 
     Args:
         application: what answers.
         host: an address of this machine.
         port: 0 for any that is free.
         setting: names the setting in the message when the address cannot be had.
+        goodbye_s: seconds for requests under way at the end; then they are cancelled.
 
     Raises:
         ConfigError: the address is taken, or not this machine's.
@@ -170,7 +171,7 @@ async def listening(
         log_level="warning",
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=_GOODBYE_S,
+        timeout_graceful_shutdown=goodbye_s,
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]), name=f"listen {setting}")
