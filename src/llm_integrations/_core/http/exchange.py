@@ -39,6 +39,7 @@ class Request(Struct, frozen=True, kw_only=True):
         content_timeout_s: for a stream, the longest time without content, whatever else comes;
             its reader says what is content. None for no such limit.
         answer_cap_bytes: a larger answer, inflated, is broken off.
+        inflates: False leaves the answer's bytes as they came.
     """
 
     method: str
@@ -49,6 +50,7 @@ class Request(Struct, frozen=True, kw_only=True):
     timeout_s: float = 60.0
     content_timeout_s: float | None = None
     answer_cap_bytes: int = BODY_CAP_BYTES
+    inflates: bool = True
 
     def __repr__(self) -> str:
         return f"Request({self.method} {self.url}, timeout_s={self.timeout_s:g})"
@@ -137,6 +139,11 @@ class Inflater:
             msg = f"the answer is larger than {self._cap_bytes} bytes"
             raise ConnectionBroken(msg)
         return data
+
+
+def inflater_of(request: Request, encoding: str) -> Inflater:
+    """Return what the answer's bytes go through; its cap holds for those that stay as they are."""
+    return Inflater(encoding if request.inflates else "", request.answer_cap_bytes)
 
 
 def headers_of(request: Request) -> Mapping[str, str]:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 from llm_integrations._core.http.exchange import (
-    Inflater,
     Progress,
     Reply,
     Request,
     broken,
     content_of,
     headers_of,
+    inflater_of,
     unreachable,
     unsendable,
 )
@@ -145,8 +145,7 @@ class _AiohttpReply:
         self._request = request
         self.status: int = response.status
         self.headers: Mapping[str, str] = response.headers
-        encoding = response.headers.get("Content-Encoding", "")
-        self._inflater = Inflater(encoding, request.answer_cap_bytes)
+        self._inflater = inflater_of(request, response.headers.get("Content-Encoding", ""))
 
     async def read(self) -> bytes:
         """Return the whole body."""

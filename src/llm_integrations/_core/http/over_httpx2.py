@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llm_integrations._core.http.exchange import (
-    Inflater,
     Progress,
     Reply,
     Request,
     broken,
     content_of,
     headers_of,
+    inflater_of,
     unreachable,
     unsendable,
 )
@@ -87,8 +87,7 @@ class _Httpx2Reply:
         self._pieces: AsyncGenerator[bytes, None] = response.aiter_raw()
         self.status: int = response.status_code
         self.headers: Mapping[str, str] = response.headers
-        encoding = response.headers.get("content-encoding", "")
-        self._inflater = Inflater(encoding, request.answer_cap_bytes)
+        self._inflater = inflater_of(request, response.headers.get("content-encoding", ""))
 
     async def read(self) -> bytes:
         """Return the whole body."""
