@@ -60,7 +60,7 @@ from llm_integrations.errors import (
     StoreUnavailable,
 )
 
-__all__ = ["Desk", "Exchange", "Refusal", "Sent", "refusal_for"]
+__all__ = ["Desk", "Exchange", "Refusal", "Sent", "error_answer", "refusal_for"]
 
 UNKNOWN: Final = Actual(state="unknown")
 READABLE: Final = frozenset({"", "identity", "gzip", "deflate"})
@@ -76,6 +76,7 @@ class Sent(NamedTuple):
         body: whole, for requests that may cost something.
         call_id: one for all attempts of a call.
         tags: for the ledger and budgets.
+        workspace: that it names, whose limits are its own.
     """
 
     method: str
@@ -84,6 +85,7 @@ class Sent(NamedTuple):
     attempt: int = 1
     call_id: str = ""
     tags: Mapping[str, str] = {}
+    workspace: str = ""
 
 
 class Refusal(NamedTuple):
@@ -582,7 +584,13 @@ class Desk:
         return ask_for(shape, sent.body, at=self.clock.now(), guess=self.guess)
 
     def _numbered(self, ask: Ask, sent: Sent) -> Ask:
-        return replace(ask, call_id=sent.call_id, attempt=sent.attempt, tags=sent.tags)
+        return replace(
+            ask,
+            call_id=sent.call_id,
+            attempt=sent.attempt,
+            tags=sent.tags,
+            workspace=sent.workspace,
+        )
 
     def _bound(self, body: bytes) -> BatchBound:
         bound, at = BatchBound(), self.clock.now()
@@ -612,7 +620,7 @@ def refusal_for(error: IntegrationError) -> Refusal:
     attempt may find them back.
     """
     status, kind, code = 400, "invalid_request_error", "llm_integrations_refused"
-    headers = {"content-type": "application/json", "x-should-retry": "false"}
+    headers = {"x-should-retry": "false"}
     if isinstance(error, BudgetExceeded):
         status, kind, code = 402, "billing_error", "llm_integrations_budget_exceeded"
     elif isinstance(error, RateLimited):
@@ -621,8 +629,15 @@ def refusal_for(error: IntegrationError) -> Refusal:
     elif isinstance(error, StoreUnavailable):
         status, kind, code = 503, "api_error", "llm_integrations_books_away"
         headers["x-should-retry"] = "true"
-    message = f"llm-integrations: {error}; nothing was sent"
-    said = {"type": kind, "message": message, "details": {"error_code": code}}
+    return error_answer(status, kind, code, f"{error}; nothing was sent", headers)
+
+
+def error_answer(
+    status: int, kind: str, code: str, message: str, headers: Mapping[str, str]
+) -> Refusal:
+    """Return an answer of ours in the shape of the API's errors."""
+    details = {"error_code": code}
+    said = {"type": kind, "message": f"llm-integrations: {message}", "details": details}
     body = encode({"type": "error", "error": said, "request_id": None})
-    headers["content-length"] = str(len(body))
-    return Refusal(status, headers, body)
+    size = {"content-length": str(len(body))}
+    return Refusal(status, {"content-type": "application/json", **headers, **size}, body)

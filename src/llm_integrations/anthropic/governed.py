@@ -96,7 +96,9 @@ def _begin(desk: Desk, request: httpx2.Request, body: bytes) -> Exchange:
     if attempt == 1 or not call_id or body != last_body:
         call_id = desk.new_call_id()
         _last_call.set((body, call_id))
-    return desk.begin(Sent(request.method, request.url.path, body, attempt, call_id))
+    workspace = request.headers.get("anthropic-workspace-id", "")
+    sent = Sent(request.method, request.url.path, body, attempt, call_id, workspace=workspace)
+    return desk.begin(sent)
 
 
 def _patience_s(request: httpx2.Request) -> float | None:
