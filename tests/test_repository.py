@@ -16,7 +16,8 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 PACKAGE: Final = ROOT / "src" / "llm_integrations"
 LOCKS: Final = ("bootstrap", "demo", "dev")
 EXTRAS: Final = """
-    jira anthropic postgres httpx2 tokenizer simulators cli service embedded govern oauth otel demo
+    jira anthropic postgres httpx2 tokenizer simulators cli service embedded gateway govern oauth
+    otel demo
 """.split()
 TEXT: Final = {
     "", ".cfg", ".css", ".html", ".ini", ".js", ".json", ".md", ".py", ".sh", ".sql", ".svg",

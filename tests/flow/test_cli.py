@@ -99,7 +99,9 @@ async def test_help_names_every_command_and_loads_no_engine_and_no_server(shell:
         "print(code, sorted(heavy & set(sys.modules)))\n"
     )
     assert found.out.endswith("0 []\n") or found.out.endswith("0 ['msgspec']\n")
-    for command in "demo serve simulate pause resume purge deliveries costs ask jira".split():
+    for (
+        command
+    ) in "demo serve simulate gateway pause resume purge deliveries costs ask jira".split():
         assert f" {command} " in found.out
 
 

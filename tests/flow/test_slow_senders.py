@@ -15,8 +15,8 @@ import psycopg
 import pytest
 
 from llm_integrations._core.clock import SystemClock
+from llm_integrations.service import listener
 from llm_integrations.service import receiver as receiver_room
-from llm_integrations.service.app import listener
 from llm_integrations.service.inbox import Inbox
 from llm_integrations.service.receiver import Receiver, ReceiverOptions
 from llm_integrations.simulators import JiraSimulator

@@ -32,6 +32,7 @@ _EXTRA_OF_COMMAND: Final = {
     "database": "service",
     "deliveries": "service",
     "demo": "demo",
+    "gateway": "gateway",
     "pause": "service",
     "purge": "service",
     "resume": "service",

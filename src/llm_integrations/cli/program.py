@@ -15,6 +15,7 @@ from llm_integrations.cli import (
     costs,
     databases,
     deliveries,
+    gateway,
     jira,
     offline,
     purging,
@@ -74,6 +75,7 @@ def _program() -> App:
         serving.resume,
         purging.purge,
         asking.ask,
+        gateway.gateway,
         offline.simulate,
     ):
         program.command(command)

@@ -9,8 +9,9 @@ Anybody may connect, signed or not, so that before an application hears of a req
 2. Its head must be within `HEAD_CAP`, else 431; uvicorn would read for ever.
 3. Of more than `CONNECTIONS_CAP` connections the one that has owed its head for longest is dropped;
    where none owes one, the newest.
-4. Who has sent a whole request and closed the sending half of the connection gets the answer; who
-   closes it in the middle of a request is gone.
+4. Who has sent a whole request and closed the sending half of the connection gets the answer, or
+   is gone: no server can tell, so its application says what is to be believed. Who closes it in
+   the middle of a request is gone.
 
 How long a body may take and how large it may be is the application's affair.
 """
@@ -42,6 +43,7 @@ CONNECTIONS_CAP: Final = 512  # both listeners and the database fit into the usu
 _BACKLOG: Final = 1024
 _POLL_S: Final = 0.01
 GOODBYE_S: Final = 5
+IDLE_S: Final = 5
 _REFUSAL: Final = "HTTP/1.1 {}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
@@ -113,6 +115,14 @@ class _Connection(HttpToolsProtocol):
         slowest.transport.abort()
 
 
+class _Leaving(_Connection):
+    """The same, for whom a closed half says that nobody waits for the answer any more."""
+
+    def eof_received(self) -> bool:  # type: ignore[override] # as above
+        """Close the other half."""
+        return False
+
+
 class _Server(uvicorn.Server):
     """A server that does not touch the process's signal handlers."""
 
@@ -139,7 +149,14 @@ def parse_address(text: str, *, setting: str) -> tuple[str, int]:
 
 @asynccontextmanager
 async def listening(
-    application: Application, *, host: str, port: int, setting: str, goodbye_s: int = GOODBYE_S
+    application: Application,
+    *,
+    host: str,
+    port: int,
+    setting: str,
+    goodbye_s: int = GOODBYE_S,
+    idle_s: int = IDLE_S,
+    answers_half_closed: bool = True,
 ) -> AsyncIterator[str]:
     """Serve while inside; yields the base URL.
 
@@ -151,6 +168,8 @@ async def listening(
         port: 0 for any that is free.
         setting: names the setting in the message when the address cannot be had.
         goodbye_s: seconds for requests under way at the end; then they are cancelled.
+        idle_s: seconds for which a connection between two requests is kept.
+        answers_half_closed: whether who closed the sending half still waits for the answer.
 
     Raises:
         ConfigError: the address is taken, or not this machine's.
@@ -164,7 +183,7 @@ async def listening(
         ) from error
     config = uvicorn.Config(
         application,
-        http=_Connection,
+        http=_Connection if answers_half_closed else _Leaving,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -172,6 +191,7 @@ async def listening(
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=goodbye_s,
+        timeout_keep_alive=idle_s,
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]), name=f"listen {setting}")
