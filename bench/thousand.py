@@ -67,23 +67,10 @@ GIVE_UP_S: Final = 120.0
 
 
 class Holding:
-    """An engine that runs what it took and never ends it, on a client of DBOS."""
+    """An engine that runs what it took and never ends it."""
 
-    def __init__(self, client: DBOSClient, running: frozenset[str]) -> None:
+    def __init__(self, running: frozenset[str]) -> None:
         self.running = running
-        self._client = client
-
-    async def list_pending(self, executor_id: str) -> list[str]:
-        found = await self._client.list_workflows_async(
-            status="PENDING", executor_id=executor_id, load_input=False, load_output=False
-        )
-        return [workflow.workflow_id for workflow in found]
-
-    async def requeue(self, workflow_ids: Sequence[str]) -> None:
-        await self._client.resume_workflows_async(list(workflow_ids), queue_name=QUEUE)
-
-    async def cancel(self, workflow_id: str) -> None:
-        await self._client.cancel_workflow_async(workflow_id)
 
     def open(self) -> None:
         pass
@@ -113,7 +100,7 @@ async def be_workers(dsn: str, first: int, count: int) -> None:
             presence = Presence(
                 dsn,
                 executor_id=name,
-                engine=cast("Engine", Holding(client, take(client, name, HELD_BY_EACH))),
+                engine=cast("Engine", Holding(take(client, name, HELD_BY_EACH))),
                 store=store,
                 clock=SystemClock(),
             )
