@@ -67,7 +67,7 @@ class Desk:
         """Record one action."""
         delivery = await self.store.load(delivery_id)
         assert delivery is not None
-        position = len(await self.store.load_action_states(delivery.scope))
+        position = len(await self.store.load_begun_actions(delivery.scope))
         await self.store.save_action(
             delivery, position, state, name="AddComment", summary=summary, reason=reason
         )

@@ -54,7 +54,7 @@ class World:
             settings or self.settings,
             database=await open_database(self.dsn),
             seams=seams,
-            retry=RetryRules(base_s=0.05, cap_s=0.2),
+            retry=RetryRules(base_s=0.05, cap_s=0.2, arrives_s=0.2),
         )
 
     @property

@@ -18,11 +18,14 @@ import pytest
 from llm_integrations._core.clock import SystemClock
 from llm_integrations.errors import (
     BudgetExceeded,
+    ConnectFailed,
     GiveUp,
     Overloaded,
     RateLimited,
     Rejected,
     RetryLater,
+    ServerFailed,
+    TimedOut,
 )
 from llm_integrations.jira.webhooks import WebhookProcessor, parse_event
 from llm_integrations.service.actions import Action, AddComment, AddLabels, NoAction, SetFields
@@ -112,6 +115,7 @@ async def run_line(
     *,
     mode: Literal["dry-run", "apply"] = "apply",
     handlers_at_once: int = 64,
+    arrives_s: float = 0.0,
     **options: bool,
 ) -> AsyncIterator[Line]:
     store = DeliveryStore(dsn)
@@ -134,7 +138,7 @@ async def run_line(
         clock=SystemClock(),
         options=PipelineOptions(
             executor_id="test-1",
-            retry=RetryRules(attempts=3, outage_attempts=3, base_s=0.01),
+            retry=RetryRules(attempts=3, outage_attempts=3, base_s=0.01, arrives_s=arrives_s),
             handlers_at_once=handlers_at_once,
             **options,
         ),
@@ -476,6 +480,38 @@ async def test_failed_write_is_tried_again_as_maybe_sent_and_earlier_ones_are_no
         (1, True),
     ]
     assert asked == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "waits"),
+    [
+        (TimedOut(), True),
+        (ServerFailed(status=502, retryable=True), True),
+        (ConnectFailed(), False),
+        (RateLimited(status=429, retryable=True), False),
+    ],
+)
+async def test_a_comment_whose_fate_is_unknown_gets_time_to_arrive_before_it_is_looked_for(
+    error: Exception, waits: bool, service_url: str
+) -> None:
+    arrives_s = 1.0
+    at: list[float] = []
+
+    async with run_line(service_url, {"*": comment}, arrives_s=arrives_s) as line:
+        original = line.writes.apply
+
+        async def apply(write: Write) -> str:
+            at.append(asyncio.get_running_loop().time())
+            return await original(write)
+
+        line.writes.apply = apply  # type: ignore[method-assign] # only to take the time
+        line.writes.fail_with = [error]
+        (one,) = await line.send(created())
+        assert await line.ended(one) == ["done"]
+        failures = (await line.store.show(one)).summary.failures
+    assert [write.maybe_sent for write in line.writes.seen] == [False, True]
+    assert (at[1] - at[0] >= arrives_s) == waits
+    assert failures == 1, "waiting uses up no attempt"
 
 
 async def test_refused_actions_are_named_and_the_allowed_rest_is_written(service_url: str) -> None:

@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 from llm_integrations.simulators import ClaudeSimulator, JiraSimulator
+from llm_integrations.simulators.faults import Slow
 from llm_integrations.store.deliveries import DeliveryStore
 
 ROOT = Path(__file__).parents[2]
@@ -205,6 +206,36 @@ async def test_worker_that_was_frozen_past_the_take_over_sends_nothing_when_it_w
     assert (len(world.claude.requests), len(world.jira.requests)) == sent
     assert len(world.claude.charges) == 1
     assert len(world.jira.comments(key)) == 1
+
+
+@pytest.mark.slow
+async def test_comment_that_jira_was_still_writing_when_its_sender_died_is_found(
+    world: World,
+) -> None:
+    """The successor looks for the mark only when the comment had time to arrive."""
+    quick = {"scan_s": "0.3", "arrives_s": "4"}
+    await wait_out_the_start_of_postgres(world.dsn)
+    first, url = await world.start(**quick)
+    second, _ = await world.start(role="worker", **quick)
+    world.jira.fail_next(Slow(delay_s=3), method="POST", path="/comment$")
+    world.go.touch()
+    (key,) = await deliver(world, url, "It is broken")
+    asked = {
+        asyncio.create_task(next_line(process, "asked")): process for process in (first, second)
+    }
+    done, waiting = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+    async with asyncio.timeout(20):
+        while not any(one.path.endswith("/comment") for one in world.jira.requests):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    await kill(asked[done.pop()])
+    assert world.jira.comments(key) == []
+    assert await world.ended(1) == ["done"]
+    waiting.pop().cancel()  # the decision is stored, so its handler never begins
+    async with asyncio.timeout(20):
+        while not all(one.status for one in world.jira.requests):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    assert len(world.jira.comments(key)) == 1
+    assert len(world.claude.charges) == 1
 
 
 async def test_sigterm_leaves_a_running_event_to_the_next_worker_within_the_stated_time(

@@ -76,7 +76,7 @@ async def main(wanted: dict[str, str]) -> None:
     app = App(
         settings,
         database=database,
-        retry=RetryRules(base_s=0.1),
+        retry=RetryRules(base_s=0.1, arrives_s=float(wanted.get("arrives_s", "0.5"))),
         presence=PresenceOptions(
             idle_s=float(wanted.get("idle_s", "15")), scan_s=float(wanted.get("scan_s", "2"))
         ),

@@ -14,8 +14,10 @@ from llm_integrations.errors import (
     BudgetExceeded,
     Conflict,
     ConnectFailed,
+    ConnectionBroken,
     GiveUp,
     InvalidRequest,
+    LeaseLost,
     NotFound,
     Overloaded,
     RateLimited,
@@ -35,6 +37,7 @@ from llm_integrations.service.pipeline.rules import (
     is_newer,
     is_stale,
     judge_failure,
+    may_have_arrived,
     touched_fields,
 )
 from llm_integrations.store.deliveries import Delivery, Waiting
@@ -157,6 +160,15 @@ def test_an_event_is_tried_as_often_as_the_rules_say_and_never_waits_longer(
 def test_an_outage_of_a_vendor_is_sat_out(failures: int, error: Exception) -> None:
     ruling = judge_failure(error, failures=failures, chance=0.5, rules=RULES)
     assert isinstance(ruling, Again) == (failures < RULES.outage_attempts - 1)
+
+
+def test_a_write_may_arrive_later_unless_it_was_refused_or_never_left() -> None:
+    unknown = (TimedOut(), ConnectionBroken(), TimeoutError(), ServerFailed(status=504))
+    known = (ConnectFailed(), TimedOut(may_have_arrived=False), RateLimited(status=429))
+    assert all(map(may_have_arrived, unknown))
+    assert not any(
+        map(may_have_arrived, (*known, Conflict(status=409), RetryLater(1), LeaseLost()))
+    )
 
 
 def test_with_the_defaults_an_outage_may_last_two_hours() -> None:

@@ -21,6 +21,7 @@ from llm_integrations.store.batches import Batches
 from llm_integrations.store.delivery_records import (
     ActionRecord,
     ActionState,
+    BegunAction,
     Delivery,
     DeliveryDetail,
     DeliveryFilter,
@@ -38,6 +39,7 @@ from llm_integrations.store.reach import POOL_WAIT_S, make_pool, reaching
 __all__ = [
     "ActionRecord",
     "ActionState",
+    "BegunAction",
     "Delivery",
     "DeliveryDetail",
     "DeliveryFilter",
@@ -177,10 +179,10 @@ class DeliveryStore:
         values = {"scope": delivery.scope, "id": delivery.delivery_id, "actions": actions}
         return await self._scalar(bytes, sql.SAVE_DECISION, values) or actions
 
-    async def load_action_states(self, scope: str) -> dict[int, ActionState]:
-        """Return the state of each action of a decision that was begun, by its position."""
-        rows = await self._all(ActionRecord, sql.LIST_ACTIONS_OF_SCOPE, {"scope": scope})
-        return {row.position: row.state for row in rows}
+    async def load_begun_actions(self, scope: str) -> dict[int, BegunAction]:
+        """Return the actions of a decision that were begun, by their position."""
+        rows = await self._all(BegunAction, sql.LIST_ACTIONS_OF_SCOPE, {"scope": scope})
+        return {row.position: row for row in rows}
 
     async def save_action(
         self,

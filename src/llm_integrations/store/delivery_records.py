@@ -13,6 +13,7 @@ import msgspec
 __all__ = [
     "ActionRecord",
     "ActionState",
+    "BegunAction",
     "Delivery",
     "DeliveryDetail",
     "DeliveryFilter",
@@ -142,6 +143,14 @@ class ActionRecord(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     result_id: str
     changed_at: datetime
+
+
+class BegunAction(msgspec.Struct, frozen=True, kw_only=True):
+    """How far an action got, and how long ago by the database's clock."""
+
+    position: int
+    state: ActionState
+    age_s: float
 
 
 class DeliveryDetail(msgspec.Struct, frozen=True, kw_only=True):

@@ -88,7 +88,7 @@ RETURNING actions
 """
 
 LIST_ACTIONS_OF_SCOPE: Final = """
-SELECT scope, position, name, summary, state, reason, result_id, changed_at
+SELECT position, state, extract(epoch FROM clock_timestamp() - changed_at)::float8 AS age_s
 FROM llm_integrations.action WHERE scope = %(scope)s
 """
 

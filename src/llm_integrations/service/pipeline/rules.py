@@ -64,6 +64,7 @@ __all__ = [
     "is_newer",
     "is_stale",
     "judge_failure",
+    "may_have_arrived",
     "touched_fields",
 ]
 
@@ -111,12 +112,14 @@ class RetryRules(msgspec.Struct, frozen=True, kw_only=True):
         outage_attempts: the same while a vendor is away; about two hours with the other defaults.
         base_s: the first wait; doubles each time.
         cap_s: the longest wait that nobody asked for.
+        arrives_s: how long Jira may still be at work on a comment whose sender got no answer.
     """
 
     attempts: int = 5
     outage_attempts: int = 40
     base_s: float = 2.0
     cap_s: float = 300.0
+    arrives_s: float = 10.0
 
 
 def judge_failure(
@@ -164,6 +167,17 @@ def _judge_other(
     if failures + 1 >= attempts:
         return End(outcome="dead", reason=describe_error(error))
     return Again(delay_s=backoff_s, counts=True)
+
+
+def may_have_arrived(error: Exception) -> bool:
+    """Tell whether a write that ended so may take effect yet; a proxy's 5xx says nothing."""
+    match error:
+        case TransportError():
+            return error.may_have_arrived
+        case APIError():
+            return error.status >= 500
+        case _:
+            return isinstance(error, TimeoutError)
 
 
 def describe_error(error: Exception) -> str:

@@ -21,10 +21,17 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 import structlog
 
-from llm_integrations.errors import GiveUp, LeaseLost, PayloadMalformed, StoreUnavailable
+from llm_integrations.errors import (
+    GiveUp,
+    LeaseLost,
+    PayloadMalformed,
+    RetryLater,
+    StoreUnavailable,
+)
 from llm_integrations.jira.webhooks import parse_event
 from llm_integrations.service.actions import (
     Action,
+    AddComment,
     NoAction,
     action_name,
     decode_actions,
@@ -40,6 +47,7 @@ from llm_integrations.service.pipeline.rules import (
     is_newer,
     is_stale,
     judge_failure,
+    may_have_arrived,
     touched_fields,
 )
 from llm_integrations.service.policy import Facts, Verdict, is_own_write, judge
@@ -52,7 +60,7 @@ if TYPE_CHECKING:
     from llm_integrations.service.delivery import Deliverer
     from llm_integrations.service.handlers import Context, Handler
     from llm_integrations.service.policy import PolicyRules
-    from llm_integrations.store.deliveries import ActionState, Delivery, DeliveryStore
+    from llm_integrations.store.deliveries import ActionState, BegunAction, Delivery, DeliveryStore
 
 __all__ = ["Pipeline", "PipelineOptions", "Registration", "SiteWork"]
 
@@ -114,7 +122,12 @@ class PipelineOptions:
 
 @dataclass(slots=True)
 class _Job:
-    """A delivery under way."""
+    """A delivery under way.
+
+    Attributes:
+        begun: positions of the actions that this run has begun itself.
+        arrives_until: until when a sending of an action may still take effect, by its position.
+    """
 
     delivery: Delivery
     event: WebhookEvent
@@ -123,6 +136,8 @@ class _Job:
     context: Context | None = None
     project_key: str = ""
     handled: bool = False
+    begun: set[int] = field(default_factory=set)
+    arrives_until: dict[int, float] = field(default_factory=dict)
 
     @property
     def handler(self) -> str:
@@ -325,13 +340,14 @@ class Pipeline:
         if not _has_writes(actions):
             return _outcome_of(actions, [])
         delivery = job.delivery
-        states = await self._store.load_action_states(delivery.scope)
+        begun = await self._store.load_begun_actions(delivery.scope)
         recent = await self._store.load_recent_writes(delivery.partition, but_scope=delivery.scope)
         ends: list[tuple[ActionState, str]] = []
         for position, action in enumerate(actions):
             if isinstance(action, NoAction):
                 continue
-            if states.get(position) == "sent":
+            earlier = begun.get(position)
+            if earlier is not None and earlier.state == "sent":
                 ends.append(("sent", ""))
                 continue
             # A decision is not cut in half by those before it, but has no more writes than they.
@@ -339,7 +355,7 @@ class Pipeline:
             facts = Facts(project_key=job.project_key, writes_last_hour=writes)
             verdict = self._judge(action, facts, job.site)
             if verdict.decision == "allow":
-                await self._deliver(job, position, action, states.get(position))
+                await self._deliver(job, position, action, earlier)
                 ends.append(("sent", ""))
             else:
                 state: ActionState = "proposed" if verdict.decision == "propose" else "refused"
@@ -353,24 +369,53 @@ class Pipeline:
         return judge(action, facts, site.rules)
 
     async def _deliver(
-        self, job: _Job, position: int, action: Action, state: ActionState | None
+        self, job: _Job, position: int, action: Action, earlier: BegunAction | None
     ) -> None:
         issue_id = job.event.issue_id or job.event.issue_key
         if not issue_id:
             raise GiveUp("the event names no issue to write to")
+        is_begun = earlier is not None and earlier.state == "sending"
+        if isinstance(action, AddComment):
+            self._let_arrive(job, position, earlier)
         await self._note_action(job, position, action, "sending")
+        job.begun.add(position)
         write = Write(
             delivery_id=job.delivery.scope,
             position=position,
             issue_id=issue_id,
             action=action,
-            maybe_sent=state == "sending" or job.delivery.failures > 0,
+            maybe_sent=is_begun or job.delivery.failures > 0,
         )
-        async with asyncio.timeout(WRITE_DEADLINE_S):
-            result_id = await job.site.deliverer.apply(write)
+        try:
+            async with asyncio.timeout(WRITE_DEADLINE_S):
+                result_id = await job.site.deliverer.apply(write)
+        except Exception as error:
+            if may_have_arrived(error):
+                job.arrives_until[position] = self._soon()
+            raise
         await self._insist(
             lambda: self._note_action(job, position, action, "sent", result_id=result_id)
         )
+
+    def _let_arrive(self, job: _Job, position: int, earlier: BegunAction | None) -> None:
+        """Put the event off while Jira may still be at work on an earlier sending of a comment.
+
+        Whoever looks for the mark too early finds none, and writes the comment twice. What another
+        run began may have been sent until a moment ago, at most until its deadline.
+        """
+        if (
+            earlier is not None
+            and earlier.state == "sending"
+            and position not in job.begun
+            and earlier.age_s < WRITE_DEADLINE_S + self._options.retry.arrives_s
+        ):
+            job.arrives_until.setdefault(position, self._soon())
+        left_s = job.arrives_until.get(position, 0.0) - self._clock.monotonic()
+        if left_s > 0:
+            raise RetryLater(left_s, "an earlier comment may still arrive")
+
+    def _soon(self) -> float:
+        return self._clock.monotonic() + self._options.retry.arrives_s
 
     async def _note_action(
         self,
