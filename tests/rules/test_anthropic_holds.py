@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llm_integrations.anthropic import parse_message, price_message
 from llm_integrations.anthropic.catalogue import shape_of
-from llm_integrations.anthropic.holds import Hold, hold_for
+from llm_integrations.anthropic.holds import Hold, affordable_tokens, hold_for
 from llm_integrations.anthropic.models import encode_request
 
 RECORDINGS = Path(__file__).parents[2].parent / "shared/data/claude/messages.jsonl"
@@ -161,4 +164,27 @@ def test_in_a_batch_all_of_it_costs_half() -> None:
     body = encode_request(request)
     alone = hold_for(shape_of(body), body)
     assert alone.pusd is not None
-    assert hold_for(shape_of(body), body, batch=True) == alone._replace(pusd=-(-alone.pusd // 2))
+    assert hold_for(shape_of(body), body, batch=True) == alone._replace(
+        pusd=-(-alone.pusd // 2), prompt_pusd=-(-alone.prompt_pusd // 2)
+    )
+
+
+@given(st.integers(1, 200_000), st.integers(0, 10**13))
+def test_affordable_tokens_are_the_most_whose_hold_fits(max_tokens: int, left_pusd: int) -> None:
+    def hold(tokens: int) -> Hold:
+        request = {"model": "claude-opus-5-5", "max_tokens": tokens, "messages": [{"role": "user"}]}
+        body = encode_request(request)
+        return hold_for(msgspec.structs.replace(shape_of(body), size_bytes=100), body)
+
+    asked = hold(max_tokens)
+    fitting = affordable_tokens(asked, max_tokens, left_pusd)
+    assert fitting <= max_tokens
+    if fitting:
+        assert (hold(fitting).pusd or 0) <= left_pusd
+    if fitting < max_tokens and left_pusd > asked.prompt_pusd:
+        assert (hold(fitting + 1).pusd or 0) > left_pusd
+
+
+def test_nothing_is_affordable_without_a_bound_or_a_price() -> None:
+    assert affordable_tokens(Hold(None, True, 1), 100, 10**12) == 0  # noqa: FBT003 - a tuple
+    assert affordable_tokens(Hold(9, False, 1), 100, 10**12) == 0  # noqa: FBT003 - a tuple

@@ -32,6 +32,7 @@ class Ask(Struct, frozen=True, kw_only=True):
         tags: for ledger and budgets; "lane" says who waits for it ("interactive", "backfill").
         hold_pusd: the most it can cost, in pico-USD; None when the price is unknown.
         bounded: whether `hold_pusd` is a true upper bound.
+        estimate_pusd: what it will likely cost; None where nobody guessed: then the hold.
         model: what was asked for, for the ledger.
         call_id: one id for all attempts of a call; `Caller` numbers the attempts.
     """
@@ -43,6 +44,7 @@ class Ask(Struct, frozen=True, kw_only=True):
     output_tokens: int = 0
     hold_pusd: int | None = 0
     bounded: bool = True
+    estimate_pusd: int | None = None
     price_version: str = ""
     model: str = ""
     tags: Mapping[str, str] = {}

@@ -30,7 +30,7 @@ from llm_integrations.anthropic.catalogue import (
     shape_of,
 )
 from llm_integrations.anthropic.config import AnthropicConfig
-from llm_integrations.anthropic.holds import OutputGuess, ask_for
+from llm_integrations.anthropic.holds import OutputGuess, affordable_tokens, ask_for, hold_for
 from llm_integrations.anthropic.limits import RateLimitInfo, observe_headers
 from llm_integrations.anthropic.live import StreamTerms, actual_of
 from llm_integrations.anthropic.models import (
@@ -40,7 +40,7 @@ from llm_integrations.anthropic.models import (
     parse_message,
 )
 from llm_integrations.anthropic.refusals import refusal
-from llm_integrations.errors import AnswerMalformed, APIError
+from llm_integrations.errors import AnswerMalformed, APIError, BudgetExceeded, InvalidRequest
 
 __all__ = ["AnyRequest", "Calls", "free_of_charge", "read_answer"]
 
@@ -176,6 +176,31 @@ class Calls:
             return message, actual_of(message, response, at=at, keep=keep is not None)
 
         return Call(request=wire, ask=ask, read=read)
+
+    def lowered(self, request: AnyRequest, error: BudgetExceeded) -> AnyRequest | None:
+        """Return the request with as many `max_tokens` as a budget has money for.
+
+        None where it is to be refused: by the settings, or since too few would be left, or since
+        it has no upper bound, or not with fewer tokens (a thinking budget may need more).
+        """
+        if self._config.over_budget == "refuse":
+            return None
+        body = encode_request(request, stream=True)  # a few bytes longer than a plain one
+        shape = shape_of(body)
+        hold = hold_for(shape, body, at=self._clock.now())
+        fitting = affordable_tokens(hold, shape.max_tokens, error.left_pusd)
+        if not self._config.least_max_tokens <= fitting < shape.max_tokens:
+            return None
+        fewer: AnyRequest = (
+            replace(request, max_tokens=fitting)
+            if isinstance(request, MessageRequest)
+            else {**request, "max_tokens": fitting}
+        )
+        try:
+            self.check(encode_request(fewer, stream=False))
+        except InvalidRequest:
+            return None
+        return fewer
 
     def free(
         self,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 import msgspec
 
 from llm_integrations._core.admission import Admission, Keep
-from llm_integrations._core.call import Caller, OpenStream
+from llm_integrations._core.call import Call, Caller, OpenStream
 from llm_integrations._core.clock import Clock, SystemClock
 from llm_integrations._core.codec import Raw, decode, encode
 from llm_integrations._core.http import AiohttpTransport, Transport
@@ -32,6 +32,7 @@ from llm_integrations.anthropic.models import (
     MessageResponse,
     encode_request,
 )
+from llm_integrations.errors import BudgetExceeded
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -142,6 +143,18 @@ class AnthropicClient:
             APIError, TransportError: the last attempt's end.
             StreamInterrupted: a long answer, read as a stream, was cut in every attempt.
         """
+        try:
+            return await self._send(request, tags, keep)
+        except BudgetExceeded as error:
+            fewer = self._calls.lowered(request, error)
+            if fewer is None:
+                raise
+        return await self._send(fewer, tags, keep)
+
+    async def _send(
+        self, request: AnyRequest, tags: Mapping[str, str] | None, keep: Keep | None
+    ) -> MessageResponse:
+        """Send a request as it is and return the whole answer."""
         streamed = self._calls.reads_as_stream(request)
         call = self._calls.message(request, tags=tags, keep=keep, stream=streamed)
         if not streamed:
@@ -164,6 +177,21 @@ class AnthropicClient:
         keep: Keep | None = None,
     ) -> MessageStream:
         """Return the answer as a stream; see `MessageStream`. Nothing is sent before it is read."""
+        call = self._calls.message(request, tags=tags, keep=keep, stream=True)
+
+        async def open_reader() -> StreamReader:
+            try:
+                return await self._open(call)
+            except BudgetExceeded as error:
+                fewer = self._calls.lowered(request, error)
+                if fewer is None:
+                    raise
+            return await self._open(self._calls.message(fewer, tags=tags, keep=keep, stream=True))
+
+        return MessageStream(open_reader)
+
+    async def _open(self, call: Call[MessageResponse]) -> StreamReader:
+        """Open a stream and read up to its first delta."""
 
         async def prime(stream: OpenStream) -> StreamReader:
             reader = StreamReader(stream, self._calls.terms(call))
@@ -174,8 +202,7 @@ class AnthropicClient:
                 raise
             return reader
 
-        call = self._calls.message(request, tags=tags, keep=keep, stream=True)
-        return MessageStream(lambda: self._caller.open(call, prime))
+        return await self._caller.open(call, prime)
 
     async def complete(
         self, prompt: str, *, model: str, max_tokens: int, tags: Mapping[str, str] | None = None

@@ -45,6 +45,10 @@ class AnthropicConfig:
         max_retries: attempts after the first one.
         rate_limit_per_minute: requests, without a governor; None for no limit.
         auth_scheme: gateways that look only at `x-api-key` need "x-api-key".
+        over_budget: what becomes of a call that a budget of the governor has too little left for:
+            "refuse" it, or "lower" its `max_tokens` to what fits. The answer then says by its
+            `stop_reason` whether that was too few.
+        least_max_tokens: not lowered below this, but refused.
         wire: "auto" asks for a plain answer up to 8,192 `max_tokens`, for a stream above.
         betas: names for the `anthropic-beta` header.
         workspace_id: for credentials of several workspaces; its limits are counted apart from
@@ -62,6 +66,8 @@ class AnthropicConfig:
     rate_limit_per_minute: int | None = 50
     api_version: str = API_VERSION
     auth_scheme: Literal["bearer", "x-api-key"] = "bearer"
+    over_budget: Literal["refuse", "lower"] = "refuse"
+    least_max_tokens: int = 256
     wire: Literal["auto", "plain", "stream"] = "auto"
     betas: tuple[str, ...] = ()
     workspace_id: str | None = None
@@ -78,6 +84,10 @@ class AnthropicConfig:
             raise ConfigError(msg)
         if not min(self.timeout_s, self.content_timeout_s, self.deadline_s) > 0:
             raise ConfigError("timeout_s, content_timeout_s and deadline_s must be positive")
+        if self.over_budget not in {"refuse", "lower"} or self.least_max_tokens < 1:
+            raise ConfigError(
+                "over_budget must be 'refuse' or 'lower', and least_max_tokens at least 1"
+            )
         if self.max_retries < 0:
             raise ConfigError("max_retries must not be negative")
         if self.rate_limit_per_minute is not None and self.rate_limit_per_minute < 1:

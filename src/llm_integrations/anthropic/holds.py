@@ -33,7 +33,7 @@ from llm_integrations._core.codec import Undecodable, decode
 from llm_integrations.anthropic.catalogue import RequestShape, find_model, limit_group
 from llm_integrations.anthropic.pricing import Rates, prices_of, table_version
 
-__all__ = ["Hold", "OutputGuess", "ask_for", "hold_for", "input_bound"]
+__all__ = ["Hold", "OutputGuess", "affordable_tokens", "ask_for", "hold_for", "input_bound"]
 
 Json: TypeAlias = Any  # the JSON border
 
@@ -53,11 +53,16 @@ NO_TAGS: Final[Mapping[str, str]] = {}
 
 
 class Hold(NamedTuple):
-    """The most a request can cost; `bounded` says whether that is certain."""
+    """The most a request can cost; `bounded` says whether that is certain.
+
+    Attributes:
+        prompt_pusd: the prompt's part of it; the rest is that of `max_tokens`.
+    """
 
     pusd: int | None
     bounded: bool
     input_tokens: int
+    prompt_pusd: int = 0
 
 
 def hold_for(
@@ -73,12 +78,19 @@ def hold_for(
     rates = row.rates_for(tokens)
     if shape.speed == "fast" and prices.fast is not None:
         rates = prices.fast
-    pusd = tokens * _dearest_input(rates, body) + shape.max_tokens * rates.output
-    if shape.inference_geo in {None, "us"}:
-        pusd = -(-pusd * prices.us_percent // 100)
-    if batch:
-        pusd = -(-pusd // 2)
-    return Hold(pusd, bounded, tokens)
+    percent = prices.us_percent if shape.inference_geo in {None, "us"} else 100
+    percent_parts = 200 if batch else 100
+    prompt = tokens * _dearest_input(rates, body) * percent
+    pusd = -(-(prompt + shape.max_tokens * rates.output * percent) // percent_parts)
+    return Hold(pusd, bounded, tokens, -(-prompt // percent_parts))
+
+
+def affordable_tokens(hold: Hold, max_tokens: int, left_pusd: int) -> int:
+    """Return how many `max_tokens` a request may have so that its hold fits what is left."""
+    if hold.pusd is None or not hold.bounded or hold.pusd <= hold.prompt_pusd:
+        return 0
+    for_output = left_pusd - hold.prompt_pusd
+    return max(0, min(max_tokens, for_output * max_tokens // (hold.pusd - hold.prompt_pusd)))
 
 
 class OutputGuess:
@@ -108,16 +120,27 @@ def ask_for(
 ) -> Ask:
     """Return what sending a message asks of limits and budgets."""
     hold = hold_for(shape, body, at=at)
+    input_tokens = min(hold.input_tokens, len(body)) // 4
+    output_tokens = guess.for_at_most(shape.max_tokens)
     return Ask(
         group=limit_group(shape.model),
-        input_tokens=min(hold.input_tokens, len(body)) // 4,
-        output_tokens=guess.for_at_most(shape.max_tokens),
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
         hold_pusd=hold.pusd,
         bounded=hold.bounded,
+        estimate_pusd=_likely(hold, shape.max_tokens, input_tokens, output_tokens),
         price_version=table_version(),
         model=shape.model,
         tags=tags,
     )
+
+
+def _likely(hold: Hold, max_tokens: int, input_tokens: int, output_tokens: int) -> int | None:
+    """Return what so many tokens cost at the rates of the hold, which are the dearest."""
+    if hold.pusd is None:
+        return None
+    prompt = hold.prompt_pusd * input_tokens // max(hold.input_tokens, 1)
+    return prompt + (hold.pusd - hold.prompt_pusd) * output_tokens // max(max_tokens, 1)
 
 
 def input_bound(shape: RequestShape, body: bytes) -> int:

@@ -26,6 +26,7 @@ __all__ = ["costs", "export", "reconcile"]
 
 _BAR_WIDTH: Final = 24
 _PAGE_DAYS: Final = 30
+_BUDGETS_SHOWN: Final = 8
 _TOLD_EACH: Final = 10_000
 
 
@@ -60,11 +61,12 @@ def costs(
     loaded = load(settings)[0]
     if html is not None:
         return _write_page(loaded, html, days or _PAGE_DAYS, zone)
-    found, forecasts = asyncio.run(_load(loaded, by, days, zone))
+    found, forecasts, budgets = asyncio.run(_load(loaded, by, days, zone))
     if json:
-        print_json(_as_data(by, found, forecasts))
+        print_json(_as_data(by, found, forecasts) | {"budgets": _budgets_as_data(budgets)})
     else:
         _print(by, found, forecasts)
+        _print_budgets(budgets)
     return 0
 
 
@@ -143,7 +145,7 @@ def reconcile(
 
 async def _load(
     settings: Settings, by: str, days: int | None, zone: str
-) -> tuple[list[Spend], list[Forecast]]:
+) -> tuple[list[Spend], list[Forecast], list[BudgetState]]:
     from llm_integrations._core.clock import SystemClock
 
     now = SystemClock().now()
@@ -155,11 +157,12 @@ async def _load(
             await reports.forecast("day", now=now, zone=zone),
             await reports.forecast("month", now=now, zone=zone),
         ]
+        budgets = await books.governor.budgets.state()
     # Free calls, like the check of the key at start, belong to nothing and would only be noise.
     found = [
         each for each in spends if each.key or each.spent_pusd or each.unknown_pusd or each.unpriced
     ]
-    return found, forecasts
+    return found, forecasts, budgets
 
 
 def _write_page(settings: Settings, path: Path, days: int, zone: str) -> int:
@@ -215,7 +218,38 @@ def _print(by: str, found: Sequence[Spend], forecasts: Sequence[Forecast]) -> No
         )
 
 
-def _as_data(by: str, found: Sequence[Spend], forecasts: Sequence[Forecast]) -> object:
+def _print_budgets(budgets: Sequence[BudgetState]) -> None:
+    """Print the budgets that are nearest to their end, with the last alert of each."""
+    fullest = sorted(budgets, key=lambda each: each.left_pusd / each.limit_pusd)
+    for each in fullest[:_BUDGETS_SHOWN]:
+        name = f"{each.name} of {each.key}" if each.key else each.name
+        told = f", alerted at {each.alerted_percent} %" if each.alerted_percent else ""
+        over = f", {exact_usd(each.overrun_pusd)} USD too much" if each.overrun_pusd else ""
+        print(
+            f"budget {name}: {exact_usd(each.spent_pusd)} of {exact_usd(each.limit_pusd)} USD spent"
+            f"{over}{told}"
+        )
+    if (rest := len(budgets) - _BUDGETS_SHOWN) > 0:
+        print(f"and {rest} budgets with less of them used")
+
+
+def _budgets_as_data(budgets: Sequence[BudgetState]) -> list[dict[str, object]]:
+    return [
+        {
+            "name": each.name,
+            "key": each.key,
+            "limit_usd": exact_usd(each.limit_pusd),
+            "spent_usd": exact_usd(each.spent_pusd),
+            "held_usd": exact_usd(each.held_pusd),
+            "overrun_usd": exact_usd(each.overrun_pusd),
+            "reserve": each.reserve,
+            "alerted_percent": each.alerted_percent,
+        }
+        for each in budgets
+    ]
+
+
+def _as_data(by: str, found: Sequence[Spend], forecasts: Sequence[Forecast]) -> dict[str, object]:
     return {
         "by": by,
         "rows": [

@@ -6,7 +6,7 @@ is `store`.
 
 from __future__ import annotations
 
-from llm_integrations.governance.budgets import Budget, BudgetState
+from llm_integrations.governance.budgets import Budget, BudgetAlert, BudgetState
 from llm_integrations.governance.governor import Governor
 from llm_integrations.governance.ledger import Entry, filter_of
 from llm_integrations.governance.limits import Limit
@@ -14,6 +14,7 @@ from llm_integrations.governance.reports import Forecast, Spend, SpendReport
 
 __all__ = [
     "Budget",
+    "BudgetAlert",
     "BudgetState",
     "Entry",
     "Forecast",

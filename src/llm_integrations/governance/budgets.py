@@ -24,9 +24,12 @@ if TYPE_CHECKING:
 
     from llm_integrations._core.clock import Clock
     from llm_integrations.store.protocol import GovernanceStore
+    from llm_integrations.store.records import AlertRow
 
 __all__ = [
+    "FOREVER_US",
     "Budget",
+    "BudgetAlert",
     "BudgetBook",
     "BudgetState",
     "Budgets",
@@ -34,14 +37,17 @@ __all__ = [
     "load_zone",
     "moment_of",
     "parse_usd",
+    "percent_due",
     "us_of",
     "window_of",
 ]
 
+Reserve = Literal["bound", "estimate"]
 Window = Literal["minute", "hour", "day", "week", "month", "total"]
 PUSD_PER_USD: Final = 10**12
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_FOREVER_US: Final = 253_402_300_799_000_000  # the end of the year 9999
+FOREVER_US: Final = 253_402_300_799_000_000  # the end of the year 9999
+ALERTS_PERCENT: Final = (100, 80, 50)
 _FIXED_US: Final = {"minute": 60_000_000, "hour": 3_600_000_000}
 
 
@@ -56,6 +62,10 @@ class Budget:
             are not its concern. None: one counter for all calls.
         zone: the time zone whose midnight ends a day, like "Europe/Berlin".
         hard: refuse what does not fit; otherwise only count.
+        reserve: "bound" holds the most that a call can cost, so that nothing ever passes the
+            amount. "estimate" holds what it will likely cost: more calls run at once, those
+            without an upper bound too, and what they settle may pass the amount; then the state
+            says by how much, and the ledger what was estimated.
     """
 
     name: str
@@ -65,6 +75,7 @@ class Budget:
     by: str | None = None
     zone: str = "UTC"
     hard: bool = True
+    reserve: Reserve = "bound"
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -75,6 +86,10 @@ class Budget:
             raise ConfigError(
                 f"budget {self.name!r}: window must be one of {', '.join(get_args(Window))},"
                 f" not {self.window!r}"
+            )
+        if self.reserve not in get_args(Reserve):
+            raise ConfigError(
+                f"budget {self.name!r}: reserve must be 'bound' or 'estimate', not {self.reserve!r}"
             )
         load_zone(self.zone, f"budget {self.name!r}")
         self._parse()
@@ -100,6 +115,8 @@ class BudgetState:
         window_end: None for a budget without windows.
         spent_pusd: charged, with holds whose outcome is unknown.
         held_pusd: claimed by calls that are on their way.
+        reserve: what calls claim: "bound" or "estimate".
+        alerted_percent: the last alert of this window: 50, 80 or 100; 0 for none.
     """
 
     name: str
@@ -110,11 +127,57 @@ class BudgetState:
     spent_pusd: int
     held_pusd: int
     hard: bool
+    reserve: str = "bound"
+    alerted_percent: int = 0
+
+    @property
+    def overrun_pusd(self) -> int:
+        """By how much the amount was passed: never, in a hard budget that reserves the bound."""
+        return max(0, self.spent_pusd - self.limit_pusd)
 
     @property
     def left_pusd(self) -> int:
         """What a new call could still claim."""
         return max(0, self.limit_pusd - self.spent_pusd - self.held_pusd)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetAlert:
+    """So much of a budget is spent; told once in each window, by one process of all.
+
+    Attributes:
+        percent: 50, 80 or 100. 100 also when calls are refused for what little is left.
+        key: the tag's value, for a budget that counts by a tag.
+        window_end: None for a budget without windows.
+    """
+
+    budget: str
+    key: str
+    percent: int
+    spent_pusd: int
+    limit_pusd: int
+    window_end: datetime | None
+
+    def __str__(self) -> str:
+        whose = f"{self.budget!r}" + (f" of {self.key}" if self.key else "")
+        spent, limit = (f"{pusd / PUSD_PER_USD:.6f}" for pusd in (self.spent_pusd, self.limit_pusd))
+        if self.percent == 100 and self.spent_pusd < self.limit_pusd:
+            return f"budget {whose} refuses calls: {spent} of {limit} USD are spent"
+        return f"budget {whose}: {self.percent} % are spent, {spent} of {limit} USD"
+
+
+def percent_due(row: AlertRow, *, refused: bool) -> int:
+    """Return the percentage to tell people of now; 0 for none.
+
+    A hard budget hardly ever gets to its last pico-USD: it has come to its end when it refused
+    calls with four fifths spent.
+    """
+    reached = next(
+        (each for each in ALERTS_PERCENT if row.spent_pusd * 100 >= row.limit_pusd * each), 0
+    )
+    if refused and reached >= 80:
+        reached = 100
+    return reached if reached > row.alerted_percent else 0
 
 
 def parse_usd(usd: str | Decimal | int) -> int:
@@ -146,7 +209,7 @@ def moment_of(us: int) -> datetime:
 def window_of(window: Window, zone: str, at_us: int) -> tuple[int, int]:
     """Return the start (inclusive) and end (exclusive) of the window around a moment."""
     if window == "total":
-        return 0, _FOREVER_US
+        return 0, FOREVER_US
     fixed_us = _FIXED_US.get(window)
     if fixed_us is not None:
         start_us = at_us // fixed_us * fixed_us
@@ -192,7 +255,8 @@ class BudgetBook:
         for row in self._rows:
             key = "" if row.tag is None else tags.get(row.tag)
             if key is not None:
-                found.append(WindowClaim(row.name, key, *self.current(row, now_us)))
+                bounds = self.current(row, now_us)
+                found.append(WindowClaim(row.name, key, *bounds, row.reserve == "estimate"))
         return tuple(found)
 
     def current(self, row: BudgetRow, now_us: int) -> tuple[int, int]:
@@ -265,6 +329,8 @@ class Budgets:
                         spent_pusd=counters.spent_pusd if counters else 0,
                         held_pusd=counters.held_pusd if counters else 0,
                         hard=row.hard,
+                        reserve=row.reserve,
+                        alerted_percent=counters.alerted_percent if counters else 0,
                     )
                 )
         return states
@@ -278,6 +344,7 @@ def _row(budget: Budget) -> BudgetRow:
         tag=budget.by,
         zone=budget.zone,
         hard=budget.hard,
+        reserve=budget.reserve,
     )
 
 

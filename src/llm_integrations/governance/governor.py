@@ -34,7 +34,14 @@ from llm_integrations.errors import (
     StoreError,
     StoreUnavailable,
 )
-from llm_integrations.governance.budgets import Budgets, us_of
+from llm_integrations.governance.budgets import (
+    FOREVER_US,
+    BudgetAlert,
+    Budgets,
+    moment_of,
+    percent_due,
+    us_of,
+)
 from llm_integrations.governance.home import HomeLoop, living_on_a_thread
 from llm_integrations.governance.ledger import Ledger
 from llm_integrations.governance.limiter import Limiter, check_limits
@@ -45,14 +52,14 @@ from llm_integrations.store import open_store
 from llm_integrations.store.records import MAX_PUSD, Checkpoint, Hold, Settlement
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 
     from llm_integrations._core.admission import Actual, Ask, Observation
     from llm_integrations._core.clock import Clock
     from llm_integrations.governance.budgets import Budget
     from llm_integrations.governance.limits import Limit, Reservation
     from llm_integrations.store.protocol import GovernanceStore
-    from llm_integrations.store.records import FinalState, Refusal
+    from llm_integrations.store.records import AlertRow, FinalState, Refusal
 
 __all__ = ["LEASE_S", "Governor", "Permit"]
 
@@ -98,6 +105,7 @@ class Governor:
         clock: Clock,
         *,
         keep_days: int | None = None,
+        on_alert: Callable[[BudgetAlert], object] | None = None,
     ) -> None:
         self.store = store
         self.budgets = Budgets(store, clock)
@@ -107,6 +115,8 @@ class Governor:
         self.home = HomeLoop()
         self._clock = clock
         self._keep_days = keep_days
+        self._on_alert = on_alert
+        self._refusing: set[tuple[str, str, int]] = set()  # budgets, keys and ends of windows
         self._owner = secrets.token_hex(8)
         shared = store.share_limits(self._owner)
         self._pools = None if shared is None else SharedPools(shared, clock)
@@ -126,6 +136,7 @@ class Governor:
         budgets: Sequence[Budget] | None = None,
         limits: Sequence[Limit] | None = None,
         keep_days: int | None = None,
+        on_alert: Callable[[BudgetAlert], object] | None = None,
         clock: Clock | None = None,
     ) -> AsyncIterator[Governor]:
         """Open the books at `memory:`, `sqlite:///file` or `postgresql://…`.
@@ -138,6 +149,9 @@ class Governor:
                 together. What they leave open is learned from headers.
             keep_days: entries that are older are deleted; their sums by quarter of an hour, model,
                 project and handler stay. None keeps all.
+            on_alert: called when 50, 80 or 100 % of a budget are spent, within ten seconds, once
+                in each window: of all processes with these books one calls. A warning is logged
+                too.
             clock: time and chance.
 
         Raises:
@@ -155,7 +169,7 @@ class Governor:
         clock = clock or SystemClock()
         check_limits(limits or ())
         store = await open_store(url, clock=clock)
-        governor = cls(store, limits or (), clock, keep_days=keep_days)
+        governor = cls(store, limits or (), clock, keep_days=keep_days, on_alert=on_alert)
         try:
             await governor._start(budgets)
         except BaseException:
@@ -326,6 +340,7 @@ class Governor:
             issue=tags.get("issue"),
             delivery=tags.get("delivery"),
             created_us=now_us,
+            estimate_pusd=ask.hold_pusd if ask.estimate_pusd is None else ask.estimate_pusd,
             windows=self.budgets.book.find_windows(tags, now_us),
         )
 
@@ -346,8 +361,16 @@ class Governor:
         )
         whose = f"{refusal.budget!r}" + (f" of {refusal.key}" if refusal.key else "")
         left = f"{refusal.left_pusd / 10**12:.6f} USD left"
+        self._refusing.add((refusal.budget, refusal.key, refusal.end_us))
+        by_estimate = any(
+            claim.by_estimate and claim.budget == refusal.budget for claim in hold.windows
+        )
         if hold.hold_pusd is None:
             why = f"has {left}, and the price of {hold.model or 'this call'} is not known"
+        elif by_estimate:
+            why = (
+                f"has {left}, the call will likely cost {(hold.estimate_pusd or 0) / 1e12:.6f} USD"
+            )
         elif not hold.bounded:
             why = f"has {left}, and this call has no upper bound of its cost"
         else:
@@ -401,10 +424,37 @@ class Governor:
                 await self.catch_up()
                 await self._sweep()
                 await self.budgets.load()
+                await self._tell()
                 if beat % _TIDY_BEATS == 0:
                     await self.ledger.tidy(self._clock.now(), keep_days=self._keep_days)
             except StoreError as error:
                 _logger.warning("the books cannot be reached: %s", error)
+
+    async def _tell(self) -> None:
+        """Tell people how much is spent, what nobody told them of yet."""
+        refusing, self._refusing = self._refusing, set()
+        for row in await self.store.load_alerting(us_of(self._clock.now())):
+            refused = (row.budget, row.key, row.end_us) in refusing
+            percent = percent_due(row, refused=refused)
+            if percent and await self.store.mark_alerted(row.window, percent):
+                self._alert(row, percent)
+
+    def _alert(self, row: AlertRow, percent: int) -> None:
+        ends = row.end_us < FOREVER_US
+        alert = BudgetAlert(
+            budget=row.budget,
+            key=row.key,
+            percent=percent,
+            spent_pusd=row.spent_pusd,
+            limit_pusd=row.limit_pusd,
+            window_end=moment_of(row.end_us) if ends else None,
+        )
+        _logger.warning("%s", alert)
+        if self._on_alert is not None:
+            try:
+                self._on_alert(alert)
+            except Exception:  # the user's code must not stop the heartbeat
+                _logger.exception("on_alert failed")
 
     async def _sweep(self) -> None:
         lost = await self.store.sweep()
@@ -419,6 +469,7 @@ class Governor:
             if self._undoing:
                 await asyncio.wait(self._undoing)
             await self.catch_up()
+            await self._tell()
             if self._pools is not None:
                 await self._pools.tell()
             await self.store.retire(self._owner)

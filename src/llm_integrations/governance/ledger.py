@@ -33,6 +33,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     Attributes:
         state: "held" while it is on its way; "unknown" when nobody knows whether it was billed.
         served: the model that answered; `model` is the one that was asked.
+        estimate_pusd: what budgets held that reserve by estimate; None where none did.
         cost_pusd: None while, or if, it is not known.
         charged_pusd: what budgets count: the cost, or the hold where none is known.
         counters: the vendor's usage counters by their wire names.
@@ -48,6 +49,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     served: str
     request_id: str
     hold_pusd: int | None
+    estimate_pusd: int | None
     cost_pusd: int | None
     charged_pusd: int
     price_version: str
@@ -155,6 +157,7 @@ def _entry(row: EntryRow) -> Entry:
         served=row.served,
         request_id=row.request_id,
         hold_pusd=row.hold_pusd,
+        estimate_pusd=row.estimate_pusd,
         cost_pusd=row.cost_pusd,
         charged_pusd=row.charged_pusd,
         price_version=row.price_version,

@@ -107,13 +107,23 @@ class _Room:
 
 
 class _Attempt(NamedTuple):
-    """An attempt without a row, and the rooms that its money came from."""
+    """An attempt without a row, and the rooms that its money came from.
+
+    Attributes:
+        estimated: the windows of those rooms that gave only the estimate.
+    """
 
     hold: Hold
     rooms: Sequence[_Room]
+    estimated: Sequence[int] = ()
 
     def begun(self) -> Begun:
-        return Begun(self.hold, [room.window for room in self.rooms])
+        return Begun(self.hold, [room.window for room in self.rooms], self.estimated)
+
+    def amount_in(self, room: _Room) -> int:
+        """Return what a room holds for it."""
+        hold = self.hold
+        return (hold.estimate_pusd if room.window in self.estimated else hold.hold_pusd) or 0
 
 
 class _Inline:
@@ -150,16 +160,19 @@ class _Inline:
             self.write_all()
             self._rooms.clear()  # nothing refers to one any more
         rooms = []
+        estimated: tuple[int, ...] = ()
         for claim in hold.windows:
             room = self._find_room(claim)
             if room is None:
                 continue
-            if not room.has(hold.guard_pusd):
+            if not room.has(hold.guard_of(claim)):
                 return self._refusal(hold)
             rooms.append(room)
+            if claim.by_estimate:
+                estimated += (room.window,)
+        attempt = self._running[key] = _Attempt(hold, rooms, estimated)
         for room in rooms:
-            room.unwritten_pusd += hold.hold_pusd or 0
-        self._running[key] = _Attempt(hold, rooms)
+            room.unwritten_pusd += attempt.amount_in(room)
         return None
 
     def settle(self, settlement: Settlement) -> bool:
@@ -169,9 +182,9 @@ class _Inline:
         if attempt is None:
             self.write_ended()
             return False
-        held_pusd = attempt.hold.hold_pusd
+        charge_pusd = charge_of(settlement, attempt.hold.hold_pusd)
         for room in attempt.rooms:
-            room.unwritten_pusd += charge_of(settlement, held_pusd) - (held_pusd or 0)
+            room.unwritten_pusd += charge_pusd - attempt.amount_in(room)
         self._ended[key] = attempt, settlement
         if len(self._ended) >= _BATCH or settlement.keep is not None:
             self.write_ended()
@@ -193,18 +206,18 @@ class _Inline:
         running = list(self._running.values())
         self._running.clear()
         self._run(lambda ops: ops.book([attempt.begun() for attempt in running], ()))
-        for hold, rooms in running:
-            for room in rooms:
-                room.wrote(hold.hold_pusd or 0)
+        for attempt in running:
+            for room in attempt.rooms:
+                room.wrote(attempt.amount_in(room))
         self._rows += len(running)
 
     def write_ended(self) -> None:
         """Write what was put aside and has ended; drop what is too old."""
         ended, self._ended = list(self._ended.values()), {}
         self._run(lambda ops: ops.book((), [(one.begun(), end) for one, end in ended]))
-        for (hold, rooms), settlement in ended:
-            for room in rooms:
-                room.wrote(charge_of(settlement, hold.hold_pusd))
+        for attempt, settlement in ended:
+            for room in attempt.rooms:
+                room.wrote(charge_of(settlement, attempt.hold.hold_pusd))
         self._rows += len(ended)
         if self._rows > KEPT_ROWS * 5 // 4:
             self._rows = KEPT_ROWS
@@ -227,9 +240,12 @@ class _Inline:
         room = self._rooms.get(claim)
         if room is not None and room.looked == self._changes:
             return room
-        window = next(iter(self._run(lambda ops: ops.find_windows([claim]))), None)
-        look = None if window is None else self._run(lambda ops: ops.look(window))
-        if window is None or look is None:
+        found = self._run(lambda ops: ops.find_windows([claim]))
+        if not found:
+            return None
+        window = found[0][0]
+        look = self._run(lambda ops: ops.look(window))
+        if look is None:
             return None
         if room is None or room.window != window:
             room = self._rooms[claim] = _Room(window)
@@ -242,7 +258,7 @@ class _Inline:
         refusing = [
             (room.seen_pusd - room.unwritten_pusd, claim)
             for claim in hold.windows
-            if (room := self._find_room(claim)) is not None and not room.has(hold.guard_pusd)
+            if (room := self._find_room(claim)) is not None and not room.has(hold.guard_of(claim))
         ]
         left_pusd, claim = min(refusing, key=lambda one: (one[0], one[1].budget))
         return Refusal(

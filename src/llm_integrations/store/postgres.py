@@ -25,6 +25,7 @@ from llm_integrations.store.batches import Batches
 from llm_integrations.store.migrate import migrate_postgres
 from llm_integrations.store.reach import POOL_WAIT_S, Connection, make_pool, reaching
 from llm_integrations.store.records import (
+    AlertRow,
     BudgetRow,
     Checkpoint,
     EntryFilter,
@@ -54,7 +55,7 @@ _KEEP_BATCH: Final = 32  # answers may be large
 _TURN: Final = "SELECT llm_integrations.governance_turn()"
 _HOLD: Final = (
     "SELECT * FROM llm_integrations.governance_hold("
-    "%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+    "%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 )
 _SETTLE: Final = (
     "SELECT llm_integrations.governance_settle("
@@ -63,14 +64,26 @@ _SETTLE: Final = (
 _ROLL_UP: Final = "SELECT llm_integrations.governance_roll_up(%s, %s)"
 _FORGET: Final = "SELECT llm_integrations.governance_forget(%s, %s)"
 _SAVE_BUDGETS: Final = """
-INSERT INTO llm_integrations.budget (name, limit_pusd, span, tag, zone, hard)
-SELECT * FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::boolean[])
+INSERT INTO llm_integrations.budget (name, limit_pusd, span, tag, zone, hard, reserve)
+SELECT * FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::boolean[],
+                     %s::text[])
 ON CONFLICT (name) DO UPDATE SET limit_pusd = excluded.limit_pusd, span = excluded.span,
-    tag = excluded.tag, zone = excluded.zone, hard = excluded.hard
+    tag = excluded.tag, zone = excluded.zone, hard = excluded.hard, reserve = excluded.reserve
 """
 _DELETE_BUDGET: Final = """
 WITH windows AS (DELETE FROM llm_integrations.budget_window WHERE budget = %(name)s)
 DELETE FROM llm_integrations.budget WHERE name = %(name)s RETURNING name
+"""
+_ALERTING: Final = """
+SELECT w.id, w.budget, w.key, w.start_us, w.end_us, w.spent_pusd, b.limit_pusd, w.alerted_percent
+FROM llm_integrations.budget_window w JOIN llm_integrations.budget b ON b.name = w.budget
+WHERE w.start_us <= %s AND %s < w.end_us
+  AND w.alerted_percent < 100 AND w.spent_pusd >= b.limit_pusd - w.spent_pusd
+ORDER BY w.budget COLLATE "C", w.key COLLATE "C"
+"""
+_MARK_ALERTED: Final = """
+UPDATE llm_integrations.budget_window SET alerted_percent = %s
+WHERE id = %s AND alerted_percent < %s RETURNING id
 """
 _BEAT: Final = """
 INSERT INTO llm_integrations.ledger_owner (id, expires_at)
@@ -78,8 +91,8 @@ VALUES (%s, clock_timestamp() + make_interval(secs => %s))
 ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at
 """
 _ENTRIES: Final = """
-SELECT call_id, attempt, owner, grp, state, model, served, request_id, hold_pusd, cost_pusd,
-    charged_pusd, price_version, counters, raw, tags::text, issue, delivery, created_us,
+SELECT call_id, attempt, owner, grp, state, model, served, request_id, hold_pusd, estimate_pusd,
+    cost_pusd, charged_pusd, price_version, counters, raw, tags::text, issue, delivery, created_us,
     settled_us, latency_ms, ttft_ms
 FROM llm_integrations.ledger WHERE """
 # In the order of the key, so that two processes that keep the same cannot wait for each other.
@@ -151,6 +164,7 @@ class PostgresStore:
             [budget.tag for budget in budgets],
             [budget.zone for budget in budgets],
             [budget.hard for budget in budgets],
+            [budget.reserve for budget in budgets],
         ]
         await self._write(_SAVE_BUDGETS, columns)
 
@@ -161,7 +175,7 @@ class PostgresStore:
     async def load_budgets(self) -> list[BudgetRow]:
         """See `GovernanceStore`."""
         rows = await self._read(
-            "SELECT name, limit_pusd, span, tag, zone, hard FROM llm_integrations.budget"
+            "SELECT name, limit_pusd, span, tag, zone, hard, reserve FROM llm_integrations.budget"
             ' ORDER BY name COLLATE "C"'
         )
         return [_record(BudgetRow, row) for row in rows]
@@ -169,12 +183,21 @@ class PostgresStore:
     async def load_windows(self, now_us: int) -> list[WindowRow]:
         """See `GovernanceStore`."""
         rows = await self._read(
-            "SELECT budget, key, start_us, end_us, spent_pusd, held_pusd"
+            "SELECT budget, key, start_us, end_us, spent_pusd, held_pusd, alerted_percent"
             " FROM llm_integrations.budget_window WHERE start_us <= %s AND end_us > %s"
             ' ORDER BY budget COLLATE "C", key COLLATE "C", start_us',
             [now_us, now_us],
         )
         return [_record(WindowRow, row) for row in rows]
+
+    async def load_alerting(self, now_us: int) -> list[AlertRow]:
+        """See `GovernanceStore`."""
+        rows = await self._read(_ALERTING, [now_us, now_us])
+        return [_record(AlertRow, row) for row in rows]
+
+    async def mark_alerted(self, window: int, percent: int) -> bool:
+        """See `GovernanceStore`."""
+        return await self._write(_MARK_ALERTED, (percent, window, percent)) is not None
 
     async def hold(self, hold: Hold) -> Refusal | None:
         """See `GovernanceStore`."""
@@ -194,6 +217,7 @@ class PostgresStore:
                 hold.delivery,
                 hold.created_us,
                 _encode_windows(hold.windows),
+                hold.estimate_pusd,
             ),
         )
         return None if row is None else _record(Refusal, row)

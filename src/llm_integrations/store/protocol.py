@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llm_integrations.store.records import (
+        AlertRow,
         AttemptState,
         BudgetRow,
         EntryFilter,
@@ -57,6 +58,12 @@ class GovernanceStore(Protocol):
 
     async def load_windows(self, now_us: int) -> list[WindowRow]:
         """Return the windows that contain this moment, by budget and key."""
+
+    async def load_alerting(self, now_us: int) -> list[AlertRow]:
+        """Return the windows of this moment that are half spent, and not yet told to be all."""
+
+    async def mark_alerted(self, window: int, percent: int) -> bool:
+        """Note that so much of a window is told; return False if somebody else was first."""
 
     async def hold(self, hold: Hold) -> Refusal | None:
         """Claim the money and write the row, or change nothing and say which budget refused.

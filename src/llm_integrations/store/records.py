@@ -12,6 +12,7 @@ from msgspec import Struct
 
 __all__ = [
     "MAX_PUSD",
+    "AlertRow",
     "AttemptState",
     "BudgetRow",
     "Checkpoint",
@@ -44,19 +45,25 @@ class BudgetRow(Struct, frozen=True, kw_only=True):
     tag: str | None
     zone: str
     hard: bool
+    reserve: str = "bound"
 
 
 class WindowClaim(Struct, frozen=True):
-    """The one window of a budget that a hold falls into; `key` is the tag's value, or empty."""
+    """The one window of a budget that a hold falls into; `key` is the tag's value, or empty.
+
+    Attributes:
+        by_estimate: whether the budget is content with what the attempt will likely cost.
+    """
 
     budget: str
     key: str
     start_us: int
     end_us: int
+    by_estimate: bool = False
 
 
 class WindowRow(Struct, frozen=True, kw_only=True):
-    """A window with its counters."""
+    """A window with its counters, and the highest percentage that was told of it."""
 
     budget: str
     key: str
@@ -64,6 +71,20 @@ class WindowRow(Struct, frozen=True, kw_only=True):
     end_us: int
     spent_pusd: int
     held_pusd: int
+    alerted_percent: int = 0
+
+
+class AlertRow(Struct, frozen=True, kw_only=True):
+    """A window of which half is spent or more, and the highest percentage that was told of it."""
+
+    window: int
+    budget: str
+    key: str
+    start_us: int
+    end_us: int
+    spent_pusd: int
+    limit_pusd: int
+    alerted_percent: int
 
 
 class Hold(Struct, frozen=True, kw_only=True):
@@ -72,6 +93,7 @@ class Hold(Struct, frozen=True, kw_only=True):
     Attributes:
         hold_pusd: the most it can cost; None when no price is known.
         bounded: whether `hold_pusd` is a true upper bound; hard budgets refuse it otherwise.
+        estimate_pusd: what it will likely cost: all that windows `by_estimate` hold and ask for.
         tags: a JSON object.
         windows: the budget windows that it draws from, in sorted order.
     """
@@ -89,12 +111,23 @@ class Hold(Struct, frozen=True, kw_only=True):
     delivery: str | None
     created_us: int
     windows: tuple[WindowClaim, ...] = ()
+    estimate_pusd: int | None = None
 
     @property
     def guard_pusd(self) -> int:
         """What a hard budget must have left; more than any has when there is no true bound."""
         bound = self.hold_pusd if self.bounded else None
         return MAX_PUSD + 1 if bound is None else bound
+
+    def amount_of(self, claim: WindowClaim) -> int:
+        """Return what a window holds for it."""
+        return (self.estimate_pusd if claim.by_estimate else self.hold_pusd) or 0
+
+    def guard_of(self, claim: WindowClaim) -> int:
+        """Return what a window of a hard budget must have left."""
+        if not claim.by_estimate:
+            return self.guard_pusd
+        return MAX_PUSD + 1 if self.estimate_pusd is None else self.estimate_pusd
 
 
 class Checkpoint(Struct, frozen=True):
@@ -142,6 +175,7 @@ class EntryRow(Struct, frozen=True, kw_only=True):
     """One ledger row, whole.
 
     Attributes:
+        estimate_pusd: what budgets held that reserve by estimate; None where none did.
         charged_pusd: what counts against budgets: the cost, or the hold where no cost is known.
     """
 
@@ -154,6 +188,7 @@ class EntryRow(Struct, frozen=True, kw_only=True):
     served: str
     request_id: str
     hold_pusd: int | None
+    estimate_pusd: int | None
     cost_pusd: int | None
     charged_pusd: int
     price_version: str

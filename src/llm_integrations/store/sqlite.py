@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from llm_integrations._core.clock import Clock
     from llm_integrations.store.records import (
+        AlertRow,
         AttemptState,
         BudgetRow,
         EntryFilter,
@@ -113,6 +114,14 @@ class SqliteStore:
     async def load_windows(self, now_us: int) -> list[WindowRow]:
         """See `GovernanceStore`."""
         return await self._reads(lambda ops: ops.load_windows(now_us))
+
+    async def load_alerting(self, now_us: int) -> list[AlertRow]:
+        """See `GovernanceStore`."""
+        return await self._reads(lambda ops: ops.load_alerting(now_us))
+
+    async def mark_alerted(self, window: int, percent: int) -> bool:
+        """See `GovernanceStore`."""
+        return await self._writes.write(lambda ops: ops.mark_alerted(window, percent))
 
     async def hold(self, hold: Hold) -> Refusal | None:
         """See `GovernanceStore`."""

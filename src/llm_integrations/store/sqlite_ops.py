@@ -8,12 +8,15 @@ it was rolled back.
 from __future__ import annotations
 
 import sqlite3
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
+from msgspec import Struct
 
 from llm_integrations.errors import StoreError
 from llm_integrations.store.records import (
+    MAX_PUSD,
+    AlertRow,
     BudgetRow,
     EntryRow,
     Hold,
@@ -36,8 +39,8 @@ _WINDOWS_KNOWN: Final = 4_096  # a budget may count by tag: as many windows as t
 
 _INSERT_ENTRY: Final = """
 INSERT INTO ledger (call_id, attempt, owner, grp, state, model, hold_pusd, price_version,
-                    tags, issue, delivery, windows, created_us)
-VALUES (?, ?, ?, ?, 'held', ?, ?, ?, ?, ?, ?, ?, ?)
+                    tags, issue, delivery, windows, created_us, estimate_pusd, estimated)
+VALUES (?, ?, ?, ?, 'held', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 # Changes nothing where a hard budget has too little left.
 _CLAIM: Final = """
@@ -51,7 +54,8 @@ _REFUSING: Final = """
 SELECT w.budget, w.key, w.end_us, b.limit_pusd - w.spent_pusd - w.held_pusd
 FROM budget_window AS w JOIN budget AS b ON b.name = w.budget
 WHERE w.id IN (SELECT value FROM json_each(:windows))
-  AND b.hard AND b.limit_pusd - w.spent_pusd - w.held_pusd < :guard
+  AND b.hard AND b.limit_pusd - w.spent_pusd - w.held_pusd < CASE
+      WHEN w.id IN (SELECT value FROM json_each(:estimated)) THEN :estimate ELSE :guard END
 ORDER BY 4, 1 LIMIT 1
 """
 _MAKE_WINDOW: Final = """
@@ -60,6 +64,13 @@ SELECT name, ?, ?, ? FROM budget WHERE name = ?
 """
 _FIND_WINDOW: Final = """
 SELECT id FROM budget_window WHERE budget = ? AND key = ? AND start_us = ? AND end_us = ?
+"""
+_ALERTING: Final = """
+SELECT w.id, w.budget, w.key, w.start_us, w.end_us, w.spent_pusd, b.limit_pusd, w.alerted_percent
+FROM budget_window AS w JOIN budget AS b ON b.name = w.budget
+WHERE w.start_us <= ?1 AND ?1 < w.end_us
+  AND w.alerted_percent < 100 AND w.spent_pusd >= b.limit_pusd - w.spent_pusd
+ORDER BY w.budget, w.key
 """
 _LOOK: Final = """
 SELECT b.hard, b.limit_pusd, w.spent_pusd, w.held_pusd
@@ -73,7 +84,7 @@ _SETTLE_ENTRY: Final = """
 UPDATE ledger SET state = ?, cost_pusd = ?, charged_pusd = coalesce(?, hold_pusd, 0), served = ?,
     request_id = ?, counters = ?, raw = ?, settled_us = ?, latency_ms = ?, ttft_ms = ?
 WHERE call_id = ? AND attempt = ? AND state = ?
-RETURNING coalesce(hold_pusd, 0), charged_pusd, windows
+RETURNING coalesce(hold_pusd, 0), charged_pusd, windows, coalesce(estimate_pusd, 0), estimated
 """
 _SETTLE_WINDOW: Final = """
 UPDATE budget_window SET held_pusd = held_pusd - ?, spent_pusd = spent_pusd + ? WHERE id = ?
@@ -82,13 +93,13 @@ _KEEP: Final = """
 INSERT OR IGNORE INTO checkpoint (scope, name, result, created_us) VALUES (?, ?, ?, ?)
 """
 _ENTRY_COLUMNS: Final = (
-    "call_id, attempt, owner, grp, state, model, served, request_id, hold_pusd, cost_pusd,"
-    " charged_pusd, price_version, counters, raw, tags, issue, delivery, created_us, settled_us,"
-    " latency_ms, ttft_ms"
+    "call_id, attempt, owner, grp, state, model, served, request_id, hold_pusd, estimate_pusd,"
+    " cost_pusd, charged_pusd, price_version, counters, raw, tags, issue, delivery, created_us,"
+    " settled_us, latency_ms, ttft_ms"
 )
 _INSERT_ENDED: Final = (
-    f"INSERT INTO ledger ({_ENTRY_COLUMNS}, windows)"  # noqa: S608 - our own words
-    f" VALUES ({'?, ' * 21}?)"
+    f"INSERT INTO ledger ({_ENTRY_COLUMNS}, windows, estimated)"  # noqa: S608 - our own words
+    f" VALUES ({'?, ' * 23}?)"
 )
 _NTH_NEWEST: Final = """
 SELECT created_us, call_id, attempt FROM ledger
@@ -112,10 +123,36 @@ class Look(NamedTuple):
 
 
 class Begun(NamedTuple):
-    """A hold that has its money, and the ids of the windows that gave it."""
+    """A hold that has its money, and the windows that gave it.
+
+    Attributes:
+        windows: their ids.
+        estimated: those of them that gave only the estimate.
+    """
 
     hold: Hold
     windows: Sequence[int]
+    estimated: Sequence[int] = ()
+
+    def amount_in(self, window: int) -> int:
+        """Return what a window holds for it."""
+        hold = self.hold
+        return (hold.estimate_pusd if window in self.estimated else hold.hold_pusd) or 0
+
+    @property
+    def estimate_pusd(self) -> int | None:
+        """What the row says was held by estimate."""
+        return self.hold.estimate_pusd if self.estimated else None
+
+
+class _Ended(NamedTuple):
+    """What the row of an attempt that just ended says."""
+
+    hold_pusd: int
+    charged_pusd: int
+    windows: str
+    estimate_pusd: int
+    estimated: str | None
 
 
 class Operations:
@@ -155,33 +192,35 @@ class Operations:
     def claim(self, hold: Hold) -> Begun | Refusal:
         """Claim the hold in all its windows, or in none and say which one refused."""
         self.finish()
-        windows = self.find_windows(hold.windows)
-        amount = hold.hold_pusd or 0
-        for taken, window in enumerate(windows):
-            claim = (amount, window, hold.guard_pusd)
-            if self.database.execute(_CLAIM, claim).rowcount == 0:
+        found = self.find_windows(hold.windows)
+        windows = [window for window, _ in found]
+        begun = Begun(hold, windows, [window for window, claim in found if claim.by_estimate])
+        for taken, (window, claim) in enumerate(found):
+            asked = (hold.amount_of(claim), window, hold.guard_of(claim))
+            if self.database.execute(_CLAIM, asked).rowcount == 0:
                 for one in windows[:taken]:
-                    self._move(one, amount, 0)
+                    self._move(one, begun.amount_in(one), 0)
                 self.finish()
-                return self._refusal(hold, windows)
-        return Begun(hold, windows)
+                return self._refusal(begun)
+        return begun
 
     def settle(self, settlement: Settlement) -> bool:
         """See `GovernanceStore.settle`."""
         ended = self._end(settlement, "held")
         charged_before = 0
+        is_held = ended is not None
         if ended is None and settlement.state != "unknown":
             place = (settlement.call_id, settlement.attempt)
             row = self.database.execute(_FIND_ENTRY, place).fetchone()
             if row is not None and row[0] == "unknown":
                 charged_before = row[1]
                 ended = self._end(settlement, "unknown")
-                ended = ended and (0, *ended[1:])
         if ended is None:
             return False
-        held_pusd, charged_pusd, windows = ended
-        for window in _read_ids(windows):
-            self._move(window, held_pusd, charged_pusd - charged_before)
+        estimated = _read_ids(ended.estimated) if ended.estimated else ()
+        for window in _read_ids(ended.windows):
+            held_pusd = ended.estimate_pusd if window in estimated else ended.hold_pusd
+            self._move(window, held_pusd if is_held else 0, ended.charged_pusd - charged_before)
         self._keep(settlement)
         return True
 
@@ -190,7 +229,7 @@ class Operations:
         for begun in running:
             self._begin(begun)
             for window in begun.windows:
-                self._move(window, -(begun.hold.hold_pusd or 0), 0)
+                self._move(window, -begun.amount_in(window), 0)
         self.database.executemany(_INSERT_ENDED, [_ended_row(*one) for one in ended])
         for begun, settlement in ended:
             for window in begun.windows:
@@ -241,9 +280,12 @@ class Operations:
     def save_budgets(self, budgets: Sequence[BudgetRow]) -> None:
         """See `GovernanceStore.save_budgets`."""
         self.database.executemany(
-            "INSERT OR REPLACE INTO budget (name, limit_pusd, span, tag, zone, hard)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            [(b.name, b.limit_pusd, b.span, b.tag, b.zone, int(b.hard)) for b in budgets],
+            "INSERT OR REPLACE INTO budget (name, limit_pusd, span, tag, zone, hard, reserve)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                (b.name, b.limit_pusd, b.span, b.tag, b.zone, int(b.hard), b.reserve)
+                for b in budgets
+            ],
         )
 
     def delete_budget(self, name: str) -> bool:
@@ -256,24 +298,35 @@ class Operations:
     def load_budgets(self) -> list[BudgetRow]:
         """See `GovernanceStore.load_budgets`."""
         rows = self.database.execute(
-            "SELECT name, limit_pusd, span, tag, zone, hard FROM budget ORDER BY name"
+            "SELECT name, limit_pusd, span, tag, zone, hard, reserve FROM budget ORDER BY name"
         )
         return [
-            BudgetRow(name=n, limit_pusd=p, span=s, tag=t, zone=z, hard=bool(h))
-            for n, p, s, t, z, h in rows
+            BudgetRow(name=n, limit_pusd=p, span=s, tag=t, zone=z, hard=bool(h), reserve=r)
+            for n, p, s, t, z, h, r in rows
         ]
 
     def load_windows(self, now_us: int) -> list[WindowRow]:
         """See `GovernanceStore.load_windows`."""
         rows = self.database.execute(
-            "SELECT budget, key, start_us, end_us, spent_pusd, held_pusd FROM budget_window"
+            "SELECT budget, key, start_us, end_us, spent_pusd, held_pusd, alerted_percent"
+            " FROM budget_window"
             " WHERE start_us <= ?1 AND ?1 < end_us ORDER BY budget, key, start_us",
             (now_us,),
         )
-        return [
-            WindowRow(budget=b, key=k, start_us=s, end_us=e, spent_pusd=p, held_pusd=h)
-            for b, k, s, e, p, h in rows
-        ]
+        return [WindowRow(**_named(WindowRow, row)) for row in rows]
+
+    def load_alerting(self, now_us: int) -> list[AlertRow]:
+        """See `GovernanceStore.load_alerting`."""
+        rows = self.database.execute(_ALERTING, (now_us,))
+        return [AlertRow(**_named(AlertRow, row)) for row in rows]
+
+    def mark_alerted(self, window: int, percent: int) -> bool:
+        """See `GovernanceStore.mark_alerted`."""
+        marked = self.database.execute(
+            "UPDATE budget_window SET alerted_percent = ?1 WHERE id = ?2 AND alerted_percent < ?1",
+            (percent, window),
+        )
+        return marked.rowcount > 0
 
     def load_entries(
         self, wanted: EntryFilter, limit: int, before: EntryRow | None
@@ -314,7 +367,7 @@ class Operations:
 
     def _begin(self, begun: Begun) -> None:
         """Write the row of an attempt that is about to be sent."""
-        hold, windows = begun
+        hold, windows, estimated = begun
         try:
             self.database.execute(
                 _INSERT_ENTRY,
@@ -331,6 +384,8 @@ class Operations:
                     hold.delivery,
                     _write_ids(windows),
                     hold.created_us,
+                    begun.estimate_pusd,
+                    _write_ids(estimated) if estimated else None,
                 ),
             )
         except sqlite3.IntegrityError as error:
@@ -338,8 +393,8 @@ class Operations:
                 f"attempt {hold.attempt} of call {hold.call_id} is in the ledger already"
             ) from error
 
-    def _end(self, settlement: Settlement, state: AttemptState) -> tuple[int, int, str] | None:
-        """Write the end of an attempt in this state; return its hold, charge and windows."""
+    def _end(self, settlement: Settlement, state: AttemptState) -> _Ended | None:
+        """Write the end of an attempt in this state; return what its row says."""
         rows = self.database.execute(
             _SETTLE_ENTRY,
             (
@@ -358,24 +413,30 @@ class Operations:
                 state,
             ),
         ).fetchall()
-        return rows[0] if rows else None
+        return _Ended(*rows[0]) if rows else None
 
     def _move(self, window: int, held: int, spent: int) -> None:
         """Take from what a window holds and add to what it has spent, when `finish` is called."""
         held_before, spent_before = self._moves.get(window, (0, 0))
         self._moves[window] = (held_before + held, spent_before + spent)
 
-    def _refusal(self, hold: Hold, windows: Sequence[int]) -> Refusal:
+    def _refusal(self, begun: Begun) -> Refusal:
         """Say which hard budget has the least left of those with too little."""
-        refusing = {"guard": hold.guard_pusd, "windows": _write_ids(windows)}
+        estimate_pusd = begun.hold.estimate_pusd
+        refusing = {
+            "guard": begun.hold.guard_pusd,
+            "estimate": MAX_PUSD + 1 if estimate_pusd is None else estimate_pusd,
+            "windows": _write_ids(begun.windows),
+            "estimated": _write_ids(begun.estimated),
+        }
         row = self.database.execute(_REFUSING, refusing).fetchone()
         if row is None:
             raise StoreError("a budget was deleted meanwhile")
         budget, key, end_us, left_pusd = row
         return Refusal(budget=budget, key=key, end_us=end_us, left_pusd=max(0, left_pusd))
 
-    def find_windows(self, claims: Sequence[WindowClaim]) -> list[int]:
-        """Return the ids of these windows, made if need be; deleted budgets have none."""
+    def find_windows(self, claims: Sequence[WindowClaim]) -> list[tuple[int, WindowClaim]]:
+        """Return these windows by their ids, made if need be; deleted budgets have none."""
         found = []
         for claim in claims:
             window = self._window_ids.get(claim)
@@ -388,7 +449,7 @@ class Operations:
                 if len(self._window_ids) >= _WINDOWS_KNOWN:
                     self._window_ids.clear()
                 window = self._window_ids[claim] = int(row[0])
-            found.append(window)
+            found.append((window, claim))
         return found
 
 
@@ -406,7 +467,7 @@ def _is_free(settlement: Settlement) -> bool:
 
 def _ended_row(begun: Begun, settlement: Settlement) -> tuple[object, ...]:
     """Return the values of `_INSERT_ENDED`."""
-    hold, windows = begun
+    hold, windows, estimated = begun
     return (
         hold.call_id,
         hold.attempt,
@@ -417,6 +478,7 @@ def _ended_row(begun: Begun, settlement: Settlement) -> tuple[object, ...]:
         settlement.served,
         settlement.request_id,
         hold.hold_pusd,
+        begun.estimate_pusd,
         settlement.cost_pusd,
         charge_of(settlement, hold.hold_pusd),
         hold.price_version,
@@ -430,6 +492,7 @@ def _ended_row(begun: Begun, settlement: Settlement) -> tuple[object, ...]:
         settlement.latency_ms,
         settlement.ttft_ms,
         _write_ids(windows),
+        _write_ids(estimated) if estimated else None,
     )
 
 
@@ -443,4 +506,9 @@ def _read_ids(windows: str) -> list[int]:
 
 
 def _entry(row: tuple[object, ...]) -> EntryRow:
-    return EntryRow(**dict(zip(EntryRow.__struct_fields__, row, strict=True)))  # type: ignore[arg-type]
+    return EntryRow(**_named(EntryRow, row))
+
+
+def _named(kind: type[Struct], row: tuple[object, ...]) -> dict[str, Any]:
+    """Return the columns of a row by the names of the fields, which are in the same order."""
+    return dict(zip(kind.__struct_fields__, row, strict=True))

@@ -32,12 +32,13 @@ def _budget(budget: BudgetState) -> Html:
     name = [budget.name, " ", foreign(budget.key)] if budget.key else [budget.name]
     numbers = f"{usd(taken, 4)} of {usd(budget.limit_pusd, 2)} USD"
     held = f", {usd(budget.held_pusd, 4)} of it held" if budget.held_pusd else ""
+    told = f", alerted at {budget.alerted_percent} %" if budget.alerted_percent else ""
     bar = draw_bar(percent, level)
     return element(
         "li",
         element("span", *name, class_="name"),
         element("span", numbers + held, class_="numbers"),
-        element("span", f"{percent} % used", class_="percent"),
+        element("span", f"{percent} % used{told}", class_="percent"),
         bar,
     )
 
