@@ -34,6 +34,7 @@ _MARKS: Final = {
 _HEADING: Final = re.compile(r"h([1-6])\.\s+(.*)")
 _ITEM: Final = re.compile(r"([*#-]{1,8})\s+(.*)")
 _CODE: Final = re.compile(r"\{(code|noformat)(?::([^}]*))?\}")
+_TICKS: Final = re.compile("`+")
 _LINK: Final = re.compile(
     r"\[(?:([^\[\]|\n]{1,1000})\|)?((?:https?://|mailto:)[^\[\]\s|]{1,2000})\]"
 )
@@ -71,7 +72,9 @@ def from_adf(doc: Adf) -> str:
 
 def to_markdown(text: str) -> str:
     """Return wiki markup as Markdown."""
-    return "\n".join(_lines(text.replace("\r\n", "\n").split("\n")))
+    longest = max(map(len, _TICKS.findall(text)), default=0)
+    lines = text.replace("\r\n", "\n").split("\n")
+    return "\n".join(_lines(lines, "`" * max(3, longest + 1)))
 
 
 def _content(node: Adf) -> list[Adf]:
@@ -192,8 +195,8 @@ def _mark_name(mark: Adf) -> str:
     return str(mark.get("type"))
 
 
-def _lines(lines: Iterable[str]) -> Iterable[str]:
-    """Read line by line; inside {code} and {noformat} nothing is markup."""
+def _lines(lines: Iterable[str], ticks: str) -> Iterable[str]:
+    """Read line by line; inside {code} and {noformat} nothing is markup, nor ends their fence."""
     macro, in_quote = "", False
     for line in lines:
         if macro:
@@ -202,19 +205,19 @@ def _lines(lines: Iterable[str]) -> Iterable[str]:
                 yield code
             if end:
                 macro = ""
-                yield "```"
+                yield ticks
             if rest.strip():
                 yield _line(rest)
         elif fence := _CODE.fullmatch(line.strip()):
             macro = fence[1]
             language = (fence[2] or "").partition("|")[0]
-            yield f"```{'' if '=' in language else language}"
+            yield f"{ticks}{'' if '=' in language else language}"
         elif line.strip() == "{quote}":
             in_quote = not in_quote
         else:
             yield ("> " if in_quote else "") + _line(line)
     if macro:
-        yield "```"
+        yield ticks
 
 
 def _line(line: str) -> str:
