@@ -80,9 +80,11 @@ def _governed(
     inner: httpx2.BaseTransport | httpx2.AsyncBaseTransport, governor: Governor, desk: Desk
 ) -> httpx2.BaseTransport | httpx2.AsyncBaseTransport:
     if isinstance(inner, _SyncTransport | _AsyncTransport):
-        if inner.governor is not governor:
+        if inner.governor is governor:
+            return inner
+        if inner.governor.home.is_open:
             raise ConfigError("this client, or one that shares its http_client, has a governor")
-        return inner
+        inner = inner.inner  # that one is closed: clients may be kept for longer (LangChain's are)
     if isinstance(inner, httpx2.AsyncBaseTransport):
         return _AsyncTransport(inner, governor, desk)
     return _SyncTransport(inner, governor, desk)
@@ -247,7 +249,7 @@ class _SyncTransport(httpx2.BaseTransport):
     """Asks the governor before, and reads along after."""
 
     def __init__(self, inner: httpx2.BaseTransport, governor: Governor, desk: Desk) -> None:
-        self._inner = inner
+        self.inner = inner
         self._desk = desk
         self.governor = governor
 
@@ -255,7 +257,7 @@ class _SyncTransport(httpx2.BaseTransport):
         """Send one attempt, or refuse it."""
         path = request.url.path
         if not Desk.is_governed(path):
-            return self._inner.handle_request(request)
+            return self.inner.handle_request(request)
         body = request.read() if Desk.needs_body(request.method, path) else b""
         exchange, home = _begin(self._desk, request, body), self.governor.home
         patience_s = _patience_s(request)
@@ -272,7 +274,7 @@ class _SyncTransport(httpx2.BaseTransport):
         assert isinstance(sent, httpx2.SyncByteStream)  # noqa: S101 - httpx2 has checked it
         request.stream = _SyncBody(sent, exchange)
         try:
-            response = self._inner.handle_request(request)
+            response = self.inner.handle_request(request)
         except BaseException:
             home.post(exchange.drop)
             raise
@@ -285,14 +287,14 @@ class _SyncTransport(httpx2.BaseTransport):
 
     def close(self) -> None:
         """Close what is below."""
-        self._inner.close()
+        self.inner.close()
 
 
 class _AsyncTransport(httpx2.AsyncBaseTransport):
     """The same for the async client."""
 
     def __init__(self, inner: httpx2.AsyncBaseTransport, governor: Governor, desk: Desk) -> None:
-        self._inner = inner
+        self.inner = inner
         self._desk = desk
         self.governor = governor
 
@@ -300,7 +302,7 @@ class _AsyncTransport(httpx2.AsyncBaseTransport):
         """Send one attempt, or refuse it."""
         path = request.url.path
         if not Desk.is_governed(path):
-            return await self._inner.handle_async_request(request)
+            return await self.inner.handle_async_request(request)
         body = await request.aread() if Desk.needs_body(request.method, path) else b""
         exchange, home = _begin(self._desk, request, body), self.governor.home
         patience_s = _patience_s(request)
@@ -317,7 +319,7 @@ class _AsyncTransport(httpx2.AsyncBaseTransport):
         assert isinstance(sent, httpx2.AsyncByteStream)  # noqa: S101 - httpx2 has checked it
         request.stream = _AsyncBody(sent, exchange)
         try:
-            response = await self._inner.handle_async_request(request)
+            response = await self.inner.handle_async_request(request)
         except BaseException:
             home.post(exchange.drop)
             raise
@@ -332,4 +334,4 @@ class _AsyncTransport(httpx2.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close what is below."""
-        await self._inner.aclose()
+        await self.inner.aclose()

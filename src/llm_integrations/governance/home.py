@@ -44,6 +44,11 @@ class HomeLoop:
         self._is_open = True
 
     @property
+    def is_open(self) -> bool:
+        """Whether coroutines still run here."""
+        return self._is_open
+
+    @property
     def is_here(self) -> bool:
         """Whether the caller runs on this loop."""
         return asyncio._get_running_loop() is self._loop  # noqa: SLF001 - documented, and cheap
