@@ -12,6 +12,7 @@ import pytest
 
 from llm_integrations._core.clock import SystemClock
 from llm_integrations.store import open_store
+from llm_integrations.store import sqlite_sums as sums
 from llm_integrations.store.protocol import GovernanceStore
 from llm_integrations.store.records import (
     AttemptState,
@@ -22,6 +23,8 @@ from llm_integrations.store.records import (
     SpendRow,
 )
 from llm_integrations.store.rollups import CAP_ROWS, SLOT_US, Rolled, merge, split
+from llm_integrations.store.sqlite import SqliteStore
+from llm_integrations.store.sqlite_ops import Operations
 
 EVERYTHING = EntryFilter()
 OWNER = "owner-1"
@@ -213,6 +216,26 @@ async def test_no_single_step_is_long(store: GovernanceStore) -> None:
         ]
     )
     assert 0 < await store.roll_up(9 * SLOT_US) <= 3 * CAP_ROWS // 2
+
+
+async def test_a_report_by_issue_reads_an_index_and_none_of_a_million_rows(tmp_path: Path) -> None:
+    store = await open_store(f"sqlite:///{tmp_path / 'books.db'}", clock=SystemClock())
+    assert isinstance(store, SqliteStore)
+    plans: list[str] = []
+
+    def explain(ops: Operations) -> None:
+        asked: list[str] = []
+        ops.database.set_trace_callback(asked.append)
+        sums.spend_by(ops.database, "issue", EVERYTHING)
+        ops.database.set_trace_callback(None)
+        for question in asked:
+            plans.extend(
+                str(row[3]) for row in ops.database.execute(f"EXPLAIN QUERY PLAN {question}")
+            )
+
+    await store._reads(explain)
+    await store.close()
+    assert plans == ["SCAN ledger USING COVERING INDEX ledger_issue"]
 
 
 def test_a_question_within_one_slot_goes_to_the_rows() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.money.auditor import Evidence, audit
+from tests.money.auditor import Evidence, audit, unbooked_pusd
 from tests.money.stage import Plan, play
 
 
@@ -30,7 +30,8 @@ def story(evidence: Evidence) -> str:
     why = Counter(refused.budget for refused in evidence.refusals)
     return (
         f"attempts {dict(states)}, refused by {dict(why)};"
-        f" billed {evidence.invoice_pusd}, booked {evidence.total_pusd} pico-USD"
+        f" billed {evidence.invoice_pusd}, booked {evidence.total_pusd} pico-USD;"
+        f" {unbooked_pusd(evidence)} of partial answers were billed and never came"
     )
 
 

@@ -28,7 +28,7 @@ from llm_integrations.governance import BudgetState, Entry
 from llm_integrations.governance.budgets import us_of
 from tests.money.spender import Refused
 
-__all__ = ["Evidence", "Line", "audit"]
+__all__ = ["Evidence", "Line", "audit", "unbooked_pusd"]
 
 COMMIT_US = 10_000_000
 """How long after it was made out a settlement may have been committed, on a busy machine."""
@@ -70,6 +70,16 @@ def audit(evidence: Evidence) -> list[str]:
 
 
 Pairs = list[tuple[Entry, Line | None]]
+
+
+def unbooked_pusd(evidence: Evidence) -> int:
+    """Return what was billed of partial answers beyond what the ledger says they cost."""
+    pairs, _ = _paired(evidence)
+    return sum(
+        max(0, line.pusd - entry.charged_pusd)
+        for entry, line in pairs
+        if entry.state == "partial" and line is not None
+    )
 
 
 def _paired(evidence: Evidence) -> tuple[Pairs, list[str]]:
