@@ -13,7 +13,7 @@ from asyncio.subprocess import PIPE, Process
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +25,7 @@ __all__ = ["Span", "asking", "halved", "limits_of"]
 ROOT: Final = Path(__file__).parents[2]
 GROUPS: Final = {"requests": "haiku-4-5", "input_tokens": "sonnet-5", "output_tokens": "opus-5"}
 """The groups of `BOUND_BY`, as the simulator names them."""
+ANSWERED_S: Final = 0.6
 
 
 def limits_of(requests: int, input_tokens: int, output_tokens: int) -> dict[str, Limits]:
@@ -88,9 +89,15 @@ class Span:
     @classmethod
     async def of(cls, simulator: ClaudeSimulator, limits: Mapping[str, Limits], s: float) -> Span:
         """Watch for so many seconds."""
-        since = time.time()
+        now = time.time()
+        return await cls(simulator, limits, now, now).longer(s)
+
+    async def longer(self, s: float) -> Span:
+        """Watch for so many seconds more, and until what came in them is answered."""
         await asyncio.sleep(s)
-        return cls(simulator, limits, since, time.time())
+        until = time.time()
+        await asyncio.sleep(ANSWERED_S)
+        return replace(self, until=until)
 
     @property
     def refusals(self) -> dict[str, int]:

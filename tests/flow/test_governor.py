@@ -26,50 +26,9 @@ from llm_integrations.errors import (
 from llm_integrations.governance import Budget, Governor, Limit, filter_of
 from llm_integrations.governance.governor import LEASE_S
 from llm_integrations.governance.limiter import Limiter
+from tests.clocks import START, ManualClock, settle_down
 
-START = datetime(2026, 11, 22, 23, 30, tzinfo=UTC)
 USD = 10**12
-
-
-class ManualClock:
-    """Time moves when a test says so; sleepers wake in order."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
-
-    def now(self) -> datetime:
-        return START + timedelta(seconds=self.seconds)
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def random(self) -> float:
-        return 0.0
-
-    async def sleep(self, delay_s: float) -> None:
-        wake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._sleepers.append((self.seconds + delay_s, wake))
-        await wake
-
-    async def advance(self, seconds: float) -> None:
-        """Let time pass, sleeper by sleeper."""
-        end = self.seconds + seconds
-        await settle_down()
-        while due := [item for item in self._sleepers if item[0] <= end]:
-            item = min(due, key=lambda sleeper: sleeper[0])
-            self._sleepers.remove(item)
-            self.seconds = max(self.seconds, item[0])
-            if not item[1].done():
-                item[1].set_result(None)
-            await settle_down()
-        self.seconds = end
-
-
-async def settle_down() -> None:
-    """Let every task that can run do so."""
-    for _ in range(10):
-        await asyncio.sleep(0)
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:

@@ -48,11 +48,16 @@ def ask(size: int = 1, **changes: object) -> Ask:
     return Ask(**{"group": "opus", "requests": size, **changes})  # type: ignore[arg-type]
 
 
-def levels(url: str) -> tuple[list[float], list[int]]:
+def levels(url: str) -> tuple[list[float | None], list[int]]:
     with psycopg.connect(url) as connection:
         row = connection.execute("SELECT level, taken FROM llm_integrations.limit_pool").fetchone()
     assert row is not None
     return row[0], row[1]
+
+
+def level_of(url: str, dimension: int) -> float:
+    level = levels(url)[0][dimension]
+    return -1 if level is None else level
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
@@ -140,8 +145,42 @@ async def test_what_was_not_used_is_there_for_the_others(postgres_url: str) -> N
         assert not waiting.done()
         await one.settle(first, Actual(state="settled", cost_pusd=0, output_tokens=50))
         await asyncio.wait_for(waiting, 2)
-        level, _ = levels(postgres_url)
-        assert 50 <= level[2] < 120
+        assert 50 <= level_of(postgres_url, 2) < 120
+
+
+async def test_what_calls_use_beyond_their_estimates_is_kept_back_in_the_fleet(
+    postgres_url: str,
+) -> None:
+    limit = Limit(input_tokens_per_minute=6_000)
+    async with (
+        member(postgres_url, limit, owner="a") as one,
+        member(postgres_url, limit, owner="b") as other,
+    ):
+        for _ in range(20):
+            permit = await one.admit(ask(input_tokens=10))
+            await one.settle(permit, Actual(state="settled", input_tokens=20, output_tokens=0))
+        await asyncio.gather(*(other.admit(ask(input_tokens=10)) for _ in range(9)))
+        began = time.monotonic()
+        await one.admit(ask(input_tokens=int(level_of(postgres_url, 1))))
+        # ten on their way may use ten more each: what refills in a second
+        assert 0.4 < time.monotonic() - began < 3
+
+
+async def test_output_yet_to_come_is_taken_off_what_remains_in_the_fleet(postgres_url: str) -> None:
+    async with (
+        member(postgres_url, owner="a") as one,
+        member(postgres_url, owner="b") as other,
+    ):
+        permit = await one.admit(ask(output_tokens=300))
+        await other.admit(ask(output_tokens=300))  # before any limit was known
+        one.observe(ask(), Observation(limits={"output_tokens": (6_000, 1_000)}), time.monotonic())
+        await one.settle(permit, Actual(state="settled", input_tokens=0, output_tokens=300))
+
+        async def is_told() -> bool:
+            return level_of(postgres_url, 2) >= 0
+
+        await until(is_told)
+        assert 400 <= level_of(postgres_url, 2) < 750  # 300 come back only if they are not used
 
 
 async def test_slots_are_shared_and_the_next_process_hears_of_a_free_one(
@@ -263,7 +302,7 @@ async def test_a_capacity_that_one_process_learns_holds_in_the_others(postgres_u
             return False
 
         await until(is_told)
-        assert levels(postgres_url)[0][0] < 3
+        assert level_of(postgres_url, 0) < 3
 
 
 async def test_a_backlog_yields_to_people_of_its_process(postgres_url: str) -> None:

@@ -57,9 +57,9 @@ def test_what_can_never_fit_is_found_at_once() -> None:
 def test_unused_tokens_come_back_and_overuse_is_charged() -> None:
     pool = Pool(Limit(output_tokens_per_minute=600), 0.0)
     first = take(pool, (1, 0, 600), 0.0)
-    pool.give_back(first, (1, 0, 100))
+    pool.give_back(first, (1, 0, 100), 0.0)
     second = take(pool, (1, 0, 500), 0.0)
-    pool.give_back(second, (1, 0, 800))
+    pool.give_back(second, (1, 0, 800), 0.0)
     take(pool, (1, 0, 0), 30.0)
     kept_back = 150  # a quarter: there was one that used 300 more
     assert wait_s(pool, (1, 0, 1), 30.0) == pytest.approx((kept_back + 1) / 10)
@@ -68,7 +68,7 @@ def test_unused_tokens_come_back_and_overuse_is_charged() -> None:
 def test_what_calls_use_beyond_their_estimates_is_kept_back_for_those_on_their_way() -> None:
     pool = Pool(Limit(input_tokens_per_minute=6_000), 0.0)
     for _ in range(40):
-        pool.give_back(take(pool, (1, 10, 0), 0.0), (1, 15, 0))
+        pool.give_back(take(pool, (1, 10, 0), 0.0), (1, 15, 0), 0.0)
     assert wait_s(pool, (1, 5_400, 0), 0.0) == pytest.approx(
         0.05
     )  # 5,400 are left, 5 are kept back
@@ -81,11 +81,11 @@ def test_what_calls_use_beyond_their_estimates_is_kept_back_for_those_on_their_w
 def test_calls_that_vary_have_more_kept_back_but_never_above_a_quarter() -> None:
     pool = Pool(Limit(output_tokens_per_minute=6_000), 0.0)
     for number in range(40):
-        pool.give_back(take(pool, (1, 0, 50), 0.0), (1, 0, 1 if number % 2 else 99))
+        pool.give_back(take(pool, (1, 0, 50), 0.0), (1, 0, 1 if number % 2 else 99), 0.0)
     assert wait_s(pool, (1, 0, 4_000), 0.0) == pytest.approx(
         1.5, rel=0.05
     )  # three deviations of 50
-    pool.give_back(take(pool, (1, 0, 50), 60.0), (1, 0, 10**6))
+    pool.give_back(take(pool, (1, 0, 50), 60.0), (1, 0, 10**6), 60.0)
     take(pool, (1, 0, 1_000), 10**6)
     assert wait_s(pool, (1, 0, 4_000), 10**6) == pytest.approx(5.0)  # a quarter, 1,500, stays
     take(pool, (1, 0, 6_000), 10**7)
@@ -93,8 +93,8 @@ def test_calls_that_vary_have_more_kept_back_but_never_above_a_quarter() -> None
 
 def test_a_cancelled_or_refused_call_says_nothing_of_estimates() -> None:
     pool = Pool(Limit(input_tokens_per_minute=600), 0.0)
-    pool.give_back(take(pool, (1, 100, 0), 0.0), (0, 0, 0))
-    pool.give_back(take(pool, (1, 100, 0), 0.0), (1, 0, 0))
+    pool.give_back(take(pool, (1, 100, 0), 0.0), (0, 0, 0), 0.0)
+    pool.give_back(take(pool, (1, 100, 0), 0.0), (1, 0, 0), 0.0)
     take(pool, (1, 600, 0), 0.0)
 
 
@@ -104,13 +104,13 @@ def test_output_that_is_still_to_come_is_taken_off_what_remains() -> None:
     pool.learn(said(1_000, 950, "output_tokens"), 0.0, 0.5)
     assert wait_s(pool, (1, 0, 100), 0.5) == pytest.approx(50 / 1_000 * 60)
     for one in early:
-        pool.give_back(one, (1, 0, 300))
+        pool.give_back(one, (1, 0, 300), 0.5)
     assert wait_s(pool, (1, 0, 100), 0.5) == pytest.approx(50 / 1_000 * 60)
 
 
 def test_a_debt_is_paid_during_a_pause() -> None:
     pool = Pool(Limit(output_tokens_per_minute=600), 0.0)
-    pool.give_back(take(pool, (1, 0, 600), 0.0), (1, 0, 600))
+    pool.give_back(take(pool, (1, 0, 600), 0.0), (1, 0, 600), 0.0)
     pool.lower((0.0, 0.0, -100.0))
     pool.pause(30.0)
     assert wait_s(pool, (1, 0, 10), 30.0) == pytest.approx(1.0)
@@ -121,8 +121,8 @@ def test_a_debt_is_paid_during_a_pause() -> None:
 def test_a_reservation_ends_once() -> None:
     pool = Pool(Limit(requests_per_minute=1), 0.0)
     reservation = take(pool, (1, 0, 0), 0.0)
-    pool.give_back(reservation, NOTHING)
-    pool.give_back(reservation, NOTHING)
+    pool.give_back(reservation, NOTHING, 0.0)
+    pool.give_back(reservation, NOTHING, 0.0)
     take(pool, (1, 0, 0), 0.0)
     assert wait_s(pool, (1, 0, 0), 0.0) > 0
 
@@ -131,7 +131,7 @@ def test_concurrency_waits_for_an_end_not_for_a_time() -> None:
     pool = Pool(Limit(concurrency=1), 0.0)
     reservation = take(pool, (1, 0, 0), 0.0)
     assert wait_s(pool, (1, 0, 0), 100.0) == math.inf
-    pool.give_back(reservation, (1, 0, 0))
+    pool.give_back(reservation, (1, 0, 0), 100.0)
     take(pool, (1, 0, 0), 100.0)
 
 
@@ -139,7 +139,7 @@ def test_a_limit_is_learned_from_headers() -> None:
     pool = Pool(Limit(), 0.0)
     sent = take(pool, (1, 0, 0), 0.0)
     pool.learn(said(50, 2), 0.0, 1.0)
-    pool.give_back(sent, (1, 0, 0))
+    pool.give_back(sent, (1, 0, 0), 1.0)
     take(pool, (1, 0, 0), 1.0)
     take(pool, (1, 0, 0), 1.0)
     assert wait_s(pool, (1, 0, 0), 1.0) == pytest.approx(60 / 50)
@@ -162,9 +162,9 @@ def test_the_level_rises_only_when_nothing_else_is_on_its_way() -> None:
     pool.learn(said(50, 0), 0.0, 0.0)
     pool.learn(said(50, 40), 0.0, 0.0)
     assert wait_s(pool, (1, 0, 0), 0.0) > 0
-    pool.give_back(first, (1, 0, 0))
+    pool.give_back(first, (1, 0, 0), 0.0)
     pool.learn(said(50, 40), 0.0, 0.0)
-    pool.give_back(second, (1, 0, 0))
+    pool.give_back(second, (1, 0, 0), 0.0)
     take(pool, (40, 0, 0), 0.0)
 
 
@@ -257,7 +257,7 @@ def test_no_interleaving_uses_more_than_the_limit_allows(
         if isinstance(taken, Reservation):
             spent = int(taken.want[1] * share)
             used += spent
-            pool.give_back(taken, (1, spent, 0))
+            pool.give_back(taken, (1, spent, 0), now)
     assert used <= limit + limit / 60 * now + 1e-3
 
 

@@ -228,13 +228,13 @@ class LocalLine:
             return await waiter.turn
         except asyncio.CancelledError:
             if waiter.turn.done() and not waiter.turn.cancelled():
-                self.pool.give_back(waiter.turn.result(), NOTHING)
+                self.pool.give_back(waiter.turn.result(), NOTHING, self._clock.monotonic())
             self._serve()
             raise
 
     def end(self, reservation: Reservation, used: Want) -> None:
         """See `Line`."""
-        self.pool.give_back(reservation, used)
+        self.pool.give_back(reservation, used, self._clock.monotonic())
         if self._waiting:
             self._serve()
 

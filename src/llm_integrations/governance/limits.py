@@ -259,7 +259,7 @@ class Pool:
             bucket.level -= want[index]
         return self._taken(want, now, line)
 
-    def give_back(self, reservation: Reservation, used: Want) -> None:
+    def give_back(self, reservation: Reservation, used: Want, now: float) -> None:
         """End a reservation: return what was not used, charge what was used beyond it."""
         if reservation not in self._on_the_way:
             return
@@ -268,9 +268,11 @@ class Pool:
         self._output -= want[2]
         is_told = used[1] > 0 or used[2] > 0
         for index, bucket in self._live:
-            bucket.level += want[index] - used[index]
+            excess = used[index] - want[index]
+            if excess:
+                bucket.level = min(bucket.refill(now) - excess, bucket.capacity)
             if is_told and index:
-                bucket.overuse.learn(used[index] - want[index])
+                bucket.overuse.learn(excess)
 
     def learn(self, seen: Observation, sent_at: float, now: float) -> None:
         """Adopt what the answer to a request that left at `sent_at` says of the limits."""

@@ -183,7 +183,7 @@ class SharedLine:
             for index in (1, 2):
                 self._overuse[index].learn(used[index] - reservation.want[index])
         if self._alone is not None:
-            self._alone.give_back(reservation, used)
+            self._alone.give_back(reservation, used, self._clock.monotonic())
         want = reservation.want if _place(reservation) is not None else NOTHING
         for index in range(3):
             self._back[index] += want[index] - used[index]

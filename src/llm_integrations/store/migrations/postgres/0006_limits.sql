@@ -123,8 +123,8 @@ BEGIN
                       least(v_pool.configured[3], v_pool.learned[3]), v_pool.configured[4]];
     v_elapsed := greatest(0, extract(epoch FROM v_now - v_pool.refilled_at));
     FOR d IN 1..3 LOOP
-        v_pool.level[d] := least(v_before[d],
-            v_pool.level[d] + v_elapsed * v_before[d] / 60 + p_back[d]);
+        v_pool.level[d] := least(v_before[d], v_pool.level[d] + v_elapsed * v_before[d] / 60);
+        v_pool.level[d] := least(v_before[d], v_pool.level[d] + p_back[d]);
     END LOOP;
     v_pool.refilled_at := greatest(v_pool.refilled_at, v_now);
 
