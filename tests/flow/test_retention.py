@@ -20,7 +20,8 @@ from llm_integrations.errors import ConfigError, InvalidRequest
 from llm_integrations.service.retention import Retention
 from llm_integrations.store.deliveries import DeliveryStore
 from llm_integrations.store.intake import Arrival, IntakeConnection
-from llm_integrations.store.retention import Purged, forget_old, purge_issue
+from llm_integrations.store.retention import Purged, forget_old
+from llm_integrations.store.retention import purge as purge_stored
 
 MARKER = "the-salary-of-Ms-Novak"
 
@@ -33,12 +34,14 @@ class Desk:
     store: DeliveryStore
     intake: IntakeConnection
 
-    async def arrive(self, name: str, *, key: str = "ABC-1", issue_id: str = "1") -> bool:
+    async def arrive(
+        self, name: str, *, key: str = "ABC-1", issue_id: str = "1", site: str = "acme"
+    ) -> bool:
         arrival = Arrival(
             delivery_id=name,
-            site="acme",
+            site=site,
             identifier=name,
-            partition=f"acme/issue/{issue_id}",
+            partition=f"{site}/issue/{issue_id}",
             issue_id=issue_id,
             issue_key=key,
             project_key="ABC",
@@ -177,9 +180,9 @@ async def test_a_purge_leaves_no_byte_of_the_issue_but_of_what_is_open(desk: Des
     )
     await desk.arrive("open")
     await desk.arrive("other", key="ABC-12", issue_id="12")
-    counted = await purge_issue(desk.dsn, "ABC-1", dry_run=True)
+    counted = await purge_stored(desk.dsn, issue="ABC-1", dry_run=True)
     assert (counted.forgotten, counted.open) == (2, 1)
-    assert await purge_issue(desk.dsn, "ABC-1") == Purged(forgotten=2, open=1, ledger_rows=1)
+    assert await purge_stored(desk.dsn, issue="ABC-1") == Purged(forgotten=2, open=1, ledger_rows=1)
     for name in ("before", "after"):
         delivery = await desk.store.load(name)
         assert delivery is not None
@@ -199,8 +202,68 @@ async def test_an_issue_that_came_without_its_id_is_purged_from_the_tags_too(des
         " ('c', 1, 'o', 'g', 'settled', 'm', 'v', '{\"issue\": \"ABC-1\", \"issue_id\":"
         " \"acme/ABC-1\"}', 'ABC-1', 'keyed', '{}', 1)"
     )
-    assert await purge_issue(desk.dsn, "ABC-1") == Purged(forgotten=1, open=0, ledger_rows=1)
+    assert await purge_stored(desk.dsn, issue="ABC-1") == Purged(forgotten=1, open=0, ledger_rows=1)
     assert await desk.places("ABC-1") == set()
+
+
+async def test_a_purge_of_one_site_leaves_the_same_keys_of_another(desk: Desk) -> None:
+    for site in ("acme", "other"):
+        for number in range(3):
+            await desk.arrive(f"{site}-{number}", key=f"ABC-{number}", issue_id="1", site=site)
+            await desk.work(f"{site}-{number}")
+        await desk.run(
+            "INSERT INTO llm_integrations.ledger (call_id, attempt, owner, grp, state, model,"
+            " price_version, tags, issue, delivery, windows, created_us) VALUES"
+            " (%(id)s, 1, 'o', 'g', 'settled', 'm', 'v', jsonb_build_object('issue', 'ABC-1',"
+            " 'site', %(id)s::text), 'ABC-1', %(id)s || '-1', '{}', 1)",
+            site,
+        )
+    await desk.arrive("acme-open", key="ABC-9", issue_id="9")
+    one = await purge_stored(desk.dsn, issue="ABC-2", site="acme")
+    assert one == Purged(forgotten=3, open=0, ledger_rows=1), "its issue has three keys"
+    whole = await purge_stored(desk.dsn, site="acme")
+    assert whole == Purged(forgotten=3, open=1, ledger_rows=0)
+    for number in range(3):
+        gone = await desk.store.load(f"acme-{number}")
+        kept = await desk.store.load(f"other-{number}")
+        assert gone is not None
+        assert kept is not None
+        assert (gone.body, gone.issue_key) == (b"", "")
+        assert (kept.body, kept.issue_key) == (MARKER.encode(), f"ABC-{number}")
+    assert "ledger" in await desk.places("ABC-1"), "the other site's row has its name"
+
+
+async def test_a_purge_of_a_site_goes_in_batches(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_integrations.store.retention._BATCH", 2)
+    for number in range(5):
+        await desk.arrive(f"d-{number}", key=f"ABC-{number}", issue_id=str(number))
+        await desk.work(f"d-{number}")
+    assert (await purge_stored(desk.dsn, site="nobody")).forgotten == 0
+    assert (await purge_stored(desk.dsn, site="acme")).forgotten == 5
+    assert await desk.places(MARKER) == set()
+    with pytest.raises(InvalidRequest, match="of an issue or of a site"):
+        await purge_stored(desk.dsn)
+
+
+async def test_what_was_handled_last_is_forgotten_when_nothing_can_be_older(desk: Desk) -> None:
+    for name in ("gone", "young", "waits", "newer"):
+        await desk.arrive(name, issue_id=name)
+        await desk.work(name)
+        await desk.run(
+            "INSERT INTO llm_integrations.handled VALUES ('acme/issue/' || %(id)s, 'triage',"
+            " CASE WHEN %(id)s = 'newer' THEN extract(epoch FROM now()) * 1000 ELSE 1 END)",
+            name,
+        )
+        await desk.age(name, 13 if name == "young" else 15)
+    await desk.arrive("waiting", issue_id="waits")
+    await forget_old(desk.dsn, days=14)
+    await forget_old(desk.dsn, days=14)
+    async with await psycopg.AsyncConnection.connect(desk.dsn) as connection:
+        cursor = await connection.execute("SELECT partition FROM llm_integrations.handled")
+        kept = {str(row[0]).rpartition("/")[2] for row in await cursor.fetchall()}
+    assert kept == {"young", "waits", "newer"}
 
 
 def test_less_than_a_day_is_refused() -> None:
@@ -233,6 +296,8 @@ async def test_the_command_asks_a_person_or_wants_yes_and_says_what_it_did(
     code, out, err = await purge(desk, tmp_path, "--issue", "ABC-1")
     assert (code, out) == (2, "")
     assert "add --yes" in err
+    code, _, err = await purge(desk, tmp_path, "--yes")
+    assert (code, "--issue KEY, --site NAME" in err) == (2, True)
     assert "decision" in await desk.places(MARKER)
     code, out, err = await purge(desk, tmp_path, "--issue", "ABC-1", "--yes", "--json")
     assert code == 1, "something was left"

@@ -1,8 +1,8 @@
 """Forgetting: what was said goes, what became of it stays.
 
-In: an age, or an issue. Out: bodies, decisions, answers and texts are gone from every table, in
-small commits. The inbox row and its id stay, so that a delivery that comes again is known; outcomes
-and money stay too. What must hold:
+In: an age, an issue or a site. Out: bodies, decisions, answers and texts are gone from every table,
+in small commits. The inbox row and its id stay, so that a delivery that comes again is known;
+outcomes and money stay too. What must hold:
 
 1. Nothing that has not ended is touched, neither a delivery nor a row of DBOS.
 2. A batch locks the runs that it forgets: a replay comes before it, or is refused after it.
@@ -11,16 +11,18 @@ and money stay too. What must hold:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, LiteralString
+from typing import TYPE_CHECKING, Any, Final, LiteralString, NamedTuple
 
 import msgspec
 
+from llm_integrations.errors import InvalidRequest
+from llm_integrations.store.intake import QUEUE
 from llm_integrations.store.reach import connect, reaching
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
-__all__ = ["Purged", "forget_old", "purge_issue"]
+__all__ = ["Purged", "forget_old", "purge"]
 
 _BATCH: Final = 500
 _LOCK: Final = 1_819_045_741
@@ -40,22 +42,26 @@ _ISSUE: Final = """
 WITH named AS (
     SELECT DISTINCT site, issue_id FROM llm_integrations.inbox
     WHERE issue_id <> '' AND (issue_key = %(issue)s OR issue_id = %(issue)s)
+      AND %(site)s IN ('', site)
 ), found AS (
     SELECT i.delivery_id, i.site, i.issue_id, i.issue_key FROM llm_integrations.inbox i
-    WHERE i.issue_key = %(issue)s
+    WHERE i.issue_key = %(issue)s AND %(site)s IN ('', i.site)
     UNION
     SELECT i.delivery_id, i.site, i.issue_id, i.issue_key
     FROM llm_integrations.inbox i JOIN named USING (site, issue_id)
 )
 """
-_FIND_ISSUE: Final = (
-    _ISSUE
-    + """
+_OF_SITE: Final = """
+WITH found AS (
+    SELECT delivery_id, site, issue_id, issue_key FROM llm_integrations.inbox
+    WHERE site = %(site)s
+)
+"""
+_FOUND: Final = """
 SELECT f.delivery_id, r.outcome IS NOT NULL AS has_ended,
        f.site || '/' || coalesce(nullif(f.issue_id, ''), f.issue_key), f.issue_key
 FROM found f LEFT JOIN llm_integrations.run r ON r.delivery_id = f.delivery_id AND r.is_last
 """
-)
 _LOCK_ENDED: Final = """
 SELECT delivery_id FROM llm_integrations.run
 WHERE delivery_id = ANY (%(ids)s) AND is_last AND outcome IS NOT NULL
@@ -104,6 +110,22 @@ WITH ended AS (
 SELECT count(*) FROM ended
 """
 _FORGET_FLEET: Final[tuple[LiteralString, ...]] = (
+    # Which event of an issue was the newest handled: of no use when all of them are old, and none
+    # of them waits or can be replayed.
+    f"""
+    DELETE FROM llm_integrations.handled WHERE (partition, handler) IN (
+        SELECT h.partition, h.handler FROM llm_integrations.handled h
+        WHERE h.occurred_ms < extract(epoch FROM now() - make_interval(days => %(days)s)) * 1000
+          AND NOT EXISTS (SELECT FROM dbos.workflow_status s
+                          WHERE s.queue_name = '{QUEUE}' AND s.status IN ('ENQUEUED', 'PENDING')
+                            AND s.queue_partition_key = h.partition)
+          AND NOT EXISTS (SELECT FROM llm_integrations.inbox i
+                          LEFT JOIN llm_integrations.run r
+                              ON r.delivery_id = i.delivery_id AND r.is_last
+                          WHERE i.partition = h.partition
+                            AND (r.outcome IS NULL OR r.forgotten_at IS NULL))
+        LIMIT 10000)
+    """,  # noqa: S608 - a constant of ours
     """
     DELETE FROM llm_integrations.worker
     WHERE emptied_at < now() - make_interval(days => %(days)s)
@@ -124,6 +146,7 @@ SET issue = CASE WHEN l.issue IS NULL THEN NULL ELSE '(purged)' END,
                 ELSE t.value END), '{}')
             FROM jsonb_each(l.tags) t)
 WHERE (l.issue = ANY (%(names)s) OR l.delivery = ANY (%(ids)s)) AND l.issue <> '(purged)'
+  AND %(site)s IN ('', l.tags ->> 'site')
 """
 
 
@@ -168,41 +191,55 @@ async def forget_old(dsn: str, *, days: int) -> int:
                 total += len(ids)
 
 
-async def purge_issue(dsn: str, issue: str, *, dry_run: bool = False) -> Purged:
-    """Forget at once what is stored about an issue; what has not ended is left as it is.
+async def purge(dsn: str, *, issue: str = "", site: str = "", dry_run: bool = False) -> Purged:
+    """Forget at once what is stored about an issue or a site; what has not ended is left as it is.
 
     Args:
         dsn: the database.
-        issue: its key, of today or of before, or its id.
+        issue: its key, of today or of before, or its id; all of the site's without one.
+        site: only of this site; of all sites without one.
         dry_run: only count.
 
     Raises:
+        InvalidRequest: neither is given.
         StoreUnavailable: the database is away; a second call does the rest.
     """
-    forgotten = 0
+    if not issue and not site:
+        raise InvalidRequest("a purge is of an issue or of a site")
     with reaching():
         async with await connect(dsn) as connection:
-            cursor = await connection.execute(_FIND_ISSUE, {"issue": issue})
-            rows = await cursor.fetchall()
-            ended = sorted(row[0] for row in rows if row[1])
-            found = Purged(forgotten=len(ended), open=len(rows) - len(ended), ledger_rows=0)
+            query = (_ISSUE if issue else _OF_SITE) + _FOUND
+            cursor = await connection.execute(query, {"issue": issue, "site": site})
+            rows = [_Found(*row) for row in await cursor.fetchall()]
+            ended = sorted(row for row in rows if row.has_ended)
             if dry_run:
-                return found
-            names = {issue} | {row[2] for row in rows} | {row[3] for row in rows if row[3]}
-            for start in range(0, len(ended), _BATCH):
+                return Purged(forgotten=len(ended), open=len(rows) - len(ended), ledger_rows=0)
+            forgotten = renamed = 0
+            for start in range(0, max(len(ended), 1), _BATCH):
+                batch = ended[start : start + _BATCH]
+                # An issue's names are few, and those of what has not ended are among them.
+                names = {row.budget_key for row in (rows if issue else batch)} | {issue} - {""}
+                names |= {row.issue_key for row in (rows if issue else batch)} - {""}
+                ids = [row.delivery_id for row in batch]
                 async with connection.transaction():
                     await connection.execute(_LOCK_NOW, {"lock": _LOCK})
-                    some = {"ids": ended[start : start + _BATCH]}
-                    cursor = await connection.execute(_LOCK_ENDED, some)
-                    ids = [row[0] for row in await cursor.fetchall()]
-                    await _forget(connection, ids, wholly=True)
-                forgotten += len(ids)
-            cursor = await connection.execute(_PURGE_LEDGER, {"names": sorted(names), "ids": ended})
-            return Purged(
-                forgotten=forgotten,
-                open=len(rows) - forgotten,
-                ledger_rows=cursor.rowcount,
-            )
+                    cursor = await connection.execute(_LOCK_ENDED, {"ids": ids})
+                    locked = [row[0] for row in await cursor.fetchall()]
+                    await _forget(connection, locked, wholly=True)
+                    values = {"names": sorted(names), "ids": ids, "site": site}
+                    cursor = await connection.execute(_PURGE_LEDGER, values)
+                forgotten += len(locked)
+                renamed += cursor.rowcount
+            return Purged(forgotten=forgotten, open=len(rows) - forgotten, ledger_rows=renamed)
+
+
+class _Found(NamedTuple):
+    """A delivery to purge, and the names that its ledger rows may have in their tags."""
+
+    delivery_id: str
+    has_ended: bool
+    budget_key: str
+    issue_key: str
 
 
 async def _forget(connection: AsyncConnection[Any], ids: list[str], *, wholly: bool) -> None:
