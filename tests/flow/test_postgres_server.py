@@ -119,7 +119,8 @@ class World:
 
 
 @asynccontextmanager
-async def world_on(url: str) -> AsyncIterator[World]:
+async def world_on(url: str | None, folder: Path | None = None) -> AsyncIterator[World]:
+    """The service on a given database, or on an embedded one in a folder."""
     async with JiraSimulator() as jira, ClaudeSimulator(latency_ms=(1, 5)) as claude:
         site = Site(
             base_url=jira.base_url,
@@ -138,10 +139,14 @@ async def world_on(url: str) -> AsyncIterator[World]:
             handlers=(),
             supersede=False,
         )
-        app = App(settings, database=await open_database(url), retry=RetryRules(base_s=0.1))
+        database = await open_database(url, folder=folder)
+        app = App(settings, database=database, retry=RetryRules(base_s=0.1))
         app.on("jira:issue_created")(answer)
-        async with app.running() as running:
-            yield World(jira, claude, running)
+        try:
+            async with app.running() as running:
+                yield World(jira, claude, running)
+        finally:
+            await database.stop()
 
 
 async def handle(world: World, count: int, first: int = 0) -> list[str]:

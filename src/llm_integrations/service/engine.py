@@ -26,6 +26,7 @@ from dbos import _serialization as dbos_serialization
 
 from llm_integrations.errors import ConfigError, StoreError
 from llm_integrations.store.intake import APPLICATION_VERSION, QUEUE, WORKFLOW
+from llm_integrations.store.reach import unavailable
 
 __all__ = ["Engine", "EngineOptions", "migrate_engine"]
 
@@ -81,11 +82,15 @@ async def migrate_engine(dsn: str) -> None:
 
     Raises:
         ConfigError: something is missing, and this role may not create it.
+        StoreUnavailable: the database is away, or has no connection left.
     """
     _quieten()
     try:
         await asyncio.to_thread(DBOS.migrate, dsn)
     except Exception as error:
+        away = unavailable(error)
+        if away is not None:
+            raise away from None  # SQLAlchemy quotes the statement
         if getattr(getattr(error, "orig", None), "sqlstate", "") != _NO_PRIVILEGE:
             raise
         raise ConfigError(
@@ -117,8 +122,21 @@ class Engine:
         return self._is_launched
 
     async def start(self, work: Callable[[str], Awaitable[None]]) -> None:
-        """Begin to take workflows from the queue and call `work` with the id of each."""
+        """Begin to take workflows from the queue and call `work` with the id of each.
 
+        Raises:
+            StoreUnavailable: the database is away, or has no connection left.
+        """
+        try:
+            await self._launch(work)
+        except Exception as error:
+            await self.stop(0)  # DBOS is one to a process, and half of it stands
+            away = unavailable(error)
+            if away is None:
+                raise
+            raise away from None  # SQLAlchemy quotes the statement
+
+    async def _launch(self, work: Callable[[str], Awaitable[None]]) -> None:
         async def handle(workflow_id: str) -> None:
             await self._guard(workflow_id, work)
 

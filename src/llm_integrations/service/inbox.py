@@ -136,13 +136,15 @@ class Inbox:
                 _refuse(done, StoreUnavailable("the receiver is stopping"))
             raise
         except Exception as error:  # noqa: BLE001 - the writer outlives every batch
+            why = str(error)
             if not isinstance(error, StoreUnavailable):
                 _log.error("batch refused", deliveries=len(batch), error=type(error).__name__)
                 if len(batch) > 1:
                     await self._write_apart(batch)
                     return
+                why = "the delivery could not be stored"
             for _, done in batch:
-                _refuse(done, StoreUnavailable("the delivery could not be stored"))
+                _refuse(done, StoreUnavailable(why))
             return
         told: set[str] = set()
         for arrival, done in batch:

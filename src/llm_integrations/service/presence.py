@@ -209,6 +209,7 @@ class Presence:
                 "presence still lost: this worker does nothing",
                 worker=self._executor_id,
                 error=type(error).__name__,
+                why=str(error) if isinstance(error, StoreError) else "",
                 lost_for_s=round(now - self._lost_at),
             )
 

@@ -106,11 +106,12 @@ class ReceiverOptions:
 class _Refused(Exception):
     """A request that ends here."""
 
-    def __init__(self, status: int, reason: Reason, headers: Pairs = ()) -> None:
+    def __init__(self, status: int, reason: Reason, headers: Pairs = (), *, why: str = "") -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
         self.headers = headers
+        self.why = why  # for the log alone: strangers hear the reason
 
 
 class _Gone(Exception):
@@ -174,8 +175,10 @@ class Receiver:
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S):
                 is_new = await self._inbox.admit(arrival)
-        except (StoreUnavailable, TimeoutError):
-            raise _Refused(503, "database away", _AGAIN) from None
+        except StoreUnavailable as error:
+            raise _Refused(503, "database away", _AGAIN, why=str(error)) from None
+        except TimeoutError:
+            raise _Refused(503, "database away", _AGAIN, why="no answer in time") from None
         return arrival.delivery_id, is_new
 
     def _site_of(self, scope: Message) -> str:
@@ -241,6 +244,7 @@ class Receiver:
             status=refused.status,
             reason=refused.reason,
             count=self.counts[refused.reason],
+            **({"why": refused.why} if refused.why else {}),
         )
 
 

@@ -21,7 +21,15 @@ from llm_integrations.errors import StoreUnavailable
 if TYPE_CHECKING:
     from psycopg.abc import PQGen
 
-__all__ = ["CONNECT_S", "POOL_WAIT_S", "Connection", "connect", "make_pool", "reaching"]
+__all__ = [
+    "CONNECT_S",
+    "POOL_WAIT_S",
+    "Connection",
+    "connect",
+    "describe_refusal",
+    "make_pool",
+    "reaching",
+]
 
 CONNECT_S: Final = 5
 POOL_WAIT_S: Final = 10.0
@@ -85,11 +93,49 @@ _AWAY: Final = (
 )
 
 
+# What an operator can do about it. A refused connection has no SQLSTATE in libpq, only its text.
+_FULL_DISK: Final = (
+    "the database's disk is full: free some space there; work then goes on by itself"
+)
+_NO_CONNECTION: Final = (
+    "the database has no connection left: raise its max_connections, or close those of others; work"
+    " then goes on by itself"
+)
+_NONE_IN_TIME: Final = (
+    "the database gave no connection in time: it is away, or others hold all of its max_connections"
+)
+_NO_CONNECTION_TEXTS: Final = (
+    "too many clients",
+    "remaining connection slots",
+    "too many connections",
+)
+
+
+def describe_refusal(error: Exception) -> str:
+    """Return why a database refuses, and what to do where that is known; no address, no value."""
+    code = getattr(error, "sqlstate", None)
+    if code == "53100":
+        return _FULL_DISK
+    if code == "53300" or any(text in str(error) for text in _NO_CONNECTION_TEXTS):
+        return _NO_CONNECTION
+    if isinstance(error, psycopg_pool.PoolTimeout):
+        return _NONE_IN_TIME
+    return f"the database cannot be reached ({code or type(error).__name__})"
+
+
+def unavailable(error: Exception) -> StoreUnavailable | None:
+    """Return what an error of the driver, or of SQLAlchemy above it, means for the caller.
+
+    None when the database is not away: then it is a mistake of ours.
+    """
+    origin = getattr(error, "orig", None) or error
+    return StoreUnavailable(describe_refusal(origin)) if isinstance(origin, _AWAY) else None
+
+
 @contextmanager
 def reaching() -> Iterator[None]:
     """Turn "the database is away" into `StoreUnavailable`; our own mistakes pass as they are."""
     try:
         yield
     except _AWAY as error:
-        code = getattr(error, "sqlstate", None) or type(error).__name__
-        raise StoreUnavailable(f"the database cannot be reached ({code})") from error
+        raise StoreUnavailable(describe_refusal(error)) from error

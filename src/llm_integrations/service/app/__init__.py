@@ -27,7 +27,7 @@ from llm_integrations.governance import Budget, Governor, Limit
 from llm_integrations.jira import BasicAuth, JiraClient, JiraConfig, PersonalAccessToken
 from llm_integrations.service.app.routes import Rule, add_rules, name_of
 from llm_integrations.service.console import ConsoleReads, make_console
-from llm_integrations.service.database import Database, open_database
+from llm_integrations.service.database import Database, keep_up, open_database
 from llm_integrations.service.delivery import Deliverer
 from llm_integrations.service.engine import Engine, EngineOptions, migrate_engine
 from llm_integrations.service.fence import Fence
@@ -183,6 +183,8 @@ class App:
                     progress=self._progress,
                 )
                 stack.push_async_callback(database.stop)
+            if database.embedded:
+                await stack.enter_async_context(_background(keep_up(database, self._clock)))
             governor = await stack.enter_async_context(
                 Governor.open(
                     database.dsn,

@@ -65,7 +65,10 @@ _POLL_S = 0.01
 _OLD_SHARED_MEMORY_S = 10
 _LOG_BYTES = 10 * 1024 * 1024
 _LOG_READ_BYTES = 64 * 1024
-_REASON = re.compile(r"(?:FATAL|PANIC|error): ")
+_REASON = re.compile(
+    r"(?:FATAL|PANIC|error): +(?! |the database system is )"  # that is said to who asks too early
+)
+_FULL_BYTES = 16 * 1024 * 1024  # a segment of the write-ahead log: without it nothing starts
 
 _CLOCK = SystemClock()
 
@@ -210,6 +213,10 @@ class Cluster:
                 raise self._failed(f"PostgreSQL was not ready after {_START_S} s")
             pause(_POLL_S)
         return answer == Ping.OK
+
+    def is_answering(self) -> bool:
+        """Say whether there is a server, be it one that is recovering."""
+        return self._ping() != Ping.NO_RESPONSE
 
     def _ping(self) -> int:
         return PGconn.ping(self.dsn("postgres").encode())
@@ -388,6 +395,8 @@ class Cluster:
 
     def _failed(self, what: str) -> StoreUnavailable:
         why = self._last_words()
+        if not why and shutil.disk_usage(self.folder).free < _FULL_BYTES:
+            why = "No space left on device"  # nor any for the log to say so
         return StoreUnavailable(f"{what}: {why + '; ' if why else ''}see {self._log}")
 
 

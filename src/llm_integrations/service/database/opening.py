@@ -16,18 +16,26 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import psycopg
+import structlog
 
 from llm_integrations._core.clock import SystemClock
-from llm_integrations.errors import ConfigError, StoreUnavailable
+from llm_integrations.errors import ConfigError, IntegrationError, StoreUnavailable
 from llm_integrations.service.database.embedded import Cluster, open_cluster
 from llm_integrations.store.address import Address, read_address
+from llm_integrations.store.reach import describe_refusal
+
+if TYPE_CHECKING:
+    from llm_integrations._core.clock import Clock
+
+_log = structlog.stdlib.get_logger(__name__)
 
 _SCHEMES = frozenset({"postgres", "postgresql", "postgresql+psycopg"})
 _CONNECT_S = 10
 _RETRY_S = 0.1
+_LOOK_S = 2.0
 # What libpq reports when the settings are wrong; anything else may pass by itself.
 _WRONG_SETTINGS = (
     "authentication failed",
@@ -66,6 +74,15 @@ class Database:
     embedded: bool
     location: str
     _cluster: Cluster | None = field(default=None, repr=False)
+
+    async def ensure_up(self) -> None:
+        """Start the embedded server again if it was killed; a given server is left alone."""
+        if self._cluster is not None:
+            await _in_thread(partial(self._cluster.enter, _say_nothing))
+
+    async def is_up(self) -> bool:
+        """Say whether the embedded server answers; a given server is not asked."""
+        return self._cluster is None or await _in_thread(self._cluster.is_answering)
 
     async def stop(self) -> None:
         """Stop using it; the last process that used an embedded server stops it.
@@ -136,6 +153,25 @@ async def wait_until_up(dsn: str, timeout_s: float) -> None:
             return
 
 
+async def keep_up(database: Database, clock: Clock) -> NoReturn:
+    """Start an embedded server again whenever it is down; say why, where it cannot be.
+
+    A server whose disk is full ends by itself, and nobody else would start it again.
+    """
+    while True:
+        await clock.sleep(_LOOK_S)
+        if await database.is_up():
+            continue
+        _log.warning("embedded database down: starting it again")
+        try:
+            await database.ensure_up()
+        except IntegrationError as error:
+            _log.error("embedded database down: trying again", why=str(error))
+            await clock.sleep(_LOOK_S)
+        else:
+            _log.warning("embedded database up again")
+
+
 async def _open_given(url: str) -> Database:
     address = read_address(url)
     version, encoding, is_standby = await _ask(address, _CONNECT_S * address.hosts)
@@ -176,7 +212,9 @@ def _explain(error: psycopg.Error, address: Address) -> ConfigError | StoreUnava
         why = why.replace(address.password, "***")
     if any(each in text for each in _WRONG_SETTINGS):
         return ConfigError(f"{address.name}: {why} (check DATABASE_URL)")
-    return StoreUnavailable(f"{address.name}: {why}")
+    away = describe_refusal(error)
+    known = "" if "cannot be reached" in away else f" ({away})"
+    return StoreUnavailable(f"{address.name}: {why}{known}")
 
 
 async def _in_thread(work: Callable[[], _Result]) -> _Result:
