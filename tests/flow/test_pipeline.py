@@ -568,6 +568,40 @@ async def test_replay_goes_on_from_the_stored_decision_unless_fresh(service_url:
     ]
 
 
+async def test_an_engine_that_is_shut_takes_no_more_than_it_has_room_for(
+    service_url: str,
+) -> None:
+    """DBOS goes on taking from the queue; what it takes would be left to nobody for a while."""
+
+    async def never(workflow_id: str) -> None:
+        raise AssertionError(workflow_id)
+
+    engine = Engine(service_url, EngineOptions(executor_id="test-1", concurrency=2, poll_s=0.02))
+    store, intake = DeliveryStore(service_url), IntakeConnection(service_url)
+    await store.open()
+    engine.shut()
+    await engine.start(never)
+    try:
+        line = Line(service_url, store, intake, Writes())
+        await line.send(*(created(number) for number in range(6)))
+        async with (
+            asyncio.timeout(20),
+            await psycopg.AsyncConnection.connect(service_url, autocommit=True) as connection,
+        ):
+            seen: list[int] = []
+            while seen[-3:] != [2, 2, 2] and max(seen, default=0) <= 2:
+                await asyncio.sleep(0.1)
+                rows = await connection.execute(
+                    "SELECT count(*)::int FROM dbos.workflow_status WHERE status = 'PENDING'"
+                )
+                seen += [row[0] for row in await rows.fetchall()]
+            assert seen[-1] == 2
+    finally:
+        await engine.stop(1)
+        await intake.close()
+        await store.close()
+
+
 async def test_pickled_row_is_refused_and_not_run(service_url: str) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, ...]:

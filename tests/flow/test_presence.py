@@ -17,7 +17,7 @@ from llm_integrations.governance import Governor
 from llm_integrations.jira import BasicAuth, JiraClient, JiraConfig
 from llm_integrations.service.engine import Engine, EngineOptions
 from llm_integrations.service.fence import Fence
-from llm_integrations.service.presence import Presence
+from llm_integrations.service.presence import Presence, PresenceOptions
 from llm_integrations.simulators import ClaudeSimulator, JiraSimulator
 from llm_integrations.simulators.faults import StatusError
 from llm_integrations.store.deliveries import DeliveryStore
@@ -29,20 +29,26 @@ QUESTION = MessageRequest(
 
 
 @asynccontextmanager
-async def present(dsn: str, name: str = "worker") -> AsyncIterator[Presence]:
+async def present(
+    dsn: str, name: str = "worker", *, options: PresenceOptions | None = None
+) -> AsyncIterator[Presence]:
     """A worker that has entered and does nothing by itself: only the fence can stop it."""
+    store = DeliveryStore(dsn)
+    await store.open()
     presence = Presence(
         dsn,
         executor_id=name,
         engine=Engine(dsn, EngineOptions(executor_id=name)),
-        store=DeliveryStore(dsn),
+        store=store,
         clock=SystemClock(),
+        options=options,
     )
     await presence.enter()
     try:
         yield presence
     finally:
         await presence.leave()
+        await store.close()
 
 
 async def cut_all(dsn: str) -> None:
@@ -238,6 +244,51 @@ async def test_only_what_is_still_its_own_is_taken_from_a_worker(service_url: st
             "taken": "PENDING",
             "guilty": "CANCELLED",
         }
+
+
+@pytest.mark.parametrize(
+    ("deaths", "sleeps", "then"),
+    [
+        (3, False, "its turn is over, its deaths stay"),
+        (4, False, "it is on trial"),
+        (3, True, "it is acquitted"),
+    ],
+)
+async def test_a_slow_suspect_gives_up_its_turn_and_is_acquitted_only_when_it_failed_alive(
+    deaths: int, sleeps: bool, then: str, service_url: str
+) -> None:
+    """Its trial has lasted for 90 s: longer than a first turn, shorter than a second one."""
+    async with await psycopg.AsyncConnection.connect(service_url, autocommit=True) as admin:
+        await admin.execute(_INBOX, [["slow"]])
+        await admin.execute(
+            "INSERT INTO llm_integrations.run (delivery_id, generation, scope, seq, wake_at)"
+            " VALUES ('slow', 1, 'slow', 1, now() + make_interval(hours => %s))",
+            [1 if sleeps else -1],
+        )
+        await admin.execute(
+            "INSERT INTO llm_integrations.death (workflow_id, executor_id, on_trial)"
+            " SELECT 'slow', 'dead-' || n, false FROM generate_series(1, %s) AS n",
+            [deaths],
+        )
+        await admin.execute(
+            "INSERT INTO llm_integrations.trial (workflow_id, began_at)"
+            " VALUES ('slow', now() - interval '90 s')"
+        )
+        options = PresenceOptions(scan_s=0.05, trial_s=60.0)
+        async with present(service_url, options=options) as presence:
+            looking = asyncio.create_task(presence.run())
+            await asyncio.sleep(0.5)
+            looking.cancel()
+            await asyncio.wait([looking])
+        rows = await admin.execute(
+            "SELECT (SELECT count(*) FROM llm_integrations.trial),"
+            " (SELECT count(*) FROM llm_integrations.death)"
+        )
+        assert {
+            (0, deaths): "its turn is over, its deaths stay",
+            (1, deaths): "it is on trial",
+            (0, 0): "it is acquitted",
+        }[await rows.fetchone()] == then  # type: ignore[index] # there is one row
 
 
 _INBOX = """
