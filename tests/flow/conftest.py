@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -39,14 +39,27 @@ def service_template(postgres_server: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def service_url(postgres_server: str, service_template: str) -> Iterator[str]:
+def service_url(service_database: Callable[[], str]) -> str:
     """The address of a fresh database with the service's tables and DBOS's."""
-    name = f"test_{secrets.token_hex(6)}"
+    return service_database()
+
+
+@pytest.fixture
+def service_database(postgres_server: str, service_template: str) -> Iterator[Callable[[], str]]:
+    """A function that makes one more of those, for tests that need several."""
+    made: list[str] = []
+
+    def make() -> str:
+        name = f"test_{secrets.token_hex(6)}"
+        with psycopg.connect(postgres_server, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {service_template}".encode())
+        made.append(name)
+        return _renamed(postgres_server, name)
+
+    yield make
     with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {service_template}".encode())
-    yield _renamed(postgres_server, name)
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+        for name in made:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import math
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib.metadata import version
 from typing import Final
 
 import msgspec
@@ -24,13 +25,16 @@ import structlog
 from dbos import DBOS, DBOSConfig, Serializer
 from dbos import _serialization as dbos_serialization
 
+from llm_integrations._core.clock import SystemClock
 from llm_integrations.errors import ConfigError, StoreError
 from llm_integrations.store.intake import APPLICATION_VERSION, QUEUE, WORKFLOW
+from llm_integrations.store.queue_head import QueueHead
 from llm_integrations.store.reach import unavailable
 
 __all__ = ["Engine", "EngineOptions", "migrate_engine"]
 
 _NAME: Final = "llm-integrations"
+_LOOKS_OF: Final = ["3", "4"]
 _COLLAPSE_S: Final = 10.0
 _NO_PRIVILEGE: Final = "42501"
 
@@ -156,10 +160,11 @@ class Engine:
             "sys_db_idle_transaction_timeout_sec": 10,
             "run_migrations": False,
         }
-        DBOS(config=config)
+        dbos = DBOS(config=config)
         DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)(handle)
         DBOS.listen_queues([QUEUE])
         DBOS.launch()
+        _look_at_the_head(dbos)
         # partition_concurrency must stand alone: any global limit leaves the fast dequeue path.
         await DBOS.register_queue_async(
             QUEUE,
@@ -221,6 +226,20 @@ class Engine:
             task.cancel()
             if self._running.get(workflow_id) is task:
                 del self._running[workflow_id]
+
+
+def _look_at_the_head(dbos: DBOS) -> None:
+    """Have the queue looked at at a cost that does not grow with how many issues wait."""
+    if version("dbos").split(".")[:2] != _LOOKS_OF:
+        return  # another version may take rows otherwise; then it does so by itself
+    database = dbos._sys_db  # noqa: SLF001 - no public way leads there
+    head = QueueHead(
+        database.start_queued_partitioned_workflows,
+        database.engine.begin,
+        name=database.app_name,
+        clock=SystemClock(),
+    )
+    setattr(database, "start_queued_partitioned_workflows", head.take)  # noqa: B010 - typed
 
 
 async def _call(work: Callable[[str], Awaitable[None]], workflow_id: str) -> None:
