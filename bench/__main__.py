@@ -41,6 +41,7 @@ WARM_UP_S: Final = 120.0
 WIDTH: Final = 150
 SHOWN: Final = 0.02  # of the CPU time, for a place of a profile
 STYLES: Final = {"aim": "green", "must": "green", "almost": "yellow", "missed": "red", "-": "dim"}
+PEERS: Final = ("aiolimiter", "limits", "litellm", "pyrate-limiter", "throttled-py")
 LIBRARIES: Final = ("anthropic", "jira", "atlassian-python-api", "aiohttp", "msgspec", "dbos")
 
 
@@ -269,7 +270,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),
         "versions": {name: version(name) for name in LIBRARIES}
-        | {"litellm": locked_version("litellm")},
+        | {name: locked_version(name) for name in PEERS},
     }
 
 

@@ -1,4 +1,4 @@
-"""The limiter in process, and holding and settling money, against two bare commits."""
+"""The limiter in process and shared, and holding and settling money, against bare statements."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from llm_integrations._core.admission import Actual, Ask
 from llm_integrations._core.clock import SystemClock
 from llm_integrations.governance import Budget, Governor, Limit
 from llm_integrations.governance.limiter import Limiter
+from llm_integrations.governance.sharing import SharedPools
+from llm_integrations.store import open_store
 
 __all__ = [
     "committing_postgresql",
@@ -26,6 +28,8 @@ __all__ = [
     "holding_postgresql",
     "holding_sqlite",
     "limiting",
+    "locking_postgresql",
+    "sharing_postgresql",
 ]
 
 TASKS = 64
@@ -83,6 +87,65 @@ async def limiting(*, count: int) -> AsyncIterator[Round]:
         }
 
     yield one_round
+
+
+@asynccontextmanager
+async def sharing_postgresql(*, dsn: str, count: int) -> AsyncIterator[Round]:
+    """Reserve in three dimensions of a pool in PostgreSQL, and give back what was not used."""
+    limit = Limit(
+        requests_per_minute=PLENTY,
+        input_tokens_per_minute=PLENTY,
+        output_tokens_per_minute=PLENTY,
+    )
+    clock = SystemClock()
+    numbers = Numbers(count)
+    async with fresh_database(dsn) as own:
+        store = await open_store(own, clock=clock)
+        shared = store.share_limits("bench")
+        assert shared is not None
+        pools = SharedPools(shared, clock)
+        limiter = Limiter([limit], clock=clock, open_line=pools.open_line)
+
+        async def reserve_and_settle(number: int) -> None:
+            await limiter.settle(await limiter.admit(ask(number)), ACTUAL)
+
+        async def one_round() -> dict[str, float]:
+            return await rate(reserve_and_settle, numbers.take())
+
+        yield one_round
+        await pools.tell()
+        await pools.close()
+        await store.close()
+
+
+@asynccontextmanager
+async def locking_postgresql(*, dsn: str, count: int) -> AsyncIterator[Round]:
+    """A pool of connections that changes one row for each, without waiting for the disk."""
+    numbers = Numbers(count)
+    async with fresh_database(dsn) as own:
+        async with await psycopg.AsyncConnection.connect(own) as connection:
+            await connection.execute("CREATE TABLE bare (id int, level float8[])")
+            await connection.execute("INSERT INTO bare VALUES (1, '{1e12,1e12,1e12}')")
+        pool = AsyncConnectionPool(
+            own,
+            min_size=8,
+            max_size=8,
+            open=False,
+            kwargs={"autocommit": True, "options": "-c synchronous_commit=off"},
+        )
+        async with pool:
+
+            async def take(_: int) -> None:
+                async with pool.connection() as connection:
+                    await connection.execute(
+                        "UPDATE bare SET level = ARRAY[level[1] - 1, level[2] - 400,"
+                        " level[3] - 200] WHERE id = 1"
+                    )
+
+            async def one_round() -> dict[str, float]:
+                return await rate(take, numbers.take())
+
+            yield one_round
 
 
 async def rate(operation: Callable[[int], Awaitable[None]], numbers: range) -> dict[str, float]:

@@ -10,7 +10,7 @@ from bench.figures import Target
 from bench.plan_claude import CLAUDE
 from bench.processes import Options
 
-__all__ = ["BENCHMARKS"]
+__all__ = ["BENCHMARKS", "LIMITERS"]
 
 
 JIRA_TEXTS: Final = {
@@ -52,10 +52,22 @@ def jira(
     )
 
 
+LIMITERS: Final = {
+    "aiolimiter": "aiolimiter",
+    "limits": "limits",
+    "pyrate-limiter": "pyrate",
+    "throttled-py": "throttled",
+}
 LIMITER = Benchmark(
     name="limiter",
-    about="limits in three dimensions, in process",
-    sides={"ours": Side("bench.governance:limiting", {"count": 50_000})},
+    about="limits in three dimensions, in process; of other libraries three limiters of one",
+    sides={
+        "ours": Side("bench.governance:limiting", {"count": 50_000}),
+        **{
+            name: Side(f"bench.limiter_peers:{function}_reserves", {"count": 10_000}, "peers")
+            for name, function in LIMITERS.items()
+        },
+    },
     targets=(
         Target(
             name="limiter, 3 dimensions, in process: reserve",
@@ -71,6 +83,46 @@ LIMITER = Benchmark(
             figure="pairs_per_s",
             unit="/s",
             ours="ours",
+            better="higher",
+        ),
+        *(
+            Target(
+                name=f"limiter, in process: reserve, vs {name}",
+                figure="reserves_per_s",
+                unit="/s",
+                ours="ours",
+                theirs=name,
+                better="higher",
+            )
+            for name in LIMITERS
+        ),
+    ),
+)
+
+SHARED_LIMITER = Benchmark(
+    name="limiter-postgresql",
+    about="limits in three dimensions that a fleet shares, 64 tasks, against one bare UPDATE each",
+    needs="postgres",
+    sides={
+        "ours": Side("bench.governance:sharing_postgresql", {"count": 5_000}),
+        "floor": Side("bench.governance:locking_postgresql", {"count": 5_000}),
+    },
+    targets=(
+        Target(
+            name="limiter, 3 dimensions, shared on PostgreSQL: reserve and settle",
+            figure="per_s",
+            unit="/s",
+            ours="ours",
+            better="higher",
+            must=2_500,
+            aim=5_000,
+        ),
+        Target(
+            name="limiter, shared on PostgreSQL, vs one bare UPDATE",
+            figure="per_s",
+            unit="/s",
+            ours="ours",
+            theirs="floor",
             better="higher",
         ),
     ),
@@ -271,6 +323,7 @@ BENCHMARKS: Final = (
     jira("search", 1, {}, rounds=2),
     jira("create", 500, {}),
     LIMITER,
+    SHARED_LIMITER,
     budgets("SQLite", None, 3_000, 5_000, 9_000),
     budgets("PostgreSQL", "postgres", 1_000, 800, 1_500),
     INTAKE,

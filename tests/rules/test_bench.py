@@ -14,7 +14,7 @@ from bench.benchmark import Benchmark
 from bench.figures import Finding, Target, find, has_fallen, judge, ratios
 from bench.payloads import stream_events
 from bench.peers import locked_version
-from bench.plan import BENCHMARKS
+from bench.plan import BENCHMARKS, LIMITERS
 from bench.profiles import place_of, shares
 
 ROOT = Path(__file__).parents[2]
@@ -138,8 +138,9 @@ def test_the_pieces_of_a_tool_input_are_as_many_as_asked_and_spell_json(deltas: 
     assert isinstance(json.loads("".join(pieces))["lines"], list)
 
 
-def test_a_peer_in_an_environment_of_its_own_is_locked() -> None:
-    assert locked_version("litellm")[0].isdigit()
+@pytest.mark.parametrize("name", ["litellm", *LIMITERS])
+def test_a_peer_in_an_environment_of_its_own_is_locked(name: str) -> None:
+    assert locked_version(name)[0].isdigit()
 
 
 @pytest.mark.parametrize(
