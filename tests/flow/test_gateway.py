@@ -15,6 +15,7 @@ from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ import pytest
 
 from llm_integrations._core.clock import SystemClock
 from llm_integrations._core.config import Secret
-from llm_integrations.anthropic import AiohttpTransport, AnthropicClient, AnthropicConfig
+from llm_integrations.anthropic import AiohttpTransport
 from llm_integrations.cli.program import run
 from llm_integrations.errors import ConfigError
 from llm_integrations.governance import Budget, Entry, Governor, Limit
@@ -143,6 +144,15 @@ MESSAGE: Final = (
     "content-type: application/json",
 )
 
+
+def in_frames(whole: bytes) -> bytes:
+    """Return zstd in two frames, as a server that flushes may send it."""
+    zstd = import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+    middle = len(whole) // 2
+    packed: bytes = zstd.compress(whole[:middle]) + zstd.compress(whole[middle:])
+    return packed
+
+
 # The same bytes and results ---------------------------------------------------------------------
 
 PASSED: Final = [each for each in OPERATIONS if each is not filed]
@@ -208,19 +218,20 @@ async def test_the_sync_sdk_is_served_as_the_async_one() -> None:
         assert await line.charged() == line.sim.invoice_pusd() - before
 
 
-async def test_a_compressed_answer_passes_as_it_is_and_is_read_on_the_way() -> None:
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+async def test_a_compressed_answer_passes_as_it_is_and_is_read_on_the_way(coding: str) -> None:
     async with simulator() as sim, sdk_at(sim.base_url) as sdk:
         whole = (await sdk.messages.with_raw_response.create(**ASK)).http_response.content
         cost_pusd = sim.invoice_pusd()
-    packed = gzip.compress(whole)
-    reply = answer(200, packed, "Content-Type: application/json", "Content-Encoding: gzip")
+    packed = gzip.compress(whole) if coding == "gzip" else in_frames(whole)
+    said = ("Content-Type: application/json", f"Content-Encoding: {coding}")
+    reply = answer(200, packed, *said)
     async with serving(replies(reply)) as upstream, gateway(upstream=upstream) as line:
-        config = AnthropicConfig(api_key="k", base_url=line.url)
-        async with AnthropicClient(config) as client:
-            assert await client.complete("Hello", model=ASK["model"], max_tokens=300)
-        request = raw("POST /v1/messages", *MESSAGE, "accept-encoding: gzip, br", body=BODY)
+        async with sdk_at(line.url) as sdk:
+            assert (await sdk.messages.create(**ASK)).content
+        request = raw("POST /v1/messages", *MESSAGE, f"accept-encoding: {coding}, br", body=BODY)
         _, headers, body = await ask_raw(line, request)
-        assert headers["content-encoding"] == "gzip"
+        assert headers["content-encoding"] == coding
         assert body == packed
         assert [entry.cost_pusd for entry in await line.entries()] == [cost_pusd] * 2
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,6 +43,7 @@ from tests.sdk import (
     simulator,
     stable,
 )
+from tests.wire import answer, replies, serving
 
 SPEND: Final = ("settled", "partial", "unknown")
 
@@ -265,6 +268,27 @@ async def test_an_answer_that_was_lost_is_unknown_and_one_never_sent_is_nothing(
         found = await entries(governor)
         assert await charged(governor) >= sim.invoice_pusd() > 0
     assert [entry.state for entry in found] == ["unknown", "released"]
+
+
+@pytest.mark.parametrize(("coding", "states"), [("zstd", ["settled"]), ("br", ["unknown"])])
+async def test_a_coding_that_the_sdk_reads_is_read_on_the_way_too(
+    sim: ClaudeSimulator, coding: str, states: list[str]
+) -> None:
+    async with async_sdk(sim) as sdk:
+        whole = (await sdk.messages.with_raw_response.create(**ASK)).http_response.content
+    zstd = import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+    said = ("Content-Type: application/json", f"Content-Encoding: {coding}")
+    reply = answer(200, zstd.compress(whole) if coding == "zstd" else whole, *said)
+    async with (
+        serving(replies(reply)) as url,
+        Governor.open() as governor,
+        anthropic.AsyncAnthropic(api_key="k", base_url=url, max_retries=0) as sdk,
+    ):
+        govern(sdk, governor)
+        await sdk.messages.create(**ASK)
+        assert [entry.state for entry in await entries(governor)] == states
+        if coding == "zstd":
+            assert await governor.ledger.total_pusd() == sim.invoice_pusd()
 
 
 async def test_the_limits_learn_from_headers(sim: ClaudeSimulator) -> None:

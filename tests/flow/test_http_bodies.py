@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
+import sys
 from collections.abc import AsyncIterator
+from importlib import import_module
 from typing import Final
 
 import httpx2
 import pytest
 
 from llm_integrations._core.http import AiohttpTransport, Httpx2Transport, Request, Transport
+from llm_integrations._core.http.exchange import Inflater
 from llm_integrations.errors import ConnectionBroken
 
 PIECE: Final = b"0123456789abcdef" * 4_096
@@ -90,3 +93,15 @@ async def test_an_answer_above_its_own_cap_is_broken_off(transport: Transport, u
     reply = await transport.send(small)
     with pytest.raises(ConnectionBroken, match="999999"):
         await reply.read()
+
+
+def test_zstd_is_inflated_frame_after_frame_up_to_the_cap() -> None:
+    zstd = import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+    packed = zstd.compress(b"one, ") + zstd.compress(b"two")
+    for size in range(1, len(packed) + 1):
+        inflater = Inflater("zstd", 8)
+        pieces = [packed[start : start + size] for start in range(0, len(packed), size)]
+        assert b"".join(inflater.feed(piece) for piece in pieces) == b"one, two"
+    for wrong in (zstd.compress(bytes(1_000_000)), packed + zstd.compress(b"3"), b"no zstd"):
+        with pytest.raises(ConnectionBroken):
+            Inflater("zstd", 8).feed(wrong)

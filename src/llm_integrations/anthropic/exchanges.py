@@ -31,7 +31,7 @@ from llm_integrations._core.admission import Actual, Admission, Ask, Observation
 from llm_integrations._core.call import Response, refused
 from llm_integrations._core.clock import Clock, id_by_time
 from llm_integrations._core.codec import Raw, Undecodable, decode, encode
-from llm_integrations._core.http.exchange import Inflater
+from llm_integrations._core.http.exchange import Inflater, can_inflate
 from llm_integrations._core.sse import Splitter
 from llm_integrations.anthropic.batches.bills import Bill, Tally
 from llm_integrations.anthropic.batches.plan import BatchBound
@@ -63,7 +63,6 @@ from llm_integrations.errors import (
 __all__ = ["Desk", "Exchange", "Refusal", "Sent", "error_answer", "refusal_for"]
 
 UNKNOWN: Final = Actual(state="unknown")
-READABLE: Final = frozenset({"", "identity", "gzip", "deflate"})
 BATCHES: Final = "messages/batches"
 _batch_decoder: Final = KeptDecoder(Batch)
 
@@ -208,7 +207,7 @@ class _Whole(Exchange):
         """See `Exchange`."""
         super().answered(status, headers)
         encoding = headers.get("content-encoding", "").strip().lower()
-        if self._actual is None and encoding not in READABLE:
+        if self._actual is None and not can_inflate(encoding):
             self._actual = self._unreadable()
         self._inflater = Inflater(encoding)
 

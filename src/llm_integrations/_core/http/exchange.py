@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import AsyncIterator, Mapping
-from typing import Final, Protocol
+from functools import lru_cache
+from importlib import import_module
+from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
 from llm_integrations.errors import ConfigError, ConnectFailed, ConnectionBroken
 
-__all__ = ["Body", "Inflater", "Progress", "Reply", "Request", "Transport"]
+__all__ = ["Body", "Inflater", "Progress", "Reply", "Request", "Transport", "can_inflate"]
 
 BODY_CAP_BYTES: Final = 256 * 1024 * 1024
 
@@ -112,14 +114,67 @@ class Transport(Protocol):
         """
 
 
+class _Stream(Protocol):
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        """Return what comes out, at most so much."""
+
+
+class _Frames:
+    """zstd, which may be several frames one after the other."""
+
+    __slots__ = ("_frame", "_library")
+
+    def __init__(self) -> None:
+        self._library = _zstd()
+        self._frame = self._library.ZstdDecompressor()
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        """See `_Stream`."""
+        pieces: list[bytes] = []
+        try:
+            while data and max_length > 0:
+                if self._frame.eof:
+                    self._frame = self._library.ZstdDecompressor()
+                pieces.append(self._frame.decompress(data, max_length))
+                max_length -= len(pieces[-1])
+                data = self._frame.unused_data
+        except self._library.ZstdError as error:
+            raise zlib.error(str(error)) from error
+        return b"".join(pieces)
+
+
+def can_inflate(coding: str) -> bool:
+    """Whether a content coding can be read here; zstd can where httpx2 can read it, too."""
+    return coding in {"", "identity", "gzip", "deflate"} or (coding == "zstd" and bool(_zstd()))
+
+
+@lru_cache(maxsize=1)
+def _zstd() -> Any:  # noqa: ANN401 - one of two modules with the same names, or None
+    """Return the library that httpx2 would take: since Python 3.14 it is in the standard one."""
+    for name in ("compression.zstd", "backports.zstd"):
+        try:
+            return import_module(name)
+        except ImportError:
+            continue
+    return None
+
+
 class Inflater:
-    """Inflates gzip and deflate bodies up to a cap, so a small bomb stays small."""
+    """Inflates gzip, deflate and zstd up to a cap, so a small bomb stays small.
+
+    Args:
+        encoding: the coding; one that cannot be inflated (`can_inflate`) leaves bytes as they are.
+        cap_bytes: of what comes out.
+    """
 
     __slots__ = ("_cap_bytes", "_left", "_stream")
 
     def __init__(self, encoding: str, cap_bytes: int = BODY_CAP_BYTES) -> None:
-        known = encoding in {"gzip", "deflate"}
-        self._stream = zlib.decompressobj(wbits=47) if known else None
+        self._stream: _Stream | None = None
+        if encoding in {"gzip", "deflate"}:
+            self._stream = zlib.decompressobj(wbits=47)
+        elif encoding == "zstd" and can_inflate(encoding):
+            self._stream = _Frames()
         self._left = self._cap_bytes = cap_bytes
 
     def feed(self, data: bytes) -> bytes:

@@ -20,7 +20,8 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from llm_integrations._core.config import Secret
-from llm_integrations.anthropic.exchanges import READABLE, Refusal, error_answer
+from llm_integrations._core.http.exchange import can_inflate
+from llm_integrations.anthropic.exchanges import Refusal, error_answer
 from llm_integrations.errors import ConfigError
 
 __all__ = ["Door", "GatewayOptions", "Refused", "Request", "answer_headers"]
@@ -253,7 +254,7 @@ def _find_route(method: str, path: str) -> Route:
 def _readable(accepted: str) -> str:
     """Leave of the accepted codings those that the books can read."""
     codings = [each.strip() for each in accepted.split(",")]
-    left = [each for each in codings if each.partition(";")[0].strip().lower() in READABLE]
+    left = [each for each in codings if can_inflate(each.partition(";")[0].strip().lower())]
     return ", ".join(filter(None, left)) or "identity"
 
 
