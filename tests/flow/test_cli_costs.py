@@ -15,7 +15,7 @@ from llm_integrations.anthropic import CostLine, parse_message
 from llm_integrations.cli.asking import _as_data, _summary
 from llm_integrations.cli.costs import costs, export
 from llm_integrations.errors import ConfigError
-from llm_integrations.governance import Governor
+from llm_integrations.governance import Budget, Governor
 
 
 async def _spend(url: str) -> None:
@@ -56,6 +56,37 @@ def test_costs_tell_attempts_without_a_price_from_free_ones(
     assert "not known (2)" in lines["claude-next"]
     assert "not known" not in lines["claude-opus-5"]
     assert "not known (2)" in lines["total"]
+
+
+def test_costs_show_each_budget_with_its_last_alert_and_what_passed_it(
+    postgres_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def spend() -> None:
+        likely = Budget("likely", usd="0.01", window="total", reserve="estimate")
+        ask = Ask(group="opus", model="m", hold_pusd=10**11, estimate_pusd=10**9)
+        async with Governor.open(postgres_url, budgets=[likely]) as governor:
+            actual = Actual(state="settled", cost_pusd=2 * 10**10)
+            await governor.settle(await governor.admit(ask), actual)
+
+    asyncio.run(spend())
+    path = tmp_path / "settings.toml"
+    path.write_text(f'database_url = "{postgres_url}"\n')
+    assert costs(settings=path) == 0
+    said = "budget likely: 0.020000 of 0.010000 USD spent, 0.010000 USD too much, alerted at 100 %"
+    assert said in capsys.readouterr().out.splitlines()
+    assert costs(json=True, settings=path) == 0
+    assert json.loads(capsys.readouterr().out)["budgets"] == [
+        {
+            "name": "likely",
+            "key": "",
+            "limit_usd": "0.010000",
+            "spent_usd": "0.020000",
+            "held_usd": "0.000000",
+            "overrun_usd": "0.010000",
+            "reserve": "estimate",
+            "alerted_percent": 100,
+        }
+    ]
 
 
 def test_the_page_is_one_file_that_asks_nobody(settings: Path, tmp_path: Path) -> None:
