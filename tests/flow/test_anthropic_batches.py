@@ -8,6 +8,7 @@ import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -515,6 +516,73 @@ async def test_results_that_nobody_read_are_unknown_when_the_client_closes(
     async with AnthropicClient(to(sim.base_url), governor=Book()) as other:
         assert len(await other.batches.results(batch.id)) == 2
         assert other.get_cost_stats().total.cost_pusd == 0
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "postgres":
+        return str(request.getfixturevalue("postgres_url"))
+    return f"sqlite:///{tmp_path / 'books.db'}"
+
+
+async def test_any_process_books_a_batch_whose_own_client_is_gone(
+    sim: ClaudeSimulator, url: str
+) -> None:
+    budget = Budget("cap", usd="1", window="total")
+    async with (
+        Governor.open(url, budgets=[budget]) as governor,
+        AnthropicClient(to(sim.base_url), governor=governor) as client,
+    ):
+        batch = await client.batches.create(asks(3))
+        await ended(client, batch)
+    async with Governor.open(url) as governor:
+        (entry,) = [one for one in await governor.ledger.entries() if one.hold_pusd]
+        assert (entry.state, entry.charged_pusd) == ("unknown", entry.hold_pusd)
+        async with AnthropicClient(to(sim.base_url), governor=governor) as other:
+            assert len(await other.batches.results(batch.id)) == 3
+            assert len(await other.batches.results(batch.id)) == 3
+            assert other.get_cost_stats().total.cost_pusd == 0  # it did not spend it
+        (entry,) = [one for one in await governor.ledger.entries() if one.hold_pusd]
+        assert (entry.state, entry.cost_pusd) == ("settled", sim.invoice_pusd())
+        assert len(entry.counters) > 1
+        (state,) = await governor.budgets.state()
+        assert (state.spent_pusd, state.held_pusd) == (sim.invoice_pusd(), 0)
+
+
+async def test_of_two_processes_that_read_a_batch_one_books_it(
+    sim: ClaudeSimulator, url: str
+) -> None:
+    async with (
+        Governor.open(url) as one,
+        Governor.open(url) as two,
+        AnthropicClient(to(sim.base_url), governor=one) as maker,
+        AnthropicClient(to(sim.base_url), governor=two) as reader,
+    ):
+        batch = await maker.batches.create(asks(3))
+        await ended(maker, batch)
+        await asyncio.gather(*(each.batches.results(batch.id) for each in (reader, maker)))
+        assert await one.ledger.total_pusd() == sim.invoice_pusd() > 0
+        assert maker.get_cost_stats().total.cost_pusd == sim.invoice_pusd()
+
+
+async def test_a_reader_that_is_cut_off_leaves_the_bill_to_its_maker(
+    sim: ClaudeSimulator, url: str
+) -> None:
+    async with (
+        Governor.open(url) as one,
+        Governor.open(url) as two,
+        AnthropicClient(to(sim.base_url), governor=one) as maker,
+    ):
+        batch = await maker.batches.create(asks(3))
+        await ended(maker, batch)
+        sim.fail_next(Cut(), times=2, when=lambda request: request.path.endswith("/results"))
+        async with AnthropicClient(to(sim.base_url), governor=two) as reader:
+            with pytest.raises((ConnectionBroken, StreamInterrupted)):
+                await reader.batches.results(batch.id)
+        (entry,) = [entry for entry in await one.ledger.entries() if entry.hold_pusd]
+        assert entry.state == "held"
+        assert len(await maker.batches.results(batch.id)) == 3
+        assert await one.ledger.total_pusd() == sim.invoice_pusd()
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ admission answers with a permit, the call loop reports the `Actual`; headers bec
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
 
-__all__ = ["Actual", "Admission", "Ask", "Keep", "Observation"]
+__all__ = ["Actual", "Admission", "Ask", "Handover", "Keep", "Observation"]
 
 State = Literal["settled", "partial", "refused", "unknown"]
 
@@ -119,3 +119,17 @@ class Admission(Protocol):
 
     def observe(self, ask: Ask, seen: Observation, sent_at: float) -> None:
         """Learn from headers; `sent_at` is when that request left, on the monotonic clock."""
+
+
+@runtime_checkable
+class Handover(Protocol):
+    """An admission whose permits other processes may settle: for work that outlives its process."""
+
+    async def hand_over(self, permit: object, key: str, note: bytes) -> None:
+        """Store which row a permit is for, under a key that others will know."""
+
+    async def take_over(self, key: str) -> tuple[object, bytes] | None:
+        """Return a permit for that row, and the note; None where nothing is stored.
+
+        It only settles: whoever was first counts, and a row that is "unknown" is corrected.
+        """

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from llm_integrations._core.admission import Actual, Admission, Ask, Observation
+from llm_integrations._core.admission import Actual, Admission, Ask, Handover, Observation
 
 __all__ = ["CostLine", "CostStats", "CostTracker", "TrackedAdmission"]
 
@@ -130,7 +130,7 @@ class TrackedAdmission:
     async def settle(self, permit: object, actual: Actual) -> None:
         """Count, then settle."""
         ask, inner = _unpack(permit)
-        if ask.hold_pusd != 0 or actual.cost_pusd:
+        if ask is not None and (ask.hold_pusd != 0 or actual.cost_pusd):
             self._tracker.add(actual, model=actual.model or ask.model, tags=ask.tags)
         await self._inner.settle(inner, actual)
 
@@ -138,11 +138,23 @@ class TrackedAdmission:
         """Give back: nothing was sent."""
         await self._inner.cancel(_unpack(permit)[1])
 
+    async def hand_over(self, permit: object, key: str, note: bytes) -> None:
+        """Pass on; an admission that forgets everything with its process is not asked."""
+        if isinstance(self._inner, Handover):
+            await self._inner.hand_over(_unpack(permit)[1], key, note)
+
+    async def take_over(self, key: str) -> tuple[object, bytes] | None:
+        """Return a permit whose settlement is not counted: another client has spent it."""
+        if not isinstance(self._inner, Handover):
+            return None
+        found = await self._inner.take_over(key)
+        return None if found is None else ((None, found[0]), found[1])
+
     def observe(self, ask: Ask, seen: Observation, sent_at: float) -> None:
         """Pass on what headers said."""
         self._inner.observe(ask, seen, sent_at)
 
 
-def _unpack(permit: object) -> tuple[Ask, object]:
+def _unpack(permit: object) -> tuple[Ask | None, object]:
     assert isinstance(permit, tuple)  # noqa: S101 - made by admit above
     return permit

@@ -26,7 +26,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from llm_integrations._core.admission import Ask
 from llm_integrations._core.clock import SystemClock, id_by_time
+from llm_integrations._core.codec import decode
 from llm_integrations.errors import (
     BudgetExceeded,
     ConfigError,
@@ -54,7 +56,7 @@ from llm_integrations.store.records import MAX_PUSD, Checkpoint, Hold, Settlemen
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 
-    from llm_integrations._core.admission import Actual, Ask, Observation
+    from llm_integrations._core.admission import Actual, Observation
     from llm_integrations._core.clock import Clock
     from llm_integrations.governance.budgets import Budget
     from llm_integrations.governance.limits import Limit, Reservation
@@ -74,12 +76,24 @@ _TIDY_BEATS: Final = 30
 _logger = logging.getLogger("llm_integrations.governance")
 
 
+class _Will(msgspec.Struct, frozen=True, kw_only=True):
+    """Which row a permit is for, as stored for other processes."""
+
+    call_id: str
+    attempt: int
+    note: bytes
+
+
+_will_decoder: Final = msgspec.json.Decoder(_Will)
+_WILLS: Final = "handed over: "
+
+
 class Permit:
     """One admitted attempt: what it holds, and the key of its ledger row."""
 
     __slots__ = ("ask", "call_id", "is_counted", "reservation")
 
-    def __init__(self, ask: Ask, call_id: str, reservation: Reservation) -> None:
+    def __init__(self, ask: Ask, call_id: str, reservation: Reservation | None) -> None:
         self.ask = ask
         self.call_id = call_id
         self.reservation = reservation
@@ -259,7 +273,8 @@ class Governor:
             StoreUnavailable: it could not be booked yet; it will be, at the latest as "unknown".
         """
         permit = _own(permit)
-        self._limiter.finish(permit.reservation, actual)
+        if permit.reservation is not None:
+            self._limiter.finish(permit.reservation, actual)
         self._count(permit, actual)
         keep = permit.ask.keep
         kept = None
@@ -285,8 +300,33 @@ class Governor:
     async def cancel(self, permit: object) -> None:
         """Give everything back: nothing was sent."""
         permit = _own(permit)
-        self._limiter.give_back(permit.reservation)
+        if permit.reservation is not None:
+            self._limiter.give_back(permit.reservation)
         await self._book(self._plain(permit.call_id, permit.ask.attempt, "released"))
+
+    async def hand_over(self, permit: object, key: str, note: bytes) -> None:
+        """Store which row a permit is for, so that any process with these books may settle it.
+
+        Raises:
+            StoreUnavailable: it is not stored; this process can still settle.
+        """
+        permit = _own(permit)
+        will = _Will(call_id=permit.call_id, attempt=permit.ask.attempt, note=note)
+        await self.store.keep(_WILLS + key, "row", msgspec.json.encode(will))
+
+    async def take_over(self, key: str) -> tuple[object, bytes] | None:
+        """Return a permit that another process stored under this key, and its note.
+
+        It holds no place under the limits, and settles a row once, whoever is first.
+        """
+        kept = await self.store.load_kept(_WILLS + key)
+        if "row" not in kept:
+            return None
+        will = decode(_will_decoder, kept["row"])
+        ask = Ask(group="", attempt=will.attempt, call_id=will.call_id)
+        permit = Permit(ask, will.call_id, None)
+        permit.is_counted = True  # where it was admitted
+        return permit, will.note
 
     async def catch_up(self) -> None:
         """Book what could not be booked when it happened, so that answers paid for are kept.

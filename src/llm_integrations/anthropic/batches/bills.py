@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Final
 
-from llm_integrations._core.admission import Actual, Admission, Ask
-from llm_integrations._core.codec import encode
+import msgspec
+
+from llm_integrations._core.admission import Actual, Admission, Ask, Handover
+from llm_integrations._core.codec import decode, encode
 from llm_integrations.anthropic.batches.plan import BatchBound
 from llm_integrations.anthropic.batches.values import (
     BatchResult,
@@ -27,14 +29,34 @@ __all__ = ["GROUP", "Bill", "Tally"]
 GROUP: Final = "batch"
 
 
+class _Note(msgspec.Struct, frozen=True, kw_only=True):
+    """What must be known of a batch to price its results."""
+
+    count: int
+    model: str
+    tool_types: dict[str, tuple[str, ...]]
+
+
+_note_decoder: Final = msgspec.json.Decoder(_Note)
+_KEY: Final = "batch "
+
+
 class Bill:
     """The open hold of one batch; ended once, by whoever takes it out of the open ones."""
 
-    __slots__ = ("_admission", "_permit", "count", "model", "tool_types")
+    __slots__ = ("_admission", "_permit", "count", "is_own", "model", "tool_types")
 
-    def __init__(self, admission: Admission, permit: object, bound: BatchBound) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        permit: object,
+        bound: BatchBound | _Note,
+        *,
+        is_own: bool = True,
+    ) -> None:
         self._admission = admission
         self._permit = permit
+        self.is_own = is_own
         self.count = bound.count
         self.model = bound.model
         self.tool_types = bound.tool_types
@@ -58,6 +80,28 @@ class Bill:
             tags=tags or {},
         )
         return cls(admission, await admission.admit(ask), bound)
+
+    @classmethod
+    async def take_over(cls, admission: Admission, batch_id: str) -> Bill | None:
+        """Return the bill of a batch that another client created; None where it left none."""
+        if not isinstance(admission, Handover):
+            return None
+        found = await admission.take_over(_KEY + batch_id)
+        if found is None:
+            return None
+        permit, note = found
+        return cls(admission, permit, decode(_note_decoder, note), is_own=False)
+
+    async def hand_over(self, batch_id: str) -> None:
+        """Let any client with the same books settle it.
+
+        Raises:
+            StoreUnavailable: only this one can.
+        """
+        if isinstance(self._admission, Handover):
+            note = _Note(count=self.count, model=self.model, tool_types=self.tool_types)
+            key = _KEY + batch_id
+            await self._admission.hand_over(self._permit, key, msgspec.json.encode(note))
 
     async def settle(self, actual: Actual) -> None:
         """Book what the batch cost."""

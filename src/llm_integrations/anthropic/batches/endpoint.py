@@ -11,6 +11,7 @@ nowhere else.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import (
     AsyncGenerator,
@@ -53,6 +54,7 @@ from llm_integrations.errors import (
     Overloaded,
     RateLimited,
     ServerFailed,
+    StoreError,
     TimedOut,
     TransportError,
 )
@@ -62,6 +64,7 @@ __all__ = ["Batches"]
 T = TypeVar("T")
 
 GROUP: Final = "batches"
+_logger: Final = logging.getLogger("llm_integrations.anthropic")
 BATCHES: Final = "/v1/messages/batches"
 ONE: Final = BATCHES + "/{batch_id}"
 RESULTS: Final = ONE + "/results"
@@ -107,10 +110,11 @@ class Batches:
     canceled and expired requests cost nothing.
 
     What is not: a batch whose results were not read when the client closes, or that was deleted
-    unread, is booked as "unknown" and charged by its hold. One that another client created is that
-    client's to book: reading its results here books nothing. The calls themselves are free and keep
-    to the limits of group "batches"; how many requests wait in line at the server is limited there
-    only, and a batch may overshoot a spend limit of the workspace.
+    unread, is booked as "unknown" and charged by its hold, until any client under a governor with
+    the same books reads the results: then the exact cost takes its place. Whoever is first books;
+    in `get_cost_stats` a batch is counted where it was created. The calls themselves are free and
+    keep to the limits of group "batches"; how many requests wait in line at the server is limited
+    there only, and a batch may overshoot a spend limit of the workspace.
     """
 
     def __init__(self, calls: Calls, caller: Caller, admission: Admission, clock: Clock) -> None:
@@ -119,6 +123,7 @@ class Batches:
         self._admission = admission
         self._clock = clock
         self._bills: dict[str, Bill] = {}
+        self._booked: set[str] = set()
 
     async def create(
         self,
@@ -157,6 +162,10 @@ class Batches:
             await _give_up(bill, error, may_run=plan.body.has_left)
             raise
         self._bills[batch.id] = bill
+        try:
+            await bill.hand_over(batch.id)
+        except StoreError as error:  # the batch runs, and this client can still book it
+            _logger.warning("batch %s can be booked by its own client only: %s", batch.id, error)
         return batch
 
     async def get(self, batch_id: str) -> Batch:
@@ -198,7 +207,7 @@ class Batches:
         """
         await self._send("DELETE", batch_id, "", _deleted_decoder)
         bill = self._bills.pop(batch_id, None)
-        if bill is not None:
+        if bill is not None and bill.is_own:
             await bill.settle(Actual(state="unknown"))
 
     async def wait(
@@ -279,6 +288,7 @@ class Batches:
             return found
 
         batch = await self.get(batch_id)
+        await self._take_over(batch_id)
         return await self._caller.open(self._results_call(batch), collect)
 
     async def iter_results(self, batch_id: str) -> AsyncGenerator[BatchResult, None]:
@@ -294,6 +304,7 @@ class Batches:
             AnswerMalformed: this is no list of results at all.
         """
         batch = await self.get(batch_id)
+        await self._take_over(batch_id)
         reader = await self._caller.open(self._results_call(batch), self._primed(batch))
         try:
             while results := await reader.read():
@@ -308,7 +319,16 @@ class Batches:
     async def aclose(self) -> None:
         """Book the batches whose results nobody has read as "unknown": charged by their hold."""
         bills, self._bills = self._bills, {}
-        await asyncio.gather(*[bill.settle(Actual(state="unknown")) for bill in bills.values()])
+        own = [bill for bill in bills.values() if bill.is_own]
+        await asyncio.gather(*[bill.settle(Actual(state="unknown")) for bill in own])
+
+    async def _take_over(self, batch_id: str) -> None:
+        """Find the bill of a batch that another client created, perhaps in another process."""
+        if batch_id in self._bills or batch_id in self._booked:
+            return
+        bill = await Bill.take_over(self._admission, batch_id)
+        if bill is not None:
+            self._bills[batch_id] = bill
 
     async def _plan(self, requests: Mapping[str, AnyRequest] | Iterable[BatchRequest]) -> Plan:
         planner = Planner(self._calls.check, self._clock.now())
@@ -387,6 +407,7 @@ class Batches:
     async def _settle(self, batch_id: str, reader: ResultReader) -> None:
         """Book what all results cost; while one cannot be read the bill stays open."""
         if reader.tally.unreadable == 0 and (bill := self._bills.pop(batch_id, None)) is not None:
+            self._booked.add(batch_id)
             await bill.settle(reader.tally.actual(reader.request_id))
 
     async def _settle_unbilled(self, batch: Batch) -> None:
