@@ -147,8 +147,9 @@ async def test_an_event_costs_the_same_before_a_backlog_of_a_hundred_thousand(
     monkeypatch.setattr("bench.payloads.ISSUES", issues)
     long = await measure(service_database(), 100_000)
     print(f"\n4,000 of 300 issues:      {short}\n100,000 of {issues:,} issues: {long}")
-    assert long.handled_per_s > 0.7 * short.handled_per_s
-    assert median(long.acks_ms) < 3 * median(short.acks_ms)
+    # Both are measured on whatever else the machine does; looks that cost by issue made it 0.3.
+    assert long.handled_per_s > 0.6 * short.handled_per_s
+    assert median(long.acks_ms) < 3 * median(short.acks_ms) + 20
     assert max(long.looks_ms.values()) < 1_000
 
 
