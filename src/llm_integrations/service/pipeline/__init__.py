@@ -4,13 +4,9 @@
 ignored, stale or superseded and what a failure means.
 """
 
+from llm_integrations.service.pipeline.job import PipelineOptions, Registration, SiteWork
 from llm_integrations.service.pipeline.rules import RetryRules
-from llm_integrations.service.pipeline.work import (
-    Pipeline,
-    PipelineOptions,
-    Registration,
-    SiteWork,
-)
+from llm_integrations.service.pipeline.work import Pipeline
 
 __all__ = [
     "Pipeline",

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -39,10 +38,10 @@ from llm_integrations.service.actions import (
     encode_actions,
 )
 from llm_integrations.service.delivery import Write
+from llm_integrations.service.pipeline.job import Job, PipelineOptions
 from llm_integrations.service.pipeline.rules import (
     Again,
     End,
-    RetryRules,
     describe_error,
     is_newer,
     is_stale,
@@ -57,12 +56,11 @@ if TYPE_CHECKING:
     from llm_integrations._core.clock import Clock
     from llm_integrations.jira import WebhookEvent
     from llm_integrations.jira.webhooks import WebhookProcessor
-    from llm_integrations.service.delivery import Deliverer
-    from llm_integrations.service.handlers import Context, Handler
-    from llm_integrations.service.policy import PolicyRules
+    from llm_integrations.service.handlers import Context
+    from llm_integrations.service.pipeline.job import Registration, SiteWork
     from llm_integrations.store.deliveries import ActionState, BegunAction, Delivery, DeliveryStore
 
-__all__ = ["Pipeline", "PipelineOptions", "Registration", "SiteWork"]
+__all__ = ["Pipeline"]
 
 T = TypeVar("T")
 
@@ -71,77 +69,6 @@ _PAUSE_POLL_S: Final = 1.0
 _STORE_RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 _log = structlog.stdlib.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Registration:
-    """A handler and what the settings tell it."""
-
-    name: str
-    handler: Handler
-    options: Mapping[str, object] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SiteWork:
-    """What one Jira site needs for its events to be worked on.
-
-    Attributes:
-        account_id: who this service is there.
-        rules: what may be written there.
-        deliverer: writes there.
-        make_context: gives a handler its view of a delivery.
-    """
-
-    account_id: str
-    rules: PolicyRules
-    deliverer: Deliverer
-    make_context: Callable[[Delivery, WebhookEvent, Registration], Context]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PipelineOptions:
-    """How events are worked on.
-
-    Attributes:
-        executor_id: this worker's name in the fleet.
-        retry: how patient to be with a failing event.
-        supersedes: whether a newer waiting event ends an older one.
-        handlers_at_once: events that sleep or wait do not count.
-        guards_policy, guards_own_writes, guards_twins: False only in negative controls of tests.
-    """
-
-    executor_id: str = ""
-    retry: RetryRules = field(default_factory=RetryRules)
-    supersedes: bool = True
-    handlers_at_once: int = 64
-    guards_policy: bool = True
-    guards_own_writes: bool = True
-    guards_twins: bool = True
-
-
-@dataclass(slots=True)
-class _Job:
-    """A delivery under way.
-
-    Attributes:
-        begun: positions of the actions that this run has begun itself.
-        arrives_until: until when a sending of an action may still take effect, by its position.
-    """
-
-    delivery: Delivery
-    event: WebhookEvent
-    site: SiteWork
-    registration: Registration | None
-    context: Context | None = None
-    project_key: str = ""
-    handled: bool = False
-    begun: set[int] = field(default_factory=set)
-    arrives_until: dict[int, float] = field(default_factory=dict)
-
-    @property
-    def handler(self) -> str:
-        return self.registration.name if self.registration else ""
 
 
 class Pipeline:
@@ -194,14 +121,14 @@ class Pipeline:
             await self._end(delivery, End(outcome="dead", reason=describe_error(error)))
             return
         registration = next(iter(self._routes.route(event)), None)
-        job = _Job(delivery, event, site, registration, project_key=event.project_key or "")
+        job = Job(delivery, event, site, registration, project_key=event.project_key or "")
         try:
             end = await self._work(job)
         except Exception as error:  # noqa: BLE001 - even what cannot be judged has an end
             end = End(outcome="dead", reason=type(error).__name__)
         await self._end(job.delivery, end, handler=job.handler, handled=job.handled)
 
-    async def _work(self, job: _Job) -> End:
+    async def _work(self, job: Job) -> End:
         """Try until there is an end."""
         while True:
             has_slept = await self._wait_until_due(job.delivery)
@@ -242,7 +169,7 @@ class Pipeline:
             finally:
                 self._working -= 1
 
-    async def _attempt(self, job: _Job) -> End:
+    async def _attempt(self, job: Job) -> End:
         """Do one attempt, from where the last one was cut off."""
         if job.delivery.decision is not None:
             actions = _decode(job.delivery.decision)
@@ -258,7 +185,7 @@ class Pipeline:
 
     # --- look --------------------------------------------------------------------------------
 
-    async def _look(self, job: _Job) -> End | None:
+    async def _look(self, job: Job) -> End | None:
         """Return the end of an event that no handler shall see."""
         delivery, event = job.delivery, job.event
         reason = await self._reason_to_ignore(delivery, event, job.site)
@@ -292,7 +219,7 @@ class Pipeline:
                 return "own write"
         return ""
 
-    async def _is_superseded(self, job: _Job) -> bool:
+    async def _is_superseded(self, job: Job) -> bool:
         """Tell whether a waiting event will give this one's handler newer work."""
         for waiting in await self._store.list_newer(job.delivery):
             event = parse_event(waiting.body)
@@ -305,7 +232,7 @@ class Pipeline:
                 return True
         return False
 
-    async def _project_of(self, job: _Job) -> str:
+    async def _project_of(self, job: Job) -> str:
         """Return the project's key; worklog and link events carry no more than an issue's id."""
         event = job.event
         if event.project_key or not event.issue_id or job.registration is None:
@@ -315,7 +242,7 @@ class Pipeline:
 
     # --- decide ------------------------------------------------------------------------------
 
-    async def _decide(self, job: _Job) -> list[Action]:
+    async def _decide(self, job: Job) -> list[Action]:
         """Run the handler and store its decision before anything else happens."""
         registration = job.registration
         assert registration is not None  # noqa: S101 - `_look` ended the event otherwise
@@ -328,14 +255,14 @@ class Pipeline:
         stored = await self._store.save_decision(job.delivery, encode_actions(actions))
         return _decode(stored)
 
-    def _context(self, job: _Job, registration: Registration) -> Context:
+    def _context(self, job: Job, registration: Registration) -> Context:
         if job.context is None:
             job.context = job.site.make_context(job.delivery, job.event, registration)
         return job.context
 
     # --- carry out ---------------------------------------------------------------------------
 
-    async def _carry_out(self, job: _Job, actions: Sequence[Action]) -> End:
+    async def _carry_out(self, job: Job, actions: Sequence[Action]) -> End:
         """Judge and deliver each action in order; what was sent before stays sent."""
         if not _has_writes(actions):
             return _outcome_of(actions, [])
@@ -369,7 +296,7 @@ class Pipeline:
         return judge(action, facts, site.rules)
 
     async def _deliver(
-        self, job: _Job, position: int, action: Action, earlier: BegunAction | None
+        self, job: Job, position: int, action: Action, earlier: BegunAction | None
     ) -> None:
         issue_id = job.event.issue_id or job.event.issue_key
         if not issue_id:
@@ -397,7 +324,7 @@ class Pipeline:
             lambda: self._note_action(job, position, action, "sent", result_id=result_id)
         )
 
-    def _let_arrive(self, job: _Job, position: int, earlier: BegunAction | None) -> None:
+    def _let_arrive(self, job: Job, position: int, earlier: BegunAction | None) -> None:
         """Put the event off while Jira may still be at work on an earlier sending of a comment.
 
         Whoever looks for the mark too early finds none, and writes the comment twice. What another
@@ -419,7 +346,7 @@ class Pipeline:
 
     async def _note_action(
         self,
-        job: _Job,
+        job: Job,
         position: int,
         action: Action,
         state: ActionState,
@@ -458,7 +385,7 @@ class Pipeline:
             outcome=end.outcome,
         )
 
-    async def _note_failure(self, job: _Job, error: Exception, again: Again) -> None:
+    async def _note_failure(self, job: Job, error: Exception, again: Again) -> None:
         wake_at = self._clock.now() + timedelta(seconds=again.delay_s)
         failure = Failure(error=describe_error(error), wake_at=wake_at, counts=again.counts)
         failures = await self._insist(
