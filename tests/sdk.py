@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from llm_integrations.simulators import ClaudeSimulator
 from llm_integrations.simulators.anthropic import errors
+from llm_integrations.simulators.anthropic.behaviour import Behaviour
 from llm_integrations.simulators.faults import Cut, Fault, Reset, StatusError, html_error
 
 Json = Any  # whatever stands in a JSON body
@@ -122,6 +123,19 @@ async def batched(sdk: anthropic.AsyncAnthropic) -> object:
     return sorted(line.custom_id for line in found), {line.result.type for line in found}
 
 
+async def batch_ends(sdk: anthropic.AsyncAnthropic) -> object:
+    made = await sdk.messages.batches.create(requests=[{"custom_id": "a", "params": ASK}])
+    listed = [batch.id async for batch in sdk.messages.batches.list(limit=5)]
+    await ended(sdk, made.id)
+    stopped = await outcome(sdk.messages.batches.cancel(made.id))
+    found = [line.custom_id async for line in await sdk.messages.batches.results(made.id)]
+    return len(listed), stopped, found, (await sdk.messages.batches.delete(made.id)).type
+
+
+async def refused(sdk: anthropic.AsyncAnthropic) -> object:
+    return await sdk.messages.create(**{**ASK, "max_tokens": 0, "model": "claude-9"})
+
+
 OPERATIONS: Final[list[Callable[[anthropic.AsyncAnthropic], Coroutine[Any, Any, object]]]] = [
     plain,
     with_headers,
@@ -136,6 +150,8 @@ OPERATIONS: Final[list[Callable[[anthropic.AsyncAnthropic], Coroutine[Any, Any, 
     listed,
     filed,
     batched,
+    batch_ends,
+    refused,
 ]
 FAULTED: Final = [plain, raw_stream, helper_stream, counted]
 FAULTS: Final[list[Fault]] = [
@@ -148,6 +164,12 @@ FAULTS: Final[list[Fault]] = [
     Reset(),
     Reset(after_work=True),
     Cut(),
+]
+MOODS: Final = [
+    Behaviour(tomorrow=True),
+    Behaviour(stream_chunks=7, message_deltas=3, stream_style="crlf"),
+    Behaviour(stream_chunks="byte", stream_style="odd"),
+    Behaviour(stream_chunks="whole", sparse_usage=True),
 ]
 VARIED: Final = {"host", "x-stainless-timeout"}
 

@@ -31,12 +31,15 @@ from tests.sdk import (
     COUNT,
     FAULTED,
     FAULTS,
+    MOODS,
     OPERATIONS,
     SEARCH,
     VARIED,
     Json,
+    batch_ends,
     batched,
     ended,
+    helper_stream,
     outcome,
     plain,
     raw_stream,
@@ -133,7 +136,7 @@ async def test_the_governed_sdk_sends_the_same_bytes_and_returns_the_same(
                 assert len(await entries(governor)) >= len(sent)
     (result, sent), (governed_result, governed_sent) = said
     assert stable(governed_result) == stable(result)
-    if operation is batched:  # how often it is looked at is a matter of time
+    if operation in {batched, batch_ends}:  # how often it is looked at is a matter of time
         sent, governed_sent = sent[:1], governed_sent[:1]
     assert len(governed_sent) == len(sent)
     for (line, body, headers), (governed_line, governed_body, governed_headers) in zip(
@@ -147,6 +150,24 @@ async def test_the_governed_sdk_sends_the_same_bytes_and_returns_the_same(
             assert {k: v for k, v in governed_headers.items() if k not in VARIED} == {
                 k: v for k, v in headers.items() if k not in VARIED
             }
+
+
+@pytest.mark.parametrize("operation", [plain, raw_stream, helper_stream])
+@pytest.mark.parametrize("mood", MOODS, ids=["tomorrow", "crlf", "odd", "whole"])
+async def test_however_the_api_writes_it_the_governed_sdk_reads_the_same(
+    mood: Behaviour, operation: Callable[[anthropic.AsyncAnthropic], Coroutine[Any, Any, object]]
+) -> None:
+    read = []
+    for is_governed in (False, True):
+        async with (
+            simulator(behaviour=mood) as sim,
+            Governor.open() as governor,
+            async_sdk(sim) as sdk,
+        ):
+            read.append(await outcome(operation(govern(sdk, governor) if is_governed else sdk)))
+            if is_governed:
+                assert await charged(governor) == sim.invoice_pusd() > 0
+    assert stable(read[1]) == stable(read[0])
 
 
 def test_the_sync_sdk_is_governed_as_the_async_one(sim_elsewhere: ClaudeSimulator) -> None:
