@@ -1,18 +1,21 @@
-"""`database sql|migrate`: roles with the least privilege, and the tables made by their owner."""
+"""`database sql|migrate|run`: roles with the least privilege, tables, and PostgreSQL's programs."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from llm_integrations.cli.failures import complain
 from llm_integrations.cli.reading import SettingsFile, load
 
 if TYPE_CHECKING:
+    from llm_integrations.service.database import Database
     from llm_integrations.service.settings import Settings
 
-__all__ = ["migrate", "sql"]
+__all__ = ["migrate", "run", "sql"]
 
 
 def sql(
@@ -50,17 +53,47 @@ def migrate(*, settings: SettingsFile = None) -> int:
 
 async def _migrate(settings: Settings) -> str:
     from llm_integrations.governance import Governor
-    from llm_integrations.service.database import open_database
     from llm_integrations.service.engine import migrate_engine
 
-    database = await open_database(
-        settings.database_url.reveal() or None,
-        folder=Path(settings.data_dir) if settings.data_dir else None,
-        progress=complain,
-    )
+    database = await _open(settings)
     try:
         async with Governor.open(database.dsn):
             await migrate_engine(database.dsn)
     finally:
         await database.stop()
     return database.location
+
+
+def run(
+    program: str,
+    *words: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    settings: SettingsFile = None,
+) -> int:
+    """Run a program of PostgreSQL on the service's database, embedded or not: psql, pg_dump.
+
+    For example: `llm-integrations database run pg_dump --format=custom --file=backup.dump`
+
+    Args:
+        program: Its name. An embedded database has its own, else it is the one on the PATH.
+        words: What it is told; where the database is it knows.
+        settings: The TOML file.
+    """
+    return asyncio.run(_run(load(settings)[0], program, words))
+
+
+async def _run(settings: Settings, program: str, words: tuple[str, ...]) -> int:
+    database = await _open(settings)
+    try:
+        return await database.run_program(program, words)
+    finally:
+        await database.stop()
+
+
+async def _open(settings: Settings) -> Database:
+    from llm_integrations.service.database import open_database
+
+    return await open_database(
+        settings.database_url.reveal() or None,
+        folder=Path(settings.data_dir) if settings.data_dir else None,
+        progress=complain,
+    )

@@ -89,9 +89,10 @@ def _program() -> App:
     inbox.command(deliveries.show)
     inbox.command(deliveries.replay)
     program.command(inbox)
-    database = App(name="database", help="Roles with the least privilege, and the tables.")
+    database = App(name="database", help="Roles, tables, backups: what PostgreSQL itself needs.")
     database.command(databases.sql)
     database.command(databases.migrate)
+    database.command(databases.run)
     program.command(database)
     program.command(_jira())
     return program

@@ -88,6 +88,19 @@ def read_address(text: str) -> Address:
     return Address(_render(known), known.get("password", ""), _name(known), len(hosts))
 
 
+def to_environment(dsn: str) -> dict[str, str]:
+    """Return libpq's variables for an address, so that a program hears its password from no list.
+
+    What has no variable (keepalives) is left out.
+    """
+    options = psycopg.pq.Conninfo.parse(dsn.encode())
+    return {
+        option.envvar.decode(): option.val.decode()
+        for option in options
+        if option.envvar and option.val
+    }
+
+
 def _is_clear(parts: SplitResult, known: Mapping[str, str]) -> bool:
     """Tell whether libpq and URL libraries split it alike.
 

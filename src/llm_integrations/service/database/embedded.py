@@ -170,6 +170,11 @@ class Cluster:
         """The version of the server's programs, such as "18.4"."""
         return self._programs.version
 
+    @property
+    def programs(self) -> Path:
+        """The folder of PostgreSQL's programs."""
+        return self._programs.folder
+
     def dsn(self, database: str = DATABASE) -> str:
         """Return the address of a database, good for libpq and SQLAlchemy alike."""
         host = quote(str(self._socket_folder), safe="")
@@ -240,6 +245,7 @@ class Cluster:
             raise ConfigError(
                 f"{self._data} was written by PostgreSQL {found} and this release brings {MAJOR}:"
                 f" dump it with pg_dump {found}, move the folder away, start again and restore"
+                " (docs/backup.md)"
             )
 
     def _create(self) -> None:

@@ -10,8 +10,10 @@ reads as well.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +26,7 @@ import structlog
 from llm_integrations._core.clock import SystemClock
 from llm_integrations.errors import ConfigError, IntegrationError, StoreUnavailable
 from llm_integrations.service.database.embedded import Cluster, open_cluster
-from llm_integrations.store.address import Address, read_address
+from llm_integrations.store.address import Address, read_address, to_environment
 from llm_integrations.store.reach import describe_refusal
 
 if TYPE_CHECKING:
@@ -83,6 +85,23 @@ class Database:
     async def is_up(self) -> bool:
         """Say whether the embedded server answers; a given server is not asked."""
         return self._cluster is None or await _in_thread(self._cluster.is_answering)
+
+    async def run_program(self, name: str, words: Sequence[str]) -> int:
+        """Run `psql`, `pg_dump` and the like on this database, at this terminal.
+
+        An embedded database has its own, of its own version; for a given one it is that on the
+        PATH. Returns its exit code.
+
+        Raises:
+            ConfigError: there is no such program.
+        """
+        folder = None if self._cluster is None else str(self._cluster.programs)
+        program = shutil.which(name, path=folder)
+        if program is None:
+            raise ConfigError(f"no {name} {f'in {folder}' if folder else 'on the PATH'}")
+        environment = os.environ | to_environment(self.dsn)
+        process = await asyncio.create_subprocess_exec(program, *words, env=environment)
+        return await process.wait()
 
     async def stop(self) -> None:
         """Stop using it; the last process that used an embedded server stops it.
