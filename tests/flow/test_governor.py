@@ -213,6 +213,29 @@ async def test_each_workspace_has_limits_of_its_own(clock: ManualClock) -> None:
         await limiter.admit(ask(workspace="b", group="haiku", input_tokens=11))
 
 
+async def test_a_pause_that_a_header_invented_blocks_for_an_hour_only(clock: ManualClock) -> None:
+    limiter = Limiter(clock=clock)
+    limiter.observe(ask(), Observation(pause_s=float("inf")), 0.0)
+    with pytest.raises(RateLimited) as caught:
+        await limiter.admit(ask())
+    assert caught.value.retry_after_s == 3_600
+    await clock.advance(3_600)
+    await asyncio.wait_for(limiter.admit(ask()), 1)
+
+
+async def test_a_clock_that_jumps_ahead_fills_a_bucket_once(clock: ManualClock) -> None:
+    limiter = Limiter([Limit(requests_per_minute=2)], clock=clock)
+    await limiter.admit(ask())
+    await limiter.admit(ask())
+    clock.seconds += 86_400
+    await asyncio.wait_for(limiter.admit(ask()), 1)
+    await asyncio.wait_for(limiter.admit(ask()), 1)
+    third = asyncio.create_task(limiter.admit(ask()))
+    await settle_down()
+    assert not third.done()
+    third.cancel()
+
+
 async def test_a_limit_that_a_header_invented_blocks_for_a_minute_only(clock: ManualClock) -> None:
     limiter = Limiter(clock=clock)
     liar = ask(input_tokens=500)

@@ -183,6 +183,25 @@ async def test_output_yet_to_come_is_taken_off_what_remains_in_the_fleet(postgre
         assert 400 <= level_of(postgres_url, 2) < 750  # 300 come back only if they are not used
 
 
+@pytest.mark.parametrize("jump", ["-1 day", "1 day"])
+async def test_a_database_whose_clock_jumps_neither_blocks_nor_gives_twice(
+    postgres_url: str, jump: str
+) -> None:
+    async with member(postgres_url, PER_SECOND, owner="a") as limiter:
+        await limiter.settle(await limiter.admit(ask(6_000)), DONE)
+        with psycopg.connect(postgres_url) as connection:  # all that it remembers lies elsewhere
+            connection.execute(
+                "UPDATE llm_integrations.limit_pool SET refilled_at = refilled_at - %s::interval,"
+                " learned_at = learned_at - %s::interval",
+                (jump, jump),
+            )
+        began = time.monotonic()
+        if jump == "1 day":
+            await limiter.admit(ask(6_000))  # full again, and no more than that
+        await limiter.admit(ask(60))
+        assert 0.2 < time.monotonic() - began < 5
+
+
 async def test_slots_are_shared_and_the_next_process_hears_of_a_free_one(
     postgres_url: str,
 ) -> None:

@@ -71,6 +71,17 @@ def test_headers_that_say_nothing_are_no_observation() -> None:
     assert observe_headers(429, odd, NOW) is None
 
 
+@pytest.mark.parametrize("lie", ["-1", "1.5", "nan", "\u0661", "", "9" * 16, "9" * 5_000])
+def test_a_number_that_no_limit_can_be_says_nothing(lie: str) -> None:
+    headers = {
+        "anthropic-ratelimit-requests-limit": lie,
+        "anthropic-ratelimit-requests-remaining": "1",
+        "anthropic-ratelimit-input-tokens-limit": "50",
+        "anthropic-ratelimit-input-tokens-remaining": lie,
+    }
+    assert observe_headers(200, headers, NOW) is None
+
+
 def test_milliseconds_win_over_seconds() -> None:
     seen = observe_headers(429, {"retry-after-ms": "1500", "retry-after": "9"}, NOW)
     assert seen is not None

@@ -21,6 +21,7 @@ from llm_integrations._core.retry import parse_retry_after
 
 __all__ = ["LimitState", "RateLimitInfo", "observe_headers", "retry_after_s"]
 
+MOST_DIGITS: Final = 15
 PREFIX: Final = "anthropic-ratelimit-"
 DIMENSIONS: Final = {
     "requests": "requests",
@@ -92,5 +93,8 @@ def _state(headers: Mapping[str, str], wire: str) -> LimitState | None:
 
 
 def _number(headers: Mapping[str, str], name: str) -> int | None:
+    """Return a header's number; None for what is none, or larger than any limit can be."""
     value = headers.get(name)
-    return int(value) if value is not None and value.isascii() and value.isdigit() else None
+    if value is None or len(value) > MOST_DIGITS or not (value.isascii() and value.isdigit()):
+        return None
+    return int(value)

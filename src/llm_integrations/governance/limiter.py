@@ -12,6 +12,8 @@ import asyncio
 import math
 from typing import TYPE_CHECKING, Final, Protocol
 
+from msgspec.structs import replace
+
 from llm_integrations.errors import ConfigError, InvalidRequest, RateLimited
 from llm_integrations.governance.lanes import Lane, Lanes, lane_of
 from llm_integrations.governance.limits import NOTHING, Limit, Pool, Reservation, Want
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from llm_integrations._core.clock import Clock
 
 __all__ = [
+    "BELIEVED_PAUSE_S",
     "LONGEST_PAUSE_S",
     "Alarm",
     "Limiter",
@@ -35,6 +38,9 @@ __all__ = [
 
 LONGEST_PAUSE_S: Final = 60.0
 """A pause longer than this is not waited for: the caller is told, and can wait durably."""
+
+BELIEVED_PAUSE_S: Final = 3_600.0
+"""After so long one call asks again, whatever the server said: it may have been wrong."""
 
 
 class Line(Protocol):
@@ -154,7 +160,9 @@ class Limiter:
         self.give_back(_own(permit))
 
     def observe(self, ask: Ask, seen: Observation, sent_at: float) -> None:
-        """Adopt what headers say; a pause holds back the whole group."""
+        """Adopt what headers say; a pause holds back the whole group, for an hour at most."""
+        if seen.pause_s is not None and seen.pause_s > BELIEVED_PAUSE_S:
+            seen = replace(seen, pause_s=BELIEVED_PAUSE_S)
         self._line(ask).observe(seen, sent_at)
 
     def _line(self, ask: Ask) -> Line:

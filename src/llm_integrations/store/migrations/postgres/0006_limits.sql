@@ -115,6 +115,10 @@ BEGIN
         v_part.want := NULL;
         SELECT * INTO v_pool FROM llm_integrations.limit_pool WHERE name = p_pool;
     END IF;
+    -- What lies ahead although no pause put it there, or an hour and more: the clock went back.
+    v_pool.paused_until := least(v_pool.paused_until, v_now + interval '61 minutes');
+    v_pool.refilled_at := least(v_pool.refilled_at, greatest(v_now, v_pool.paused_until));
+    v_pool.learned_at := least(v_pool.learned_at, v_now);
     v_tell := v_heads > 0 AND p_slots < coalesce(v_part.slots, 0);
 
     -- 1. Refill, and take back.
