@@ -104,7 +104,15 @@ LISTS = [
     ("- a\n* * *\n- b", [bullets("a"), node("rule"), bullets("b")]),
     ("* a\n* * *", [bullets("a"), node("rule")]),
     ("- a\n- - -", [bullets("a"), node("rule")]),
+    ("- a\n", [bullets("a")]),
+    ("- 1. a\n> 1. b", [node("bulletList", item(numbers("a"))), quote(numbers("b"))]),
     ("-\n  a", [bullets("a")]),
+    ("-   a\n\n  b", [bullets("a"), *words("b")]),
+    ("-     a\n\n  b", [node("bulletList", item(*words("a", "b")))]),
+    # The id follows from the words; whoever changes it renames every task that stands in Jira.
+    ("- [ ] a\n\nb", [node(
+        "taskList", node("taskItem", text("a"), localId="19801be202e9-1", state="TODO"),
+        localId="19801be202e9"), *words("b")]),
     ("-\na", [node("bulletList", item(para())), *words("a")]),
     ("-a", words("-a")),
     ("   -   a\n       b\n\n       c", [node("bulletList", item(*words("a b", "c")))]),
