@@ -53,6 +53,11 @@ CODE = [
     ("```\n``` a\n```", [code("``` a")]),
     ("``` a`b", words("``` a`b")),
     ("    ```\na", words("``` a")),
+    (
+        "```make\nall:\n\tgo\tx\n \t```\n```\na\tb",
+        [code("all:\n\tgo\tx\n \t```", "make"), *words("a   b")],
+    ),
+    ("- ```\n\ta\n  ```", [node("bulletList", item(code("  a")))]),
 ]
 HEADINGS = [
     ("#", [{"type": "heading", "attrs": {"level": 1}, "content": []}]),
@@ -71,6 +76,8 @@ RULES = [
 ]
 QUOTES = [
     (">a\n   > b\nc", [quote(*words("a b")), *words("c")]),
+    ("\n".join([*["> " * level + "[!NOTE]" for level in range(1, 9)], "> " * 9 + "a"]), [
+        node("panel", *words("> a"), panelType="info")]),
     (">", []),
     (">\n> a", [quote(*words("a"))]),
     ("> a\n>\n> b", [quote(*words("a", "b"))]),
@@ -113,6 +120,10 @@ LISTS = [
     ("- [ ] a\n\nb", [node(
         "taskList", node("taskItem", text("a"), localId="19801be202e9-1", state="TODO"),
         localId="19801be202e9"), *words("b")]),
+    ("- [x] a\n  b\n- [ ] c", [node(
+        "taskList", node("taskItem", text("a b"), localId="65ad2f8c24ff-1", state="DONE"),
+        node("taskItem", text("c"), localId="65ad2f8c24ff-2", state="TODO"),
+        localId="65ad2f8c24ff")]),
     ("-\na", [node("bulletList", item(para())), *words("a")]),
     ("-a", words("-a")),
     ("   -   a\n       b\n\n       c", [node("bulletList", item(*words("a b", "c")))]),

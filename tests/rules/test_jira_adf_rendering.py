@@ -224,9 +224,10 @@ def test_a_type_that_is_no_text_is_a_type_we_do_not_know(block: Json) -> None:
 
 
 def test_text_counts_with_its_tabs_as_blanks() -> None:
-    adf.from_markdown("```\n" + "\t" * (adf.TEXT_LIMIT // 4) + "abc\n```")
+    tabs = "a" + "\t" * (adf.TEXT_LIMIT // 4)
+    adf.from_markdown(f"{tabs}bcd")
     with pytest.raises(InvalidRequest, match=r"^the text has 32768 characters; Jira stores 32767$"):
-        adf.from_markdown("```\n" + "\t" * (adf.TEXT_LIMIT // 4) + "abcd\n```")
+        adf.from_markdown(f"{tabs}bcde")
 
 
 def test_a_fence_stands_between_the_blocks_around_it() -> None:

@@ -50,26 +50,30 @@ ALERTS: Final[Mapping[str, str]] = {
 def parse_blocks(text: str) -> list[Node]:
     """Return the block nodes of a Markdown text."""
     clean = _UNSTORABLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
-    return list(_blocks(clean.expandtabs(4).split("\n"), 0))
+    return list(_blocks(clean.expandtabs(4).split("\n"), 0, clean.split("\n")))
 
 
-def _blocks(lines: list[str], depth: int) -> Iterator[Node]:
-    """Cut lines into blocks; below the deepest level everything is a paragraph."""
+def _blocks(lines: list[str], depth: int, tabbed: list[str] | None = None) -> Iterator[Node]:
+    """Cut lines into blocks; below the deepest level everything is a paragraph.
+
+    Code is taken from `tabbed`, the same lines with their tabs: a makefile needs them.
+    """
     position = 0
     while position < len(lines):
         if not lines[position].strip():
             position += 1
             continue
-        taken, nodes = _block(lines, position, depth)
+        if fence := _FENCE.match(lines[position]):
+            taken, nodes = _code(lines, tabbed or lines, position, fence)
+        else:
+            taken, nodes = _block(lines, position, depth)
         yield from nodes
         position = taken
 
 
 def _block(lines: list[str], start: int, depth: int) -> tuple[int, list[Node]]:
-    """Read the block that begins at `start`; return where the next one may begin."""
+    """Read the block that begins at `start`, no code; return where the next one may begin."""
     line = lines[start]
-    if fence := _FENCE.match(line):
-        return _code(lines, start, fence)
     if heading := _HEADING.match(line):
         return start + 1, [_heading(len(heading[1]), heading[2])]
     if _RULE.match(line):
@@ -83,7 +87,9 @@ def _block(lines: list[str], start: int, depth: int) -> tuple[int, list[Node]]:
     return _paragraph(lines, start, depth)
 
 
-def _code(lines: list[str], start: int, fence: re.Match[str]) -> tuple[int, list[Node]]:
+def _code(
+    lines: list[str], tabbed: list[str], start: int, fence: re.Match[str]
+) -> tuple[int, list[Node]]:
     mark = fence[1]
     closing = re.compile(rf" {{0,3}}{re.escape(mark[0])}{{{len(mark)},}}[ \t]*$")
     end = start + 1
@@ -92,7 +98,7 @@ def _code(lines: list[str], start: int, fence: re.Match[str]) -> tuple[int, list
     node: Node = {"type": "codeBlock"}
     if fence[2]:
         node["attrs"] = {"language": fence[2]}
-    code = "\n".join(lines[start + 1 : end])
+    code = "\n".join(tabbed[start + 1 : end])
     if code:
         node["content"] = [{"type": "text", "text": code}]
     return min(end + 1, len(lines)), [node]
