@@ -79,12 +79,18 @@ async def slow_loris(door: Door, how_many: int) -> AsyncIterator[None]:
         while True:
             try:
                 _, writer = await door.connect()
+            except OSError:
+                await asyncio.sleep(0.01)
+                continue
+            try:
                 for byte in HEAD * 100:
                     writer.write(bytes([byte]))
                     await writer.drain()
                     await asyncio.sleep(0.02)
             except OSError:
                 await asyncio.sleep(0.01)
+            finally:
+                writer.transport.abort()
 
     tasks = [asyncio.create_task(one()) for _ in range(how_many)]
     try:
@@ -93,6 +99,7 @@ async def slow_loris(door: Door, how_many: int) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+        await asyncio.sleep(0)  # the loop closes what was aborted
 
 
 # One sender that misbehaves
