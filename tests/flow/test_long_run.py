@@ -35,8 +35,14 @@ FILES = (
 ROW_BYTES = 3_000  # of a delivery that was forgotten: its outcome, its tombstone, its ledger row
 
 _AGE = """
-UPDATE llm_integrations.run SET ended_at = ended_at - interval '28 days'
-WHERE ended_at BETWEEN now() - interval '1 day' AND now() - interval '1 minute'
+WITH aged AS (
+    UPDATE llm_integrations.run SET ended_at = ended_at - interval '28 days'
+    WHERE ended_at BETWEEN now() - interval '1 day' AND now() - interval '1 minute'
+    RETURNING delivery_id
+)
+UPDATE dbos.workflow_status
+SET created_at = created_at - 28 * 86400000::bigint, updated_at = updated_at - 28 * 86400000::bigint
+WHERE workflow_uuid IN (SELECT delivery_id FROM aged)
 """
 _TABLES = """
 SELECT schemaname || '.' || relname, pg_total_relation_size(relid), n_live_tup, n_dead_tup
