@@ -115,7 +115,8 @@ async def test_a_call_80_times_as_large_is_served_in_its_turn_among_200_callers(
         f"small calls that came before the large one: {alone} of one governor, {in_fleet} of four"
     )
     assert CALLERS / 2 < alone < CALLERS * 1.1
-    assert CALLERS / 2 < in_fleet < CALLERS * 1.5  # four lines side by side
+    # Four lines side by side: before it is whoever stood in its own, a quarter of all.
+    assert CALLERS / 8 < in_fleet < CALLERS * 1.5
 
 
 @pytest.mark.soak
