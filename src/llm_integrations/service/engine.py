@@ -16,6 +16,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from typing import Final
@@ -191,8 +192,11 @@ class Engine:
                     workflow_completion_timeout_sec=wait_s,
                 ),
             )
-            if running:
-                await asyncio.wait(running, timeout=timeout_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    # Also what was dequeued just before and begins only now.
+                    while self._running:
+                        await asyncio.wait(list(self._running.values()))
             self.shut()
             self._changed.set()
             await stopping
