@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import aiohttp
+import msgspec
 import pytest
 
 from llm_integrations._core.config import Secret
@@ -184,6 +185,44 @@ async def test_budget_refuses_before_anything_is_sent(world: World) -> None:
         await world.jira.create_issue(project="DEMO", summary="It is broken")
         assert await settled(running) == ["jira:issue_created ignored: budget per issue"]
     assert world.paid_calls == 0
+
+
+@pytest.mark.parametrize(
+    ("budgets", "outcome"),
+    [
+        (Budgets(issue_usd="0.02"), "ignored: budget per issue"),
+        (Budgets(issue_usd="0.02", over_budget="lower"), "done"),
+        (
+            Budgets(issue_usd="0.02", over_budget="lower", least_max_tokens=3_999),
+            "ignored: budget per issue",
+        ),
+        (Budgets(issue_usd="0.02", reserve="estimate"), "done"),
+    ],
+)
+async def test_settings_say_what_becomes_of_a_call_with_too_little_money_left(
+    world: World, budgets: Budgets, outcome: str
+) -> None:
+    async def novel(ctx: Context, event: WebhookEvent) -> Sequence[Action]:
+        await ctx.ask(
+            MessageRequest(
+                model=ctx.model,
+                max_tokens=4_000,
+                messages=[Message(role="user", content="Write a novel.")],
+            )
+        )
+        return [AddComment(text="Written.")]
+
+    app = await world.app(msgspec.structs.replace(world.settings, budgets=budgets))
+    app.on("issue_created")(novel)
+    async with subscribed(world, app) as running:
+        await world.jira.create_issue(project="DEMO", summary="It is broken")
+        assert (await settled(running))[0] == f"jira:issue_created {outcome}"
+        states = await running.books.governor.budgets.state()
+    assert {state.reserve for state in states} == {budgets.reserve}
+    sent = [one.json["max_tokens"] for one in world.claude.requests if one.method == "POST"]
+    assert len(sent) == (outcome == "done")
+    if sent:
+        assert (sent[0] < 4_000) is (budgets.over_budget == "lower")
 
 
 async def test_an_issue_has_one_budget_whatever_its_events_call_it(world: World) -> None:

@@ -11,6 +11,7 @@ from typing import get_args, get_origin
 import msgspec
 import pytest
 
+from llm_integrations.errors import ConfigError
 from llm_integrations.service import settings
 from llm_integrations.service.settings import Settings, check_complete, load_settings
 
@@ -81,3 +82,11 @@ def test_what_the_example_comments_out_is_the_default() -> None:
         dec_hook=lambda wanted, value: wanted(value),
     )
     assert msgspec.structs.replace(whole, sites={}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("reserve", "guess"), ("over_budget", "ask"), ("least_max_tokens", 0)]
+)
+def test_a_setting_of_money_that_makes_no_sense_is_named(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"setting budgets.{name}: "):
+        load_settings(None, {}, {"budgets": {name: value}})

@@ -7,7 +7,7 @@ writes ignored, loopback only. `docs/settings.md` explains each; a test holds it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
 
@@ -85,10 +85,19 @@ class Console(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Budgets(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Hard budgets in USD, as decimal strings."""
+    """Hard budgets in USD, as decimal strings.
+
+    Attributes:
+        reserve: what a call claims of them before it is sent, see `governance.Budget`.
+        over_budget: what becomes of a call that does not fit, see `AnthropicConfig`.
+        least_max_tokens: a call is not lowered below this, but refused.
+    """
 
     day_usd: str = "5.00"
     issue_usd: str = "0.25"
+    reserve: Literal["bound", "estimate"] = "bound"
+    over_budget: Literal["refuse", "lower"] = "refuse"
+    least_max_tokens: Annotated[int, msgspec.Meta(ge=1)] = 256
 
 
 class Allow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -362,12 +362,17 @@ class App:
         self, stack: AsyncExitStack, books: Books, presence: Presence
     ) -> Mapping[str, SiteWork]:
         """Open the clients, fenced, and make sure that their credentials are good."""
-        wanted = self._settings.claude
+        wanted, budgets = self._settings.claude, self._settings.budgets
         transport = await stack.enter_async_context(AiohttpTransport())
         gate = _Gate(presence, books.deliveries)
         claude = await stack.enter_async_context(
             AnthropicClient(
-                AnthropicConfig(api_key=wanted.api_key.reveal(), base_url=wanted.base_url),
+                AnthropicConfig(
+                    api_key=wanted.api_key.reveal(),
+                    base_url=wanted.base_url,
+                    over_budget=budgets.over_budget,
+                    least_max_tokens=budgets.least_max_tokens,
+                ),
                 governor=books.governor,
                 transport=Fence(transport, presence),
                 clock=self._clock,
@@ -405,10 +410,16 @@ class App:
     def _budgets(self) -> list[Budget]:
         if not self._seams.budget:
             return []
-        budgets = self._settings.budgets
+        wanted = self._settings.budgets
         return [
-            Budget("daily", usd=budgets.day_usd, window="day"),
-            Budget("per issue", usd=budgets.issue_usd, window="total", by="issue_id"),
+            Budget("daily", usd=wanted.day_usd, window="day", reserve=wanted.reserve),
+            Budget(
+                "per issue",
+                usd=wanted.issue_usd,
+                window="total",
+                by="issue_id",
+                reserve=wanted.reserve,
+            ),
         ]
 
 
