@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 from llm_integrations._core.clock import SystemClock
-from llm_integrations.anthropic.exchanges import Desk, Exchange, Sent, refusal_for
+from llm_integrations.anthropic.desk import Desk, Sent
+from llm_integrations.anthropic.exchanges import Exchange, refusal_for
 from llm_integrations.errors import ConfigError, IntegrationError
 
 try:

@@ -2,5 +2,6 @@
 
 `endpoint` talks to the API; `plan` checks and bounds what goes in, `values` are what comes out,
 `results` reads them in constant memory, and `bills` keeps the money of a batch until its results
-are known. Nothing here is imported before a program asks for it.
+are known; `exchanges` does so for batches of other people's clients. Nothing here is imported
+before a program asks for it.
 """

@@ -24,14 +24,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from llm_integrations._core.http import Progress
 from llm_integrations._core.http import Request as Outgoing
 from llm_integrations._core.watchdog import Watchdog
-from llm_integrations.anthropic.exchanges import (
-    Desk,
-    Exchange,
-    Refusal,
-    Sent,
-    error_answer,
-    refusal_for,
-)
+from llm_integrations.anthropic.desk import Desk, Sent
+from llm_integrations.anthropic.exchanges import Exchange, Refusal, error_answer, refusal_for
 from llm_integrations.errors import ConnectFailed, IntegrationError, TransportError
 from llm_integrations.service.gateway.attempts import Attempts
 from llm_integrations.service.gateway.door import (
