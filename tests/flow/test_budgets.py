@@ -156,6 +156,7 @@ async def test_alerts_come_once_in_a_window_for_all_processes_together(
         assert "budget 'cap' of ABC-1 refuses calls" in caplog.text
         (state,) = await governor.budgets.state()
         assert state.alerted_percent == 100
+        assert governor.tally.alerts == {("cap", 80): 1, ("cap", 100): 1}
         clock.at += timedelta(days=1)
         await spend(governor, 0.5, issue="ABC-1")
         await clock.beat()

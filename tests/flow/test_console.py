@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from llm_integrations._core.admission import Actual, Ask
+from llm_integrations.governance import Governor
 from tests.console import TOKEN, Desk, open_desk
 
 NASTY = "<script>alert(1)</script>\u202e'\"&"
@@ -306,3 +307,13 @@ async def test_the_spend_page_shows_what_the_ledger_says(
     assert rows[NASTY]["Attempts"] == "1"
     assert "<script>alert" not in page
     assert "Expected this month" in page
+
+
+async def test_both_pages_say_which_alert_of_a_budget_was_the_last(
+    desk: Desk, browser: aiohttp.ClientSession, service_url: str
+) -> None:
+    async with Governor.open(service_url) as other:  # whoever tells, all pages know
+        permit = await other.admit(Ask(group="opus", model="m", hold_pusd=41 * 10**11))
+        await other.settle(permit, Actual(state="settled", cost_pusd=41 * 10**11))
+    for path in ("/", "/spend"):
+        assert "82 % used, alerted at 80 %" in await text_of(browser, path)

@@ -19,9 +19,11 @@ import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from llm_integrations._core.admission import Actual, Ask
 from llm_integrations._core.config import Secret
 from llm_integrations.anthropic import Message, MessageRequest
 from llm_integrations.errors import ConfigError
+from llm_integrations.governance import Governor
 from llm_integrations.service import Action, AddComment, App, Context
 from llm_integrations.service.app import Role, Running
 from llm_integrations.service.database import open_database
@@ -359,9 +361,27 @@ async def test_the_numbers_are_those_of_what_happened(service_url: str) -> None:
     spent = page.exact("fleet_budget_spent_usd") * 10**12
     assert spent == world.claude.invoice_pusd()
     assert page.value("fleet_budget_limit_usd", "daily") == 5
+    assert page.value("fleet_budget_spent_ratio", "daily") == pytest.approx(float(spent) / 5e12)
+    assert page.value("fleet_budget_alerted_percent", "daily") == 0
     assert page.value("fleet_workers") == 1
     assert page.value("fleet_up") == page.value("ready") == 1
     assert page.value("fleet_database_bytes") > 1e6
+
+
+async def test_the_last_alert_of_a_budget_is_shown_whichever_process_told(
+    service_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with one_app(service_url, "receiver") as world:
+        async with Governor.open(service_url) as other:
+            permit = await other.admit(Ask(group="opus", model="m", hold_pusd=41 * 10**11))
+            await other.settle(permit, Actual(state="settled", cost_pusd=41 * 10**11))
+        page = await scraped(world.url)
+    assert "budget 'daily': 80 % are spent, 4.100000 of 5.000000 USD" in caplog.text
+    assert page.value("fleet_budget_spent_ratio", "daily") == 0.82
+    assert page.value("fleet_budget_alerted_percent", "daily") == 80
+    counts = [name for name, *_ in page.samples if name == f"{OURS}budget_alerts_total"]
+    assert len(counts) == 6, "two budgets and three steps, from the start"
+    assert page.value("budget_alerts_total", "daily", "80") == 0, "the other process told"
 
 
 async def test_every_metric_is_explained_with_its_type_and_nothing_else_is(

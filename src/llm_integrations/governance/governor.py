@@ -108,7 +108,7 @@ class Governor:
         budgets: their state, and how to change them.
         ledger: what each attempt cost.
         reports: sums over the ledger.
-        tally: what this process asked for and was charged since it started.
+        tally: what this process asked for, was charged and told people since it started.
         home: the loop it lives on, for callers on other threads and loops.
     """
 
@@ -490,6 +490,7 @@ class Governor:
             window_end=moment_of(row.end_us) if ends else None,
         )
         _logger.warning("%s", alert)
+        self.tally.alerts[row.budget, percent] += 1
         if self._on_alert is not None:
             try:
                 self._on_alert(alert)

@@ -1,4 +1,4 @@
-"""What one process asked for and was charged since it started, by model and state; no I/O.
+"""What one process asked for, was charged and told people since it started; no I/O.
 
 For metrics: the ledger has it in full, and of all processes. Names of models come from anywhere, so
 they are few and plain here: what is neither is "other".
@@ -18,19 +18,21 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,63}")
 
 
 class Tally:
-    """Sums by (model, state).
+    """Sums by (model, state), and alerts by (budget, percent).
 
     Attributes:
         attempts: how many.
         charged_pusd: what they count as: their cost, or the whole hold where that is not known.
+        alerts: how often this process, of all, was the one to tell.
     """
 
-    __slots__ = ("_models", "attempts", "charged_pusd")
+    __slots__ = ("_models", "alerts", "attempts", "charged_pusd")
 
     def __init__(self) -> None:
         self._models: set[str] = set()
         self.attempts: Counter[tuple[str, str]] = Counter()
         self.charged_pusd: Counter[tuple[str, str]] = Counter()
+        self.alerts: Counter[tuple[str, int]] = Counter()
 
     def add(self, model: str, state: str, charged_pusd: int = 0) -> None:
         """Count one attempt."""

@@ -52,7 +52,7 @@ SELECT (SELECT count(*)::int FROM llm_integrations.run
 # Those that count by a tag have a window for each issue.
 _BUDGETS: Final = """
 SELECT b.name, b.limit_pusd, coalesce(w.spent_pusd, 0) AS spent_pusd,
-       coalesce(w.held_pusd, 0) AS held_pusd
+       coalesce(w.held_pusd, 0) AS held_pusd, coalesce(w.alerted_percent, 0) AS alerted_percent
 FROM llm_integrations.budget b
 LEFT JOIN llm_integrations.budget_window w
     ON w.budget = b.name AND w.key = ''
@@ -85,12 +85,17 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BudgetState(msgspec.Struct, frozen=True, kw_only=True):
-    """A budget's window of now; what is held may yet be spent."""
+    """A budget's window of now; what is held may yet be spent.
+
+    Attributes:
+        alerted_percent: the last alert of this window: 50, 80 or 100; 0 for none.
+    """
 
     name: str
     limit_pusd: int
     spent_pusd: int
     held_pusd: int
+    alerted_percent: int
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):

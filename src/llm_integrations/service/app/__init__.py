@@ -36,6 +36,7 @@ from llm_integrations.service.inbox import Inbox
 from llm_integrations.service.listener import listening, parse_address
 from llm_integrations.service.monitor import Monitor
 from llm_integrations.service.monitor.families import (
+    budget_families,
     claude_families,
     presence_families,
     receiver_families,
@@ -228,6 +229,7 @@ class App:
             books = await stack.enter_async_context(self.opened())
             monitor.watch(books.dsn)
             stack.push_async_callback(monitor.close)
+            monitor.metrics.include(partial(budget_families, books.governor))
             executor_id = ""
             if role != "receiver":
                 executor_id = f"{socket.gethostname()}-{secrets.token_hex(6)}"

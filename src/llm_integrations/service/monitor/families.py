@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from llm_integrations.governance.budgets import ALERTS_PERCENT
 from llm_integrations.service.monitor.exposition import Family, counter, gauge, histogram, usd
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from llm_integrations.governance import Governor
     from llm_integrations.governance.tally import Tally
     from llm_integrations.service.histogram import Histogram
     from llm_integrations.service.monitor.health import Health
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from llm_integrations.store.vitals import FleetState
 
 __all__ = [
+    "budget_families",
     "claude_families",
     "fleet_families",
     "health_families",
@@ -131,6 +134,21 @@ def claude_families(tally: Tally) -> Iterator[Family]:
     )
 
 
+def budget_families(governor: Governor) -> Iterator[Family]:
+    """Yield the alerts of which this process told; zeros first, so that the first one is a step."""
+    alerts = governor.tally.alerts
+    yield Family(
+        _OURS + "budget_alerts_total",
+        "counter",
+        "Alerts that this process logged; of all processes one tells each.",
+        tuple(
+            ("", (("budget", row.name), ("percent", str(percent))), alerts[row.name, percent])
+            for row in governor.budgets.book.rows
+            for percent in sorted(ALERTS_PERCENT)
+        ),
+    )
+
+
 def _by_model(name: str, meaning: str, values: Mapping[tuple[str, str], int | str]) -> Family:
     samples = tuple(
         ("", (("model", model), ("state", state)), value)
@@ -173,3 +191,15 @@ def fleet_families(state: FleetState | None) -> Iterator[Family]:
     ):
         amounts = {one.name: usd(getattr(one, f"{part}_pusd")) for one in state.budgets}
         yield gauge(f"{_OURS}fleet_budget_{part}_usd", meaning, amounts, "budget")
+    yield gauge(
+        _OURS + "fleet_budget_spent_ratio",
+        "Share of a budget that is spent; 1 is all of it.",
+        {one.name: one.spent_pusd / one.limit_pusd for one in state.budgets},
+        "budget",
+    )
+    yield gauge(
+        _OURS + "fleet_budget_alerted_percent",
+        "The last alert of a budget's window: 50, 80 or 100; 0 for none.",
+        {one.name: one.alerted_percent for one in state.budgets},
+        "budget",
+    )
