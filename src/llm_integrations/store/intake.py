@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
-import psycopg
 
-from llm_integrations.store.reach import connect, reaching
+from llm_integrations.store.reach import StandingConnection
 
 __all__ = ["APPLICATION_VERSION", "QUEUE", "WORKFLOW", "Arrival", "IntakeConnection"]
 
@@ -103,8 +102,7 @@ class IntakeConnection:
     """The receiver's own connection to the database; connects again after a failure."""
 
     def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
-        self._connection: psycopg.AsyncConnection | None = None
+        self._standing = StandingConnection(dsn, answer_s=_ANSWER_S)
 
     async def admit(self, arrivals: Sequence[Arrival]) -> frozenset[str]:
         """Store and queue all of them in one commit; return the ids that were new.
@@ -113,26 +111,13 @@ class IntakeConnection:
             StoreUnavailable: nothing was admitted, or nobody can tell.
         """
         columns = [list(column) for column in zip(*(a.row() for a in arrivals), strict=True)]
-        with reaching():
-            connection = await self._connect()
-            try:
-                cursor = await connection.execute(_ADMIT, columns, prepare=True)
-                return frozenset(row[0] for row in await cursor.fetchall())
-            except BaseException:
-                # A cancelled or failed statement leaves the connection in an unknown state.
-                await self.close()
-                raise
+        async with self._standing.use() as connection:
+            cursor = await connection.execute(_ADMIT, columns, prepare=True)
+            return frozenset(row[0] for row in await cursor.fetchall())
 
     async def close(self) -> None:
         """Close the connection; the next `admit` opens a new one."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
-
-    async def _connect(self) -> psycopg.AsyncConnection:
-        if self._connection is None or self._connection.closed:
-            self._connection = await connect(self._dsn, answer_s=_ANSWER_S)
-        return self._connection
+        await self._standing.close()
 
 
 def _storable(text: str) -> str:

@@ -7,8 +7,8 @@ puts host names and rows into its messages, so only the error's class and code a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import psycopg
@@ -25,6 +25,7 @@ __all__ = [
     "CONNECT_S",
     "POOL_WAIT_S",
     "Connection",
+    "StandingConnection",
     "connect",
     "describe_refusal",
     "make_pool",
@@ -139,3 +140,34 @@ def reaching() -> Iterator[None]:
         yield
     except _AWAY as error:
         raise StoreUnavailable(describe_refusal(error)) from error
+
+
+class StandingConnection:
+    """One connection, made when first used and again after a failure. Not for two tasks at once."""
+
+    def __init__(self, dsn: str, *, answer_s: float = ANSWER_S) -> None:
+        self._dsn = dsn
+        self._answer_s = answer_s
+        self._connection: Connection | None = None
+
+    @asynccontextmanager
+    async def use(self) -> AsyncIterator[Connection]:
+        """Lend it. A cancelled or failed statement leaves it in an unknown state: it is closed.
+
+        Raises:
+            StoreUnavailable: the database is away.
+        """
+        with reaching():
+            if self._connection is None or self._connection.closed:
+                self._connection = await connect(self._dsn, answer_s=self._answer_s)
+            try:
+                yield self._connection
+            except BaseException:
+                await self.close()
+                raise
+
+    async def close(self) -> None:
+        """Close it; the next use opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()

@@ -18,7 +18,7 @@ from psycopg.rows import class_row
 from llm_integrations.store.intake import QUEUE
 from llm_integrations.store.migrate import load_migrations
 from llm_integrations.store.presence import IS_PRESENT
-from llm_integrations.store.reach import connect, reaching
+from llm_integrations.store.reach import StandingConnection
 
 __all__ = ["BudgetState", "Facts", "FleetState", "QueueState", "Vitals", "VitalsConnection"]
 
@@ -128,8 +128,7 @@ class VitalsConnection:
     """
 
     def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
-        self._connection: psycopg.AsyncConnection | None = None
+        self._standing = StandingConnection(dsn, answer_s=_ANSWER_S)
         self._turn = asyncio.Lock()
         self.schema: Final = len(load_migrations("postgres"))
 
@@ -159,29 +158,9 @@ class VitalsConnection:
     async def close(self) -> None:
         """Close the connection; the next question opens a new one."""
         async with self._turn:
-            await self._drop()
+            await self._standing.close()
 
     async def _all(self, row_type: type[R], statement: LiteralString) -> list[R]:
-        async with self._turn:
-            with reaching():
-                return await self._ask(row_type, statement)
-
-    async def _ask(self, row_type: type[R], statement: LiteralString) -> list[R]:
-        connection = await self._connect()
-        try:
+        async with self._turn, self._standing.use() as connection:
             cursor = connection.cursor(row_factory=class_row(row_type))
             return await (await cursor.execute(statement)).fetchall()
-        except BaseException:
-            # A cancelled or failed statement leaves the connection in an unknown state.
-            await self._drop()
-            raise
-
-    async def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
-
-    async def _connect(self) -> psycopg.AsyncConnection:
-        if self._connection is None or self._connection.closed:
-            self._connection = await connect(self._dsn, answer_s=_ANSWER_S)
-        return self._connection
