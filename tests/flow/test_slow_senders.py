@@ -56,7 +56,9 @@ async def door(service_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     receiver = Receiver(inbox, options, SystemClock())
     writing = asyncio.create_task(inbox.run())
     async with (
-        listener.listening(receiver, host="127.0.0.1", port=0, setting="test") as url,
+        listener.listening(
+            receiver, host="127.0.0.1", port=0, setting="test", refused=receiver.counts
+        ) as url,
         JiraSimulator(latency_ms=(0, 0), retry_delay_s=(0.1, 0.1)) as site,
     ):
         site.subscribe(f"{url}/webhooks/jira/acme", secret=SECRET)
@@ -116,6 +118,7 @@ async def test_who_does_not_finish_a_head_is_told_so_in_time(door: Door, sent: b
     writer.write(sent)
     assert await answer_to(reader) == b"HTTP/1.1 408 Request Timeout"
     assert PATIENCE_S * 0.9 < time.monotonic() - began < PATIENCE_S + 2
+    assert door.receiver.counts == {"head too slow": 1}
     writer.close()
 
 
@@ -140,6 +143,7 @@ async def test_an_endless_head_is_read_no_further_than_its_cap(door: Door, endle
             await writer.drain()
             await asyncio.sleep(0.001)
     assert sent < 20 * 1024 * 1024  # the buffers of two sockets, never the process
+    assert door.receiver.counts == {"head too large": 1}
     assert reader is not None
     writer.close()
 
@@ -216,3 +220,4 @@ async def test_a_hundred_slow_senders_harm_nobody_else(door: Door) -> None:
     assert [delivery.status for delivery in door.site.deliveries] == [202] * 40
     assert len(door.stored()) == 40
     assert slowest_s < 2
+    assert door.receiver.counts["too many connections"] > 0

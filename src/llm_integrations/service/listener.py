@@ -13,30 +13,34 @@ Anybody may connect, signed or not, so that before an application hears of a req
    is gone: no server can tell, so its application says what is to be believed. Who closes it in
    the middle of a request is gone.
 
-How long a body may take and how large it may be is the application's affair.
+Each refusal is counted by its reason. How long a body may take and how large it may be is the
+application's affair.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from llm_integrations.errors import ConfigError
 
-__all__ = ["Application", "listening", "parse_address"]
+__all__ = ["REFUSALS", "Application", "Refusal", "listening", "parse_address"]
 
 Message: TypeAlias = MutableMapping[str, Any]  # ASGI's own type
 Application: TypeAlias = Callable[
     [Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]],
     Awaitable[None],
 ]
+Refusal: TypeAlias = Literal["head too large", "head too slow", "too many connections"]
 
+REFUSALS: Final[tuple[Refusal, ...]] = get_args(Refusal)
 HEAD_TIMEOUT_S: Final = 10.0
 HEAD_CAP: Final = 64 * 1024
 CONNECTIONS_CAP: Final = 512  # both listeners and the database fit into the usual 1,024 descriptors
@@ -44,12 +48,17 @@ _BACKLOG: Final = 1024
 _POLL_S: Final = 0.01
 GOODBYE_S: Final = 5
 IDLE_S: Final = 5
-_REFUSAL: Final = "HTTP/1.1 {}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+_ANSWER: Final = "HTTP/1.1 {}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+_STATUS: Final[dict[Refusal, str]] = {
+    "head too large": "431 Request Header Fields Too Large",
+    "head too slow": "408 Request Timeout",
+}
 
 
 class _Connection(HttpToolsProtocol):
     """uvicorn's protocol, which expects honest and quick callers, with the rules above."""
 
+    refused: Counter[str]  # of the listener, set in a class of its own
     _owed_since: float | None = None  # by the loop's clock; None when no head is owed
     _owed: asyncio.TimerHandle | None = None
     _head_bytes = 0
@@ -71,7 +80,7 @@ class _Connection(HttpToolsProtocol):
         if self._owed is not None and not self.transport.is_closing():
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_CAP:
-                self._refuse("431 Request Header Fields Too Large")
+                self._refuse("head too large")
 
     def on_headers_complete(self) -> None:
         self._head_is_there()
@@ -92,16 +101,17 @@ class _Connection(HttpToolsProtocol):
     def _owe_head(self) -> None:
         self._head_bytes = 0
         self._owed_since = self.loop.time()
-        self._owed = self.loop.call_later(HEAD_TIMEOUT_S, self._refuse, "408 Request Timeout")
+        self._owed = self.loop.call_later(HEAD_TIMEOUT_S, self._refuse, "head too slow")
 
     def _head_is_there(self) -> None:
         if self._owed is not None:
             self._owed.cancel()
         self._owed = self._owed_since = None
 
-    def _refuse(self, status: str) -> None:
+    def _refuse(self, why: Refusal) -> None:
         self._head_is_there()
-        self.transport.write(_REFUSAL.format(status).encode())
+        self.refused[why] += 1
+        self.transport.write(_ANSWER.format(_STATUS[why]).encode())
         self.transport.close()
 
     def _make_room(self) -> None:
@@ -112,6 +122,7 @@ class _Connection(HttpToolsProtocol):
             if isinstance(connection, _Connection) and connection._owed_since is not None  # noqa: SLF001 - of the same class
         ]
         slowest = min(owing, key=lambda connection: connection._owed_since or 0.0)  # noqa: SLF001 - of the same class
+        self.refused["too many connections"] += 1
         slowest.transport.abort()
 
 
@@ -157,6 +168,7 @@ async def listening(
     goodbye_s: int = GOODBYE_S,
     idle_s: int = IDLE_S,
     answers_half_closed: bool = True,
+    refused: Counter[str] | None = None,
 ) -> AsyncIterator[str]:
     """Serve while inside; yields the base URL.
 
@@ -170,6 +182,7 @@ async def listening(
         goodbye_s: seconds for requests under way at the end; then they are cancelled.
         idle_s: seconds for which a connection between two requests is kept.
         answers_half_closed: whether who closed the sending half still waits for the answer.
+        refused: counts here what is refused before the application hears of it, by `Refusal`.
 
     Raises:
         ConfigError: the address is taken, or not this machine's.
@@ -181,9 +194,11 @@ async def listening(
         raise ConfigError(
             f"setting {setting}: cannot listen on {host}:{port} ({error.strerror})"
         ) from error
+    base = _Connection if answers_half_closed else _Leaving
+    protocol = type(base.__name__, (base,), {"refused": Counter() if refused is None else refused})
     config = uvicorn.Config(
         application,
-        http=_Connection if answers_half_closed else _Leaving,
+        http=protocol,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -31,6 +31,7 @@ from llm_integrations.errors import (
 from llm_integrations.jira.webhooks import delivery_identity, parse_event, verify
 from llm_integrations.service.histogram import Histogram
 from llm_integrations.service.inbox import delivery_id_of, to_arrival
+from llm_integrations.service.listener import REFUSALS
 
 if TYPE_CHECKING:
     from llm_integrations._core.clock import Clock
@@ -57,7 +58,7 @@ Reason: TypeAlias = Literal[
     "unknown path or site",
 ]
 
-REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
+REASONS: Final[tuple[str, ...]] = (*get_args(Reason), *REFUSALS)
 BODY_CAP: Final = 25 * 1024 * 1024  # Jira's own cap on a payload
 BODY_TIMEOUT_S: Final = 30.0
 READING_CAP: Final = 256 * 1024 * 1024  # all bodies together; anybody may send, signed or not
@@ -123,7 +124,7 @@ class Receiver:
 
     Attributes:
         counts: answers so far, by what was answered: "new", "repeat" or the reason of a refusal;
-            and "gone" for those who hung up.
+            and "gone" for those who hung up. Its listener counts here too.
         ack_s: seconds from the headers to the 202 sent.
     """
 

@@ -284,10 +284,14 @@ class App:
         )
         receiver = Receiver(inbox, options, self._clock)
         at = self._settings.receiver
-        async with (
-            _background(inbox.run()),
-            listening(receiver, host=at.host, port=at.port, setting="receiver.port") as url,
-        ):
+        door = listening(
+            receiver,
+            host=at.host,
+            port=at.port,
+            setting="receiver.port",
+            refused=receiver.counts,
+        )
+        async with _background(inbox.run()), door as url:
             yield receiver, url
 
     # --- the console -------------------------------------------------------------------------
