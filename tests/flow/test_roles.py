@@ -78,12 +78,12 @@ async def test_rolling_restart_with_work_in_flight_loses_and_repeats_nothing(
 
 @pytest.mark.slow
 async def test_sigterm_lets_a_running_handler_end_and_does_not_wait_longer(stage: Stage) -> None:
-    member = await started(stage, drain_s=20.0)
+    member = await started(stage, drain_s=60.0)
     await send(stage, 3)
     await asked(stage)
     took_s = await stage.fleet.drain(member)
     assert member.exits == [0]
-    assert took_s < CALL_S + 5
+    assert took_s < 30  # the handler's two seconds on a busy machine, and not the sixty
     ended = await deliveries(stage)
     working = [one for one in ended if one.outcome is None]
     assert len(ended) == 3

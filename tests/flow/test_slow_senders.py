@@ -24,7 +24,7 @@ from llm_integrations.simulators.faults import Cut, Dribble, Fault, HalfClose, R
 from llm_integrations.store.intake import IntakeConnection
 
 SECRET = "s3cret"
-PATIENCE_S = 0.5
+PATIENCE_S = 1.0
 HEAD = b"POST /webhooks/jira/acme HTTP/1.1\r\nHost: x\r\n"
 
 
@@ -174,7 +174,7 @@ WEBHOOKS: dict[str, tuple[Fault, list[int | None]]] = {
     "slow": (Slow(delay_s=0.1), [202]),
     "dribbled in time": (Dribble(bytes_each=200, every_s=0.001), [202]),
     "slow loris in its head": (Dribble(every_s=0.05), [408, 202]),
-    "slow loris in its body": (Dribble(bytes_each=450, every_s=0.3), [408, 202]),
+    "slow loris in its body": (Dribble(bytes_each=450, every_s=0.6), [408, 202]),
     "reset in its body": (Reset(), [None, 202]),
     "cut in its body": (Cut(), [None, 202]),
     "half closed in its body": (Cut(ending="half_close"), [None, 202]),
