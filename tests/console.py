@@ -11,7 +11,8 @@ from llm_integrations._core.admission import Actual, Ask
 from llm_integrations._core.clock import SystemClock
 from llm_integrations._core.config import Secret
 from llm_integrations.governance import Budget, Governor
-from llm_integrations.service.console import Console, ConsoleReads, make_console
+from llm_integrations.service.console.reads import ConsoleReads
+from llm_integrations.service.console.site import Console, make_console
 from llm_integrations.service.listener import listening
 from llm_integrations.store.deliveries import ActionState, DeliveryStore, OutcomeName
 from llm_integrations.store.intake import Arrival, IntakeConnection

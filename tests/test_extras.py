@@ -241,3 +241,18 @@ def test_the_gateway_loads_no_postgresql_and_no_engine(tmp_path: Path) -> None:
     ended = command_without(absent, words, tmp_path)
     assert ended.returncode == 2
     assert "--port" in ended.stderr
+
+
+def test_a_report_on_a_file_needs_neither_the_service_nor_postgresql(tmp_path: Path) -> None:
+    absent = tuple(name for name in ALL if name not in PACKAGES["cli"])
+    run_without(ALL, BASE, tmp_path)  # leaves costs.db
+    for words in ([], ["--html", "spend.html"], ["export", "--to", "costs.csv"]):
+        where = ["--ledger", "sqlite:///costs.db"]
+        command = ["costs", *words, *where]
+        ended = command_without(absent, command, tmp_path)
+        assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "spend.html").is_file()
+    words = ["costs", "--ledger", "postgresql://localhost/costs"]
+    ended = command_without(absent, words, tmp_path)
+    assert "llm-integrations[postgres]" in ended.stderr
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)

@@ -22,7 +22,7 @@ from bench.processes import started
 from bench.traffic import send_at_random
 from llm_integrations._core.clock import SystemClock
 from llm_integrations.governance import Governor
-from llm_integrations.service.console import ConsoleReads
+from llm_integrations.service.console.reads import ConsoleReads
 from llm_integrations.service.console.values import Filter
 from llm_integrations.service.monitor.health import Health
 from llm_integrations.service.monitor.metrics import Metrics

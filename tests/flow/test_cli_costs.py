@@ -6,15 +6,20 @@ import asyncio
 import csv
 import json
 import re
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 
 from llm_integrations._core.admission import Actual, Ask
 from llm_integrations.anthropic import CostLine, parse_message
 from llm_integrations.cli.asking import _as_data, _summary
 from llm_integrations.cli.costs import costs, export
-from llm_integrations.errors import ConfigError
+from llm_integrations.errors import ConfigError, StoreError
 from llm_integrations.governance import Budget, Governor
 
 
@@ -135,6 +140,120 @@ def test_a_page_that_cannot_be_written_says_why(
 def test_a_place_that_cannot_be_written_is_told(settings: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         export(to=tmp_path / "none" / "x.csv", settings=settings)
+
+
+# --- another ledger than the service's ----------------------------------------------------------
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of books that a program of its own has kept."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path / 'my costs.db'}"
+    else:
+        url = request.getfixturevalue("postgres_url")
+    asyncio.run(_spend(url))
+    return url
+
+
+def test_a_ledger_that_is_named_is_reported_on_without_any_settings(
+    ledger: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("llm-integrations.toml").write_text("this is = no TOML")
+    assert costs(ledger=ledger, json=True) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["total_usd"], told["unknown_usd"]) == ("0.000005", "0.000009")
+    assert export(ledger=ledger, to=Path("costs.jsonl")) == 0
+    assert len(Path("costs.jsonl").read_text().splitlines()) == 4
+    assert costs(ledger=ledger, html=Path("spend.html")) == 0
+    assert "claude-opus-5" in Path("spend.html").read_text()
+
+
+def _foreign(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE schema_version (version INTEGER)")
+        database.execute("INSERT INTO schema_version VALUES (1)")
+        database.commit()
+
+
+def _of_version(path: Path, version: int) -> None:
+    asyncio.run(_spend(f"sqlite:///{path}"))
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("UPDATE schema_version SET version = ?", (version,))
+        database.commit()
+
+
+FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "of another program": (_foreign, "is no ledger of llm-integrations"),
+    "empty": (Path.touch, "is no ledger of llm-integrations"),
+    "no database": (lambda path: path.write_text("hello" * 1_000), "not a database"),
+    "newer": (lambda path: _of_version(path, 99), "upgrade llm-integrations"),
+    "older": (lambda path: _of_version(path, 2), "has schema 2, and this version .* reads"),
+    "a folder": (Path.mkdir, "there is no file"),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_file_that_is_no_ledger_of_this_version_is_refused_and_left_as_it_is(
+    kind: str, tmp_path: Path
+) -> None:
+    make, why = FILES[kind]
+    path, out = tmp_path / "some.db", tmp_path / "costs.csv"
+    make(path)
+    before = path.read_bytes() if path.is_file() else b""
+    out.write_text("of last month")
+    with pytest.raises((ConfigError, StoreError), match=why):
+        export(ledger=f"sqlite:///{path}", to=out)
+    assert (path.read_bytes() if path.is_file() else b"") == before
+    assert out.read_text() == "of last month"
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("memory:", "--ledger memory: no other process can read"),
+        ("costs.db", "--ledger: a store is memory:, sqlite:///path or"),
+        ("sqlite://costs.db", "sqlite:///path/to/file"),
+        ("mysql://host/database", "--ledger: a store is"),
+        ("postgresql://user:s%40cret@127.0.0.1:1/database", "127.0.0.1:1/database: "),
+        ("postgresql://user:s@cret@127.0.0.1:1/database", "is not of the form"),
+    ],
+)
+def test_an_address_that_leads_to_no_ledger_says_why_and_keeps_its_password(
+    url: str, why: str
+) -> None:
+    with pytest.raises((ConfigError, StoreError), match=why) as caught:
+        costs(ledger=url)
+    assert "cret" not in str(caught.value)
+
+
+def test_asking_for_a_file_that_is_not_there_makes_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--ledger: there is no file .*costs\.db"):
+        costs(ledger=f"sqlite:///{tmp_path / 'costs.db'}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_database_of_others_is_no_ledger_and_gets_no_tables(postgres_url: str) -> None:
+    with pytest.raises(ConfigError, match="is no ledger of llm-integrations"):
+        costs(ledger=postgres_url)
+    with psycopg.connect(postgres_url) as connection:
+        found = connection.execute("SELECT FROM pg_namespace WHERE nspname = 'llm_integrations'")
+        assert found.fetchall() == []
+    missing = urlsplit(postgres_url)._replace(path="/nowhere").geturl()
+    with pytest.raises(ConfigError, match=r'database "nowhere" does not exist \(check --ledger\)'):
+        costs(ledger=missing)
+
+
+def test_an_older_ledger_on_a_server_is_left_to_its_own_program(postgres_url: str) -> None:
+    asyncio.run(_spend(postgres_url))
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("UPDATE llm_integrations.schema_version SET version = version - 1")
+    with pytest.raises(ConfigError, match="a report changes nothing"):
+        costs(ledger=postgres_url)
 
 
 @pytest.mark.parametrize(

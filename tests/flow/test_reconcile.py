@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -176,25 +177,29 @@ async def test_amounts_are_cents(sim: ClaudeSimulator, governor: Governor) -> No
     assert all(row.step_pusd >= 1 for row in rows)
 
 
+@pytest.mark.parametrize("is_service", [True, False])
 def test_the_command_says_what_is_not_equal(
-    postgres_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    postgres_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], *, is_service: bool
 ) -> None:
     path = tmp_path / "settings.toml"
-    path.write_text(f'database_url = "{postgres_url}"\n')
+    place = f'database_url = "{postgres_url}"\n' if is_service else ""
+    ledger = None if is_service else f"sqlite:///{tmp_path / 'costs.db'}"
+    path.write_text(place)
     with pytest.raises(ConfigError, match="ANTHROPIC_ADMIN_KEY"):
-        costs.reconcile(settings=path)
+        costs.reconcile(ledger=ledger, settings=path)
 
     async def spend(url: str) -> str:
         async with ClaudeSimulator(latency_ms=(0, 0)) as sim, Governor.open(url) as governor:
             await _ask_all(sim, governor)
             await _ask_all(sim, None)
-            text = f'database_url = "{url}"\n[claude]\nadmin_key = "{ADMIN}"\n'
-            path.write_text(text + f'base_url = "{sim.base_url}"\n')
-            assert await asyncio.to_thread(costs.reconcile, json=True, settings=path) == 0
-            assert await asyncio.to_thread(costs.reconcile, settings=path) == 0
+            text = f'{place}[claude]\nadmin_key = "{ADMIN}"\nbase_url = "{sim.base_url}"\n'
+            path.write_text(text)
+            ask = partial(costs.reconcile, ledger=ledger, settings=path)
+            assert await asyncio.to_thread(ask, json=True) == 0
+            assert await asyncio.to_thread(ask) == 0
         return str(sim.invoice_pusd())
 
-    asyncio.run(spend(postgres_url))
+    asyncio.run(spend(ledger or postgres_url))
     out = capsys.readouterr().out
     told, end = json.JSONDecoder().raw_decode(out)
     assert told["is_explained"]

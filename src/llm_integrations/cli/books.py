@@ -1,7 +1,7 @@
 """Opens the service's database for commands that ask or switch, without the service itself.
 
-In: settings. Out: deliveries and money. Nothing of the engine is loaded, which takes longer than
-most of these commands do, and stored budgets stay as the service has set them.
+In: settings, or the address of another ledger. Out: deliveries and money. Nothing of the engine is
+loaded, which takes longer than most of these commands do, and stored budgets stay as they were set.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm_integrations.cli.failures import complain
+from llm_integrations.cli.reading import load
 
 if TYPE_CHECKING:
     from llm_integrations.governance import Governor
     from llm_integrations.service.settings import Settings
     from llm_integrations.store.deliveries import DeliveryStore
 
-__all__ = ["Books", "open_books"]
+__all__ = ["Books", "open_books", "open_ledger"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,3 +62,23 @@ async def open_books(settings: Settings) -> AsyncIterator[Books]:
         stack.push_async_callback(deliveries.close)
         await deliveries.open()
         yield Books(deliveries=deliveries, governor=governor, dsn=database.dsn)
+
+
+@asynccontextmanager
+async def open_ledger(url: str | None, settings: Path | None) -> AsyncIterator[Governor]:
+    """Open the ledger at `url`, or the service's without one.
+
+    Raises:
+        ConfigError: there is no ledger, or it is too old; else as `open_books`.
+        StoreError: the database is of a newer version, or away.
+    """
+    if url is None:
+        async with open_books(load(settings)[0]) as books:
+            yield books.governor
+        return
+    from llm_integrations.governance import Governor
+    from llm_integrations.store.existing import check_books
+
+    await check_books(url, setting="--ledger")
+    async with Governor.open(url) as governor:
+        yield governor

@@ -1,26 +1,36 @@
-"""`costs` and `costs export`: where the money went, from the service's ledger."""
+"""`costs`, its export and its comparison with the bill: from the service's ledger, or any other."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TextIO
+from typing import TYPE_CHECKING, Final, Literal, TextIO, TypeAlias
 
-from llm_integrations.cli.books import open_books
+from llm_integrations.cli.books import open_ledger
 from llm_integrations.cli.failures import complain
 from llm_integrations.cli.printing import bar, exact_usd, print_json, print_table
-from llm_integrations.cli.reading import SettingsFile, load
+from llm_integrations.cli.reading import LedgerUrl, SettingsFile, load
 from llm_integrations.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from llm_integrations.anthropic.reconcile import Difference, Reconciliation
-    from llm_integrations.governance import BudgetState, Entry, Forecast, Spend, SpendReport
-    from llm_integrations.service.settings import Settings
+    from llm_integrations.governance import (
+        BudgetState,
+        Entry,
+        Forecast,
+        Governor,
+        Spend,
+        SpendReport,
+    )
+    from llm_integrations.service.settings import Claude
+
+    Opening: TypeAlias = AbstractAsyncContextManager[Governor]
 
 __all__ = ["costs", "export", "reconcile"]
 
@@ -37,6 +47,7 @@ def costs(
     zone: str = "UTC",
     html: Path | None = None,
     json: bool = False,
+    ledger: LedgerUrl = None,
     settings: SettingsFile = None,
 ) -> int:
     """Sum up what Claude has cost, exactly; what is not known is told apart, never taken for zero.
@@ -46,7 +57,7 @@ def costs(
     - `llm-integrations costs --by issue --days 7`
     - `llm-integrations costs --by day --json`
     - `llm-integrations costs --html spend.html --days 90`
-    - `llm-integrations costs export --to costs.csv`
+    - `llm-integrations costs --ledger sqlite:///costs.db`
 
     Args:
         by: What to sum up by.
@@ -54,14 +65,15 @@ def costs(
         zone: Whose midnight ends a day and a month, like Europe/Berlin.
         html: Write a page with plots to this file instead: one file that asks nobody for anything.
         json: Print a JSON object.
+        ledger: Another ledger than the service's.
         settings: The TOML file.
     """
     if days is not None and days < 1:
         raise ConfigError(f"--days is {days}: it counts from 1")
-    loaded = load(settings)[0]
+    opening = open_ledger(ledger, settings)
     if html is not None:
-        return _write_page(loaded, html, days or _PAGE_DAYS, zone)
-    found, forecasts, budgets = asyncio.run(_load(loaded, by, days, zone))
+        return _write_page(opening, html, days or _PAGE_DAYS, zone)
+    found, forecasts, budgets = asyncio.run(_load(opening, by, days, zone))
     if json:
         print_json(_as_data(by, found, forecasts) | {"budgets": _budgets_as_data(budgets)})
     else:
@@ -76,6 +88,7 @@ def export(
     format: Literal["csv", "jsonl"] | None = None,  # noqa: A002 - the option's name
     days: int | None = None,
     issue: str | None = None,
+    ledger: LedgerUrl = None,
     settings: SettingsFile = None,
 ) -> int:
     """Write one line for every attempt of a call to Claude, the newest first.
@@ -87,23 +100,19 @@ def export(
 
     - `llm-integrations costs export --to costs.csv`
     - `llm-integrations costs export --days 1 --format jsonl | jq .cost_pusd`
+    - `llm-integrations costs export --ledger sqlite:///costs.db --to costs.jsonl`
 
     Args:
         to: The file; standard output without.
         format: csv or jsonl; else as the file's name ends, csv on standard output.
         days: Only the last so many times 24 hours.
         issue: Only what was spent on this issue.
+        ledger: Another ledger than the service's.
         settings: The TOML file.
     """
     chosen = format or ("jsonl" if to is not None and to.suffix == ".jsonl" else "csv")
-    loaded = load(settings)[0]
-    try:
-        with to.open("w", encoding="utf-8", newline="") if to else nullcontext(sys.stdout) as file:
-            count = asyncio.run(_export(loaded, days, issue, _writer(chosen, file)))
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise ConfigError(f"{to or 'standard output'}: {error.strerror}") from error
+    opening = open_ledger(ledger, settings)
+    count = asyncio.run(_export(opening, days, issue, _writing(to, chosen)))
     complain(f"{count:,} attempts written" + (f" to {to}" if to else ""))
     return 0
 
@@ -112,6 +121,7 @@ def reconcile(
     *,
     days: int = 7,
     json: bool = False,
+    ledger: LedgerUrl = None,
     settings: SettingsFile = None,
 ) -> int:
     """Compare the ledger with what Anthropic says was used and billed, and explain each difference.
@@ -123,16 +133,18 @@ def reconcile(
 
     - `llm-integrations costs reconcile`
     - `llm-integrations costs reconcile --days 31 --json`
+    - `llm-integrations costs reconcile --ledger postgresql://user:password@host/database`
 
     Args:
         days: Days of UTC, today included.
         json: Print a JSON object.
+        ledger: Another ledger than the service's.
         settings: The TOML file.
     """
     if days < 1:
         raise ConfigError(f"--days is {days}: it counts from 1")
-    loaded = load(settings)[0]
-    found = asyncio.run(_reconcile(loaded, days))
+    opening = open_ledger(ledger, settings)
+    found = asyncio.run(_reconcile(opening, load(settings)[0].claude, days))
     if json:
         print_json(_reconciled_data(found))
     else:
@@ -144,20 +156,20 @@ def reconcile(
 
 
 async def _load(
-    settings: Settings, by: str, days: int | None, zone: str
+    opening: Opening, by: str, days: int | None, zone: str
 ) -> tuple[list[Spend], list[Forecast], list[BudgetState]]:
     from llm_integrations._core.clock import SystemClock
 
     now = SystemClock().now()
     since = None if days is None else now - timedelta(days=days)
-    async with open_books(settings) as books:
-        reports = books.governor.reports
+    async with opening as governor:
+        reports = governor.reports
         spends = await reports.spend_by(by, since=since, zone=zone)
         forecasts = [
             await reports.forecast("day", now=now, zone=zone),
             await reports.forecast("month", now=now, zone=zone),
         ]
-        budgets = await books.governor.budgets.state()
+        budgets = await governor.budgets.state()
     # Free calls, like the check of the key at start, belong to nothing and would only be noise.
     found = [
         each for each in spends if each.key or each.spent_pusd or each.unknown_pusd or each.unpriced
@@ -165,12 +177,12 @@ async def _load(
     return found, forecasts, budgets
 
 
-def _write_page(settings: Settings, path: Path, days: int, zone: str) -> int:
+def _write_page(opening: Opening, path: Path, days: int, zone: str) -> int:
     from importlib.resources import files
 
     from llm_integrations.service.console.spend import draw_spend_file
 
-    report, budgets = asyncio.run(_load_report(settings, days, zone))
+    report, budgets = asyncio.run(_load_report(opening, days, zone))
     static = files("llm_integrations.service.console") / "static"
     style = (static / "console.css").read_text(encoding="utf-8")
     try:
@@ -182,12 +194,11 @@ def _write_page(settings: Settings, path: Path, days: int, zone: str) -> int:
 
 
 async def _load_report(
-    settings: Settings, days: int, zone: str
+    opening: Opening, days: int, zone: str
 ) -> tuple[SpendReport, list[BudgetState]]:
     from llm_integrations._core.clock import SystemClock
 
-    async with open_books(settings) as books:
-        governor = books.governor
+    async with opening as governor:
         report = await governor.reports.load(now=SystemClock().now(), days=days, zone=zone)
         return report, await governor.budgets.state()
 
@@ -290,21 +301,40 @@ def _more(unknown_pusd: int, unpriced: int) -> str:
 
 
 async def _export(
-    settings: Settings, days: int | None, issue: str | None, write: Callable[[Entry], object]
+    opening: Opening,
+    days: int | None,
+    issue: str | None,
+    writing: AbstractContextManager[Callable[[Entry], object]],
 ) -> int:
     """Write all entries that are wanted; return how many there were."""
     from llm_integrations._core.clock import SystemClock
     from llm_integrations.governance import filter_of
 
     since = None if days is None else SystemClock().now() - timedelta(days=days)
+    wanted = filter_of(since=since, issue=issue)
     count = 0
-    async with open_books(settings) as books:
-        async for entry in books.governor.ledger.iter_entries(filter_of(since=since, issue=issue)):
-            write(entry)
-            count += 1
-            if count % _TOLD_EACH == 0 and sys.stderr.isatty():
-                complain(f"{count:,} attempts")
+    async with opening as governor:
+        with writing as write:  # not before: a ledger that is not there must not empty a file
+            async for entry in governor.ledger.iter_entries(wanted):
+                write(entry)
+                count += 1
+                if count % _TOLD_EACH == 0 and sys.stderr.isatty():
+                    complain(f"{count:,} attempts")
     return count
+
+
+@contextmanager
+def _writing(
+    to: Path | None, chosen: Literal["csv", "jsonl"]
+) -> Iterator[Callable[[Entry], object]]:
+    """Yield what writes one entry to the file, or to standard output."""
+    try:
+        with to.open("w", encoding="utf-8", newline="") if to else nullcontext(sys.stdout) as file:
+            yield _writer(chosen, file)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ConfigError(f"{to or 'standard output'}: {error.strerror}") from error
 
 
 def _writer(chosen: Literal["csv", "jsonl"], file: TextIO) -> Callable[[Entry], object]:
@@ -323,24 +353,22 @@ def _writer(chosen: Literal["csv", "jsonl"], file: TextIO) -> Callable[[Entry], 
 # --- reconcile -----------------------------------------------------------------------------------
 
 
-async def _reconcile(settings: Settings, days: int) -> Reconciliation:
+async def _reconcile(opening: Opening, claude: Claude, days: int) -> Reconciliation:
     from llm_integrations._core.clock import SystemClock
     from llm_integrations.anthropic import AnthropicClient, AnthropicConfig
     from llm_integrations.anthropic.reconcile import reconcile as compare
 
-    key = settings.claude.admin_key.reveal()
+    key = claude.admin_key.reveal()
     if not key:
         raise ConfigError(
             "no admin key: set ANTHROPIC_ADMIN_KEY (setting claude.admin_key); the owner of the"
             " organization makes one at https://platform.claude.com/settings/admin-keys"
         )
-    config = AnthropicConfig(
-        api_key=key, base_url=settings.claude.base_url, auth_scheme="x-api-key"
-    )
+    config = AnthropicConfig(api_key=key, base_url=claude.base_url, auth_scheme="x-api-key")
     now = SystemClock().now()
-    async with open_books(settings) as books, AnthropicClient(config) as admin:
+    async with opening as governor, AnthropicClient(config) as admin:
         since = now - timedelta(days=days - 1)
-        return await compare(books.governor, admin, since=since, until=now, now=now)
+        return await compare(governor, admin, since=since, until=now, now=now)
 
 
 def _print_reconciled(found: Reconciliation) -> None:

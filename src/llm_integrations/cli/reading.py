@@ -1,4 +1,4 @@
-"""Finds the settings of a command: the file that is named or lies here, then the environment."""
+"""Finds what a command is about: its settings, of a file or the environment, and its ledger."""
 
 from __future__ import annotations
 
@@ -11,13 +11,25 @@ from cyclopts import Parameter
 if TYPE_CHECKING:
     from llm_integrations.service.settings import Settings
 
-__all__ = ["SettingsFile", "load"]
+__all__ = ["LedgerUrl", "SettingsFile", "load"]
 
 _DEFAULT: Final = Path("llm-integrations.toml")
 
 SettingsFile: TypeAlias = Annotated[
     Path | None,
     Parameter(name="--settings", help="The TOML file; ./llm-integrations.toml when it is there."),
+]
+
+
+LedgerUrl: TypeAlias = Annotated[
+    str | None,
+    Parameter(
+        name="--ledger",
+        help=(
+            "Another ledger than the service's, of the gateway or of a program of yours:"
+            " sqlite:///FILE or postgresql://..."
+        ),
+    ),
 ]
 
 

@@ -6,7 +6,7 @@ pico-USD and time integer microseconds. Knows nothing of vendors, limits or cale
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 from llm_integrations.errors import ConfigError
@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from llm_integrations._core.clock import Clock
     from llm_integrations.store.protocol import GovernanceStore
 
-__all__ = ["open_store"]
+__all__ = ["FORMS", "NEEDS_POSTGRES", "open_store", "sqlite_path"]
+
+FORMS: Final = "a store is memory:, sqlite:///path or postgresql://host/database"
+NEEDS_POSTGRES: Final = (
+    "a postgresql:// store needs the extra: pip install 'llm-integrations[postgres]'"
+)
 
 
 async def open_store(url: str, *, clock: Clock) -> GovernanceStore:
@@ -37,16 +42,19 @@ async def open_store(url: str, *, clock: Clock) -> GovernanceStore:
     if scheme == "sqlite":
         from llm_integrations.store.sqlite import SqliteStore  # noqa: PLC0415
 
-        path = unquote(rest.removeprefix("///"))
-        if not rest.startswith("///") or not path:
-            raise ConfigError("a SQLite store is written sqlite:///path/to/file")
-        return await SqliteStore.open(path, clock)
+        return await SqliteStore.open(sqlite_path(rest), clock)
     if scheme in {"postgresql", "postgres"}:
         try:
             from llm_integrations.store.postgres import PostgresStore  # noqa: PLC0415
         except ImportError as error:
-            raise ConfigError(
-                "a postgresql:// store needs the extra: pip install 'llm-integrations[postgres]'"
-            ) from error
+            raise ConfigError(NEEDS_POSTGRES) from error
         return await PostgresStore.open(url, clock)
-    raise ConfigError("a store is memory:, sqlite:///path or postgresql://host/database")
+    raise ConfigError(FORMS)
+
+
+def sqlite_path(rest: str) -> str:
+    """Return the path in what follows `sqlite:`; `ConfigError` where there is none."""
+    path = unquote(rest.removeprefix("///"))
+    if not rest.startswith("///") or not path:
+        raise ConfigError("a SQLite store is written sqlite:///path/to/file")
+    return path

@@ -1,12 +1,14 @@
 """What every PostgreSQL connection of the service has in common.
 
 Driver errors flow in, this library's errors flow out. No address and no value ever does: libpq
-puts host names and rows into its messages, so only the error's class and code are kept.
+puts host names and rows into its messages, so only the error's class and code are kept. Whoever
+gave the address is told more when it lets nobody in: `explain_connect`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -16,10 +18,12 @@ import psycopg_pool
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
-from llm_integrations.errors import StoreUnavailable
+from llm_integrations.errors import ConfigError, StoreUnavailable
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGen
+
+    from llm_integrations.store.address import Address
 
 __all__ = [
     "CONNECT_S",
@@ -28,6 +32,7 @@ __all__ = [
     "StandingConnection",
     "connect",
     "describe_refusal",
+    "explain_connect",
     "make_pool",
     "reaching",
 ]
@@ -122,6 +127,44 @@ def describe_refusal(error: Exception) -> str:
     if isinstance(error, psycopg_pool.PoolTimeout):
         return _NONE_IN_TIME
     return f"the database cannot be reached ({code or type(error).__name__})"
+
+
+# What libpq reports when the settings are wrong; anything else may pass by itself.
+_WRONG_SETTINGS: Final = (
+    "authentication failed",
+    "does not exist",
+    "no pg_hba.conf entry",
+    "no password supplied",
+    "permission denied",
+    "is not permitted to log in",
+    "Name or service not known",
+    "nodename nor servname provided",  # the same, on macOS
+    "server does not support SSL",
+    "certificate verify failed",
+    "does not match host name",
+    "no encryption",  # pg_hba.conf lets nobody in without TLS
+)
+
+
+def explain_connect(
+    error: psycopg.Error, address: Address, *, setting: str = "DATABASE_URL"
+) -> ConfigError | StoreUnavailable:
+    """Return why nobody is let in at an address that a person gave, in libpq's words.
+
+    The one place where they are shown: cleaned of the password, and where to mend it beside them.
+    """
+    text = str(error)
+    why = text.rpartition("FATAL:")[2].strip()
+    if address.hosts > 1 and "FATAL:" not in text:
+        why = "; ".join(re.findall(r"failed: (.+)", why)) or why
+    why = why.partition("\n")[0].removeprefix("connection failed: ")
+    if address.password:
+        why = why.replace(address.password, "***")
+    if any(each in text for each in _WRONG_SETTINGS):
+        return ConfigError(f"{address.name}: {why} (check {setting})")
+    away = describe_refusal(error)
+    known = "" if "cannot be reached" in away else f" ({away})"
+    return StoreUnavailable(f"{address.name}: {why}{known}")
 
 
 def unavailable(error: Exception) -> StoreUnavailable | None:

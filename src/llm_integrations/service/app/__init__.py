@@ -26,7 +26,8 @@ from llm_integrations.errors import RetryLater
 from llm_integrations.governance import Budget, Governor, Limit
 from llm_integrations.jira import BasicAuth, JiraClient, JiraConfig, PersonalAccessToken
 from llm_integrations.service.app.routes import Rule, add_rules, name_of
-from llm_integrations.service.console import ConsoleReads, make_console
+from llm_integrations.service.console.reads import ConsoleReads
+from llm_integrations.service.console.site import make_console
 from llm_integrations.service.database import Database, keep_up, open_database
 from llm_integrations.service.delivery import Deliverer
 from llm_integrations.service.engine import Engine, EngineOptions, migrate_engine

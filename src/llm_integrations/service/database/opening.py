@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,7 @@ from llm_integrations._core.clock import SystemClock
 from llm_integrations.errors import ConfigError, IntegrationError, StoreUnavailable
 from llm_integrations.service.database.embedded import Cluster, open_cluster
 from llm_integrations.store.address import Address, read_address, to_environment
-from llm_integrations.store.reach import describe_refusal
+from llm_integrations.store.reach import explain_connect
 
 if TYPE_CHECKING:
     from llm_integrations._core.clock import Clock
@@ -38,21 +37,6 @@ _SCHEMES = frozenset({"postgres", "postgresql", "postgresql+psycopg"})
 _CONNECT_S = 10
 _RETRY_S = 0.1
 _LOOK_S = 2.0
-# What libpq reports when the settings are wrong; anything else may pass by itself.
-_WRONG_SETTINGS = (
-    "authentication failed",
-    "does not exist",
-    "no pg_hba.conf entry",
-    "no password supplied",
-    "permission denied",
-    "is not permitted to log in",
-    "Name or service not known",
-    "nodename nor servname provided",  # the same, on macOS
-    "server does not support SSL",
-    "certificate verify failed",
-    "does not match host name",
-    "no encryption",  # pg_hba.conf lets nobody in without TLS
-)
 _QUESTIONS = (
     "SELECT current_setting('server_version'), current_setting('server_encoding'),"
     " pg_is_in_recovery()"
@@ -215,25 +199,10 @@ async def _ask(address: Address, timeout_s: float) -> tuple[str, str, bool]:
         message = f"{address.name} did not answer within {timeout_s:g} s"
         raise StoreUnavailable(message) from None
     except psycopg.Error as error:
-        raise _explain(error, address) from None  # its text is ours to clean, so no chain
+        raise explain_connect(error, address) from None  # its text is ours to clean, so no chain
     if row is None:
         raise StoreUnavailable(f"{address.name} answered with nothing")
     return row[0], row[1], row[2]
-
-
-def _explain(error: psycopg.Error, address: Address) -> ConfigError | StoreUnavailable:
-    text = str(error)
-    why = text.rpartition("FATAL:")[2].strip()
-    if address.hosts > 1 and "FATAL:" not in text:
-        why = "; ".join(re.findall(r"failed: (.+)", why)) or why
-    why = why.partition("\n")[0].removeprefix("connection failed: ")
-    if address.password:
-        why = why.replace(address.password, "***")
-    if any(each in text for each in _WRONG_SETTINGS):
-        return ConfigError(f"{address.name}: {why} (check DATABASE_URL)")
-    away = describe_refusal(error)
-    known = "" if "cannot be reached" in away else f" ({away})"
-    return StoreUnavailable(f"{address.name}: {why}{known}")
 
 
 async def _in_thread(work: Callable[[], _Result]) -> _Result:
