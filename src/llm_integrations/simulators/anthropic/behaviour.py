@@ -25,6 +25,7 @@ class Behaviour:
         stream_style: how events are written down (`chunks.styled`).
         message_deltas: how many `message_delta` a stream has. Only the last is the truth: those
             before it count half of the output and give no reason to stop.
+        goes_on: whether the model, and the bill, goes on when a stream breaks off or is left.
         sparse_usage: whether the last `message_delta` leaves out, or sends as null, the counters
             that are as they were in `message_start`.
         tomorrow: whether everything says something that nobody knows yet (`tomorrow`).
@@ -45,6 +46,7 @@ class Behaviour:
     stream_chunks: Chunks = "event"
     stream_style: Style = "plain"
     message_deltas: int = 1
+    goes_on: bool = False
     sparse_usage: bool = False
     tomorrow: bool = False
     batch_s: float = 0.2

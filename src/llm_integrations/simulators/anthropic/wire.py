@@ -193,9 +193,13 @@ class Exchange:
                 await asyncio.sleep(switches.stream_pause_ms / 1_000)
                 if not self._connection.is_open:
                     return
-            meter.settle(completed=False)
+            if not switches.goes_on:
+                meter.settle(completed=False)
             await self._end(record, fault, switches.stream_style)
         finally:
+            if switches.goes_on:
+                for event in reply.events:
+                    meter.count(event)
             meter.settle(completed=False)
 
     async def _end(self, record: RecordedRequest, fault: Fault | None, style: Style) -> None:
