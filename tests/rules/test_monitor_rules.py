@@ -27,7 +27,7 @@ from tests.wire import HandClock
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Zl", "Zp", "Cc"])) | st.just('a\n\\"b\\n')
 
 
-@given(TEXT, st.dictionaries(TEXT, st.integers(0) | st.floats(allow_nan=False), max_size=5))
+@given(TEXT, st.dictionaries(TEXT, st.integers(0, 2**53) | st.floats(allow_nan=False), max_size=5))
 def test_whatever_stands_in_labels_and_meanings_is_read_back(
     meaning: str, values: dict[str, float]
 ) -> None:
