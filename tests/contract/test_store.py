@@ -181,6 +181,52 @@ async def test_a_settled_attempt_without_known_cost_charges_its_hold(
     assert await counters(store) == [("cap", "", 60, 0)]
 
 
+@pytest.mark.parametrize(
+    ("changes", "left"),
+    [({}, 45), ({"reserve": "estimate"}, 90), ({"hard": False}, None)],
+    ids=["bound", "estimate", "soft"],
+)
+async def test_a_hard_budget_that_reserves_the_bound_counts_the_most_that_may_be_billed(
+    store: GovernanceStore, changes: dict[str, object], left: int | None
+) -> None:
+    await store.save_budgets([msgspec.structs.replace(budget(), **changes)])
+    window = (msgspec.structs.replace(DAY, by_estimate="reserve" in changes),)
+    assert await store.hold(hold("left", 60, windows=window, estimate_pusd=60)) is None
+    assert await store.settle(end("left", 10, state="partial", at_most_pusd=55))
+    refusal = await store.hold(hold("b", 91, windows=window, estimate_pusd=91))
+    assert (None if refusal is None else refusal.left_pusd) == left
+    (row,) = await store.load_windows(500)
+    assert (row.spent_pusd, row.unsure_pusd) == (10, 45)
+    (entry,) = await store.load_entries(EntryFilter(states=("partial",)), limit=10)
+    assert (entry.cost_pusd, entry.charged_pusd, entry.at_most_pusd) == (10, 10, 55)
+    assert await store.total_pusd(["partial"]) == 10
+
+
+async def test_what_is_unsure_counts_as_soon_as_a_budget_becomes_hard(
+    store: GovernanceStore,
+) -> None:
+    await store.save_budgets([budget(hard=False)])
+    await store.hold(hold("left", 60, windows=(DAY,)))
+    await store.settle(end("left", 10, state="partial", at_most_pusd=55))
+    await store.save_budgets([budget()])
+    assert await store.hold(hold("b", 46, windows=(DAY,))) is not None
+    assert await store.hold(hold("c", 45, windows=(DAY,))) is None
+    await store.settle(end("c", 20, state="partial", at_most_pusd=15))  # it cannot be less
+    assert await store.hold(hold("d", 26, windows=(DAY,))) is not None
+    assert await store.hold(hold("e", 25, windows=(DAY,))) is None
+
+
+async def test_an_alert_counts_what_is_unsure_where_the_budget_does(
+    store: GovernanceStore,
+) -> None:
+    await store.save_budgets([budget(), budget("soft", hard=False)])
+    both = (DAY, WindowClaim("soft", "", 0, 1_000))
+    await store.hold(hold("left", 60, windows=both))
+    await store.settle(end("left", 10, state="partial", at_most_pusd=55))
+    (row,) = await store.load_alerting(500)
+    assert (row.budget, row.spent_pusd, row.limit_pusd) == ("cap", 55, 100)
+
+
 async def test_settling_what_was_never_held_does_nothing(store: GovernanceStore) -> None:
     assert not await store.settle(end("nobody"))
 
@@ -435,15 +481,18 @@ async def test_64_tasks_never_overspend_and_the_books_balance(store: GovernanceS
                 admitted += 1
                 state = ("settled", "partial", "unknown", "refused")[number % 4]
                 cost = None if state == "unknown" else 0 if state == "refused" else 17
-                await store.settle(end(call_id, cost, state=state))
+                most = 25 if state == "partial" else None
+                await store.settle(end(call_id, cost, state=state, at_most_pusd=most))
 
     await asyncio.gather(*(call(number) for number in range(64)))
     rows = await store.load_entries(EVERYTHING, limit=999)
     charged = sum(row.charged_pusd for row in rows)
     assert len(rows) == admitted
-    assert charged <= 1_000
+    most = sum(max(row.charged_pusd, row.at_most_pusd or 0) for row in rows)
+    assert charged < most <= 1_000
     assert await counters(store) == [("cap", "", charged, 0), ("other", "", charged, 0)]
-    assert await store.hold(hold("rest", 1_000 - charged, windows=windows)) is None
+    assert await store.hold(hold("too much", 1_001 - most, windows=windows)) is not None
+    assert await store.hold(hold("rest", 1_000 - most, windows=windows)) is None
 
 
 async def test_two_connections_never_overspend_together(shared_url: str) -> None:

@@ -77,6 +77,7 @@ class Books(RuleBasedStateMachine):
         self.held: dict[str, tuple[str, str, int]] = {}  # call id: owner, key, amount
         self.unknown: dict[str, tuple[str, int]] = {}
         self.spent: dict[str, tuple[str, int]] = {}
+        self.unsure: dict[str, tuple[str, int]] = {}  # billed at most, beyond what is spent
 
     def now(self, question: Awaitable[T]) -> T:
         return self.loop.run_until_complete(question)
@@ -92,13 +93,16 @@ class Books(RuleBasedStateMachine):
         everything = [*self.unknown.values(), *self.spent.values()]
         return sum(amount for where, amount in everything if key in {None, where})
 
+    def beyond(self, key: str | None = None) -> int:
+        return sum(amount for where, amount in self.unsure.values() if key in {None, where})
+
     def on_the_way(self, key: str | None = None) -> int:
         return sum(amount for _, where, amount in self.held.values() if key in {None, where})
 
     def left(self, key: str) -> dict[str, int]:
         return {
-            "all": LIMITS["all"] - self.charged() - self.on_the_way(),
-            "each": LIMITS["each"] - self.charged(key) - self.on_the_way(key),
+            name: LIMITS[name] - self.charged(of) - self.beyond(of) - self.on_the_way(of)
+            for name, of in (("all", None), ("each", key))
         }
 
     def asked(self, amount: int, key: str, owner: str) -> Hold:
@@ -152,10 +156,19 @@ class Books(RuleBasedStateMachine):
         for hold, refusal in zip(holds, refusals, strict=True):
             assert refusal is None or (hold.hold_pusd or 0) > fits
 
-    def settle(self, call_id: str, state: FinalState, cost: int | None) -> bool:
+    def settle(
+        self, call_id: str, state: FinalState, cost: int | None, at_most: int | None = None
+    ) -> bool:
         return self.now(
             self.store.settle(
-                Settlement(call_id=call_id, attempt=1, state=state, cost_pusd=cost, settled_us=6)
+                Settlement(
+                    call_id=call_id,
+                    attempt=1,
+                    state=state,
+                    cost_pusd=cost,
+                    at_most_pusd=at_most,
+                    settled_us=6,
+                )
             )
         )
 
@@ -167,6 +180,18 @@ class Books(RuleBasedStateMachine):
         cost = int(amount * share)
         assert self.settle(call_id, "settled", cost)
         self.spent[call_id] = (key, cost)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), share=st.floats(0, 1), rest=st.floats(0, 1))
+    def leave(self, data: st.DataObject, share: float, rest: float) -> None:
+        """End one of which nobody knows how much more than its cost was billed."""
+        call_id = data.draw(st.sampled_from(sorted(self.held)))
+        _, key, amount = self.held.pop(call_id)
+        cost = int(amount * share)
+        at_most = cost + int((amount - cost) * rest)
+        assert self.settle(call_id, "partial", cost, at_most)
+        self.spent[call_id] = (key, cost)
+        self.unsure[call_id] = (key, at_most - cost)
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), share=st.floats(0, 1))
@@ -229,9 +254,12 @@ class Books(RuleBasedStateMachine):
         for row in rows:
             key = row.key or None
             assert (row.spent_pusd, row.held_pusd) == (self.charged(key), self.on_the_way(key))
-            assert row.spent_pusd + row.held_pusd <= LIMITS[row.budget]
+            assert row.unsure_pusd == self.beyond(key)
+            assert row.spent_pusd + row.unsure_pusd + row.held_pusd <= LIMITS[row.budget]
         entries = self.now(self.store.load_entries(EntryFilter(), limit=10_000))
         assert sum(entry.charged_pusd for entry in entries) == self.charged()
+        most = sum(max(entry.charged_pusd, entry.at_most_pusd or 0) for entry in entries)
+        assert most == self.charged() + self.beyond()
 
 
 TestBooks = Books.TestCase
@@ -263,7 +291,9 @@ class LooksBeforeItHolds(LooksFirst):
 
     async def hold(self, hold: Hold) -> Refusal | None:
         rows = await self.look(self.load_windows(hold.created_us))
-        taken = {(row.budget, row.key): row.spent_pusd + row.held_pusd for row in rows}
+        taken = {
+            (row.budget, row.key): row.spent_pusd + row.unsure_pusd + row.held_pusd for row in rows
+        }
         lefts = [
             (LIMITS[claim.budget] - taken.get((claim.budget, claim.key), 0), claim)
             for claim in hold.windows

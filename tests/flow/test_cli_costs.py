@@ -86,6 +86,7 @@ def test_costs_show_each_budget_with_its_last_alert_and_what_passed_it(
             "key": "",
             "limit_usd": "0.010000",
             "spent_usd": "0.020000",
+            "unsure_usd": "0.000000",
             "held_usd": "0.000000",
             "overrun_usd": "0.010000",
             "reserve": "estimate",

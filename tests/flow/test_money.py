@@ -6,9 +6,17 @@ import random
 from collections import Counter
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
+from llm_integrations._core.admission import Actual
+from llm_integrations.anthropic import AnthropicClient, AnthropicConfig, MessageRequest
+from llm_integrations.errors import BudgetExceeded
+from llm_integrations.governance import Governor
+from llm_integrations.simulators import ClaudeSimulator
 from tests.money.auditor import Evidence, audit, unbooked_pusd
+from tests.money.leaver import CAP, GOING_ON, TAGS, leave_streams, question
 from tests.money.stage import Plan, play
 
 
@@ -64,6 +72,48 @@ async def test_auditor_objects_to_a_token_price_20_pico_usd_too_high(tmp_path: P
     print(*wrong, sep="\n")
     assert any(line.startswith("settled row") for line in wrong)
     assert any(line.startswith("the books say") for line in wrong)
+
+
+class CountsTheCost(Governor):
+    """The planted fault: what may have been billed beyond what came of a stream is forgotten."""
+
+    async def settle(self, permit: object, actual: Actual) -> None:
+        await super().settle(permit, replace(actual, at_most_pusd=None))
+
+
+async def leave_as_client(kind: type[Governor]) -> Evidence:
+    request = msgspec.convert(question(), MessageRequest)
+    async with ClaudeSimulator(behaviour=GOING_ON) as simulator:
+        config = AnthropicConfig(api_key="k", base_url=simulator.base_url)
+        async with (
+            kind.open(budgets=[CAP]) as governor,
+            AnthropicClient(config, governor=governor) as client,
+        ):
+
+            async def leave() -> bool:
+                try:
+                    async with client.stream_message(request, tags=TAGS) as stream:
+                        await anext(stream.text())
+                except BudgetExceeded:
+                    return False
+                return True
+
+            return await leave_streams(leave, governor, simulator)
+
+
+async def test_streams_that_are_left_while_the_model_goes_on_are_billed_within_the_budget() -> None:
+    evidence = await leave_as_client(Governor)
+    assert audit(evidence) == []
+    (cap,) = evidence.states
+    assert cap.spent_pusd < evidence.invoice_pusd == cap.counted_pusd <= cap.limit_pusd
+    assert {entry.state for entry in evidence.entries} == {"partial"}
+
+
+async def test_auditor_objects_to_budgets_that_count_only_what_came() -> None:
+    wrong = audit(await leave_as_client(CountsTheCost))
+    print(*wrong, sep="\n")
+    assert any(line.startswith("partial row") for line in wrong)
+    assert any(line.startswith("cap  is overrun by") for line in wrong)
 
 
 @pytest.mark.soak

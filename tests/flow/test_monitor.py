@@ -379,9 +379,12 @@ async def test_the_last_alert_of_a_budget_is_shown_whichever_process_told(
     async with one_app(service_url, "receiver") as world:
         async with Governor.open(service_url) as other:
             permit = await other.admit(Ask(group="opus", model="m", hold_pusd=41 * 10**11))
-            await other.settle(permit, Actual(state="settled", cost_pusd=41 * 10**11))
+            left = Actual(state="partial", cost_pusd=40 * 10**11, at_most_pusd=41 * 10**11)
+            await other.settle(permit, left)
         page = await scraped(world.url)
     assert "budget 'daily': 80 % are spent, 4.100000 of 5.000000 USD" in caplog.text
+    assert page.value("fleet_budget_spent_usd", "daily") == 4
+    assert page.value("fleet_budget_unsure_usd", "daily") == 0.1
     assert page.value("fleet_budget_spent_ratio", "daily") == 0.82
     assert page.value("fleet_budget_alerted_percent", "daily") == 80
     counts = [name for name, *_ in page.samples if name == f"{OURS}budget_alerts_total"]

@@ -6,21 +6,20 @@ request id where the row has one; else, the answer having been lost, by the call
 | state of the row  | its line                                                             |
 |-------------------|----------------------------------------------------------------------|
 | settled           | is there, and is the row's cost to the last pico-USD                 |
-| partial           | is at most its hold; the row's cost is an estimate of it             |
-| unknown           | may be missing; is at most what the budgets are charged: the hold    |
+| partial           | has the row's prompt; is at most what budgets count; the row's cost  |
+|                   | is an estimate of it                                                 |
+| unknown           | may be missing; is at most what budgets count: the hold              |
 | refused, released | is missing, or free                                                  |
 
 So the bill is the settled costs and what is found behind partial and unknown rows, to the last
-pico-USD. No budget is charged more than its limit; and none is billed more either, but for what
-servers had made of partial answers and nobody received: the price of a stream that breaks off is
-what came of it.
+pico-USD; and no budget is billed more than its limit, nor counts more.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -28,7 +27,7 @@ from llm_integrations.governance import BudgetState, Entry
 from llm_integrations.governance.budgets import us_of
 from tests.money.spender import Refused
 
-__all__ = ["Evidence", "Line", "audit", "unbooked_pusd"]
+__all__ = ["Evidence", "Line", "audit", "prompt_of", "unbooked_pusd"]
 
 COMMIT_US = 10_000_000
 """How long after it was made out a settlement may have been committed, on a busy machine."""
@@ -36,16 +35,17 @@ COMMIT_US = 10_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A line of the bill, and the call that its request named."""
+    """A line of the bill, the call that its request named, and the tokens of its prompt."""
 
     request_id: str
     call: str
+    prompt_tokens: int
     pusd: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What both sides wrote down; `issue_pusd` and `cap_pusd` are the budgets' limits."""
+    """What both sides wrote down."""
 
     entries: Sequence[Entry]
     lines: Sequence[Line]
@@ -53,8 +53,6 @@ class Evidence:
     total_pusd: int
     refusals: Sequence[Refused]
     states: Sequence[BudgetState]
-    cap_pusd: int
-    issue_pusd: int
 
 
 def audit(evidence: Evidence) -> list[str]:
@@ -70,6 +68,12 @@ def audit(evidence: Evidence) -> list[str]:
 
 
 Pairs = list[tuple[Entry, Line | None]]
+
+
+def prompt_of(usage: Mapping[str, int]) -> int:
+    """Return the tokens of a prompt, read or written to a cache or not."""
+    kinds = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+    return sum(usage.get(kind) or 0 for kind in kinds)
 
 
 def unbooked_pusd(evidence: Evidence) -> int:
@@ -106,22 +110,28 @@ def _paired(evidence: Evidence) -> tuple[Pairs, list[str]]:
 def _differences(entry: Entry, line: Line | None) -> Iterator[str]:
     """Compare a row with its line by the table above."""
     billed = 0 if line is None else line.pusd
-    hold = entry.hold_pusd or 0
+    hold, most = entry.hold_pusd or 0, entry.at_most_pusd
     match entry.state:
         case "settled":
-            is_right = line is not None and entry.cost_pusd == entry.charged_pusd == billed <= hold
+            is_right = line is not None and billed == entry.cost_pusd == most <= hold
         case "partial":
-            is_right = entry.cost_pusd is not None and max(billed, entry.cost_pusd) <= hold
+            cost = entry.cost_pusd
+            is_right = (
+                line is not None
+                and line.prompt_tokens == prompt_of(entry.counters)
+                and cost is not None
+                and max(billed, cost) <= most <= hold
+            )
         case "unknown":
-            is_right = entry.cost_pusd is None and billed <= entry.charged_pusd == hold
+            is_right = entry.cost_pusd is None and billed <= most == hold
         case "refused" | "released":
-            is_right = billed == entry.charged_pusd == 0
+            is_right = billed == most == 0
         case _:
             is_right = False
     if not is_right:
         yield (
             f"{entry.state} row {entry.request_id or entry.tags['call']}:"
-            f" cost {entry.cost_pusd}, charged {entry.charged_pusd}, held {hold}; billed {billed}"
+            f" cost {entry.cost_pusd}, counted {most}, held {hold}; billed {billed}"
         )
 
 
@@ -139,26 +149,25 @@ def _sums(evidence: Evidence, pairs: Pairs) -> Iterator[str]:
 
 def _counters(evidence: Evidence) -> Iterator[str]:
     """The budgets' counters are the sums of their rows, and nothing is held any more."""
-    charged = Counter[str]()
+    charged, most = Counter[str](), Counter[str]()
     for entry in evidence.entries:
-        charged[entry.tags["issue"]] += entry.charged_pusd
-    charged[""] = sum(charged.values())
+        for key in ("", entry.tags["issue"]):
+            charged[key] += entry.charged_pusd
+            most[key] += entry.at_most_pusd
     for state in evidence.states:
-        if state.held_pusd or state.spent_pusd != charged[state.key]:
-            yield f"{state} but its rows are charged {charged[state.key]}"
+        sums = charged[state.key], most[state.key]
+        if state.held_pusd or (state.spent_pusd, state.counted_pusd) != sums:
+            yield f"{state} but its rows are charged {sums[0]}, and {sums[1]} at most"
 
 
 def _overruns(evidence: Evidence, pairs: Pairs) -> Iterator[str]:
-    """No budget was passed: by what it was charged, nor by what was billed of what came."""
+    """No budget was passed: by what it counts, nor by what was billed."""
     billed = Counter[str]()
     for entry, line in pairs:
-        paid = 0 if line is None else line.pusd
-        if entry.state == "partial":
-            paid = min(paid, entry.charged_pusd)
-        billed[entry.tags["issue"]] += paid
-    billed[""] = sum(billed.values())
+        for key in ("", entry.tags["issue"]):
+            billed[key] += 0 if line is None else line.pusd
     for state in evidence.states:
-        most = max(state.spent_pusd, billed[state.key])
+        most = max(state.counted_pusd, billed[state.key])
         if most > state.limit_pusd:
             yield f"{state.name} {state.key} is overrun by {most - state.limit_pusd} pico-USD"
 
@@ -167,7 +176,7 @@ def _phantoms(evidence: Evidence) -> Iterator[str]:
     """Refusals of calls that fitted, by the rows that stood in the ledger at that time.
 
     The most that can have been taken while the call asked: the hold of every row that was there
-    and perhaps not settled yet, the charge of those that were settled long before.
+    and perhaps not settled yet, what is counted of those that were settled long before.
     """
     rows = defaultdict[str, list[Entry]](list)
     for entry in evidence.entries:
@@ -175,11 +184,10 @@ def _phantoms(evidence: Evidence) -> Iterator[str]:
         rows[entry.tags["issue"]].append(entry)
     histories = {key: _History(entries) for key, entries in rows.items()}
     nothing = _History([])
+    limits = {state.name: state.limit_pusd for state in evidence.states}
     for refused in evidence.refusals:
-        is_cap = refused.budget == "cap"
-        limit = evidence.cap_pusd if is_cap else evidence.issue_pusd
-        history = histories.get("" if is_cap else refused.issue, nothing)
-        left = limit - history.most(refused.asked_us, refused.refused_us)
+        history = histories.get("" if refused.budget == "cap" else refused.issue, nothing)
+        left = limits[refused.budget] - history.most(refused.asked_us, refused.refused_us)
         if refused.hold_pusd <= max(left, refused.left_pusd):
             yield f"{refused} was refused, though {left} were left"
 
@@ -190,7 +198,7 @@ class _History:
     def __init__(self, entries: Sequence[Entry]) -> None:
         held = sorted((us_of(entry.created_at), entry.hold_pusd or 0) for entry in entries)
         freed = sorted(
-            (us_of(entry.settled_at), (entry.hold_pusd or 0) - entry.charged_pusd)
+            (us_of(entry.settled_at), (entry.hold_pusd or 0) - entry.at_most_pusd)
             for entry in entries
             if entry.settled_at is not None
         )

@@ -1,6 +1,7 @@
 """Plays many spenders against a `ClaudeSimulator` that fails now and then, and gathers evidence.
 
-The simulator counts tokens by a rule of its own and keeps its own bill. Two of the processes are
+The simulator counts tokens by a rule of its own and keeps its own bill; its model goes on when a
+stream is left or cut, so that much is billed that nobody received. Two of the processes are
 killed in the middle of their work and replaced; each replacement makes the calls that its
 predecessor had not begun.
 """
@@ -13,7 +14,7 @@ import re
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +22,14 @@ from pathlib import Path
 import msgspec
 
 from llm_integrations.governance import Budget, Governor, filter_of
-from llm_integrations.governance.budgets import parse_usd
 from llm_integrations.simulators import ClaudeSimulator
+from llm_integrations.simulators.anthropic.behaviour import Behaviour
 from llm_integrations.simulators.anthropic.errors import StreamCut, overloaded
 from llm_integrations.simulators.faults import Cut, Reset
-from tests.money.auditor import Evidence, Line
+from tests.money.auditor import Evidence, Line, prompt_of
 from tests.money.spender import Orders, Refused
 
-__all__ = ["Plan", "play"]
+__all__ = ["Plan", "gather", "play"]
 
 ROOT = Path(__file__).parents[2]
 CALL = re.compile(rb"\[(call-\d+)\]")
@@ -65,10 +66,15 @@ async def play(plan: Plan, url: str, folder: Path) -> Evidence:
     ]
     async with Governor.open(url, budgets=budgets):
         pass
-    async with ClaudeSimulator(seed=plan.seed, latency_ms=(0, 20)) as simulator:
+    behaviour = Behaviour(goes_on=True)
+    async with ClaudeSimulator(
+        seed=plan.seed, latency_ms=(0, 20), behaviour=behaviour
+    ) as simulator:
         _plant_faults(simulator, random.Random(plan.seed))
         await _Crew(plan, url, folder, simulator).work()
-    return await _evidence(plan, url, folder, simulator)
+    await _bury(url)
+    async with Governor.open(url) as governor:
+        return await gather(governor, simulator, _read_diaries(folder))
 
 
 def _plant_faults(simulator: ClaudeSimulator, dice: random.Random) -> None:
@@ -159,23 +165,27 @@ class _Crew:
                 await process.communicate()
 
 
-async def _evidence(plan: Plan, url: str, folder: Path, simulator: ClaudeSimulator) -> Evidence:
-    await _bury(url)
+async def gather(
+    governor: Governor, simulator: ClaudeSimulator, refusals: Sequence[Refused] = ()
+) -> Evidence:
+    """Return what both sides wrote down."""
     calls = {one.request_id: _call_of(one.body) for one in simulator.requests}
-    async with Governor.open(url) as governor:
-        return Evidence(
-            entries=[entry async for entry in governor.ledger.iter_entries()],
-            lines=[
-                Line(request_id=one.request_id, call=calls[one.request_id], pusd=one.pusd)
-                for one in simulator.charges
-            ],
-            invoice_pusd=simulator.invoice_pusd(),
-            total_pusd=await governor.ledger.total_pusd(),
-            refusals=_read_diaries(folder),
-            states=await governor.budgets.state(),
-            cap_pusd=parse_usd(plan.cap_usd),
-            issue_pusd=parse_usd(plan.issue_usd),
-        )
+    return Evidence(
+        entries=[entry async for entry in governor.ledger.iter_entries()],
+        lines=[
+            Line(
+                request_id=one.request_id,
+                call=calls[one.request_id],
+                prompt_tokens=prompt_of(one.usage),
+                pusd=one.pusd,
+            )
+            for one in simulator.charges
+        ],
+        invoice_pusd=simulator.invoice_pusd(),
+        total_pusd=await governor.ledger.total_pusd(),
+        refusals=refusals,
+        states=await governor.budgets.state(),
+    )
 
 
 def _read_diaries(folder: Path) -> list[Refused]:

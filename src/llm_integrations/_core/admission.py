@@ -32,6 +32,7 @@ class Ask(Struct, frozen=True, kw_only=True):
         tags: for ledger and budgets; "lane" says who waits for it ("interactive", "backfill").
         hold_pusd: the most it can cost, in pico-USD; None when the price is unknown.
         bounded: whether `hold_pusd` is a true upper bound.
+        max_output_tokens: how much output `hold_pusd` pays for; None: that is not known.
         estimate_pusd: what it will likely cost; None where nobody guessed: then the hold.
         model: what was asked for, for the ledger.
         call_id: one id for all attempts of a call; `Caller` numbers the attempts.
@@ -44,6 +45,7 @@ class Ask(Struct, frozen=True, kw_only=True):
     output_tokens: int = 0
     hold_pusd: int | None = 0
     bounded: bool = True
+    max_output_tokens: int | None = None
     estimate_pusd: int | None = None
     price_version: str = ""
     model: str = ""
@@ -59,6 +61,8 @@ class Actual(Struct, frozen=True, kw_only=True):
     Attributes:
         cost_pusd: None when it cannot be known; then the hold counts as spent.
         at_least: whether more is billed than `cost_pusd`, which no answer tells.
+        at_most_pusd: what may have been billed at most; None: no more than `cost_pusd`, or than the
+            hold where that is None.
         input_tokens: what counts against the input limit; None counts all that was asked for.
         output_tokens: the same for the output limit.
         counters: the vendor's usage counters, by their wire names.
@@ -71,6 +75,7 @@ class Actual(Struct, frozen=True, kw_only=True):
     state: State
     cost_pusd: int | None = None
     at_least: bool = False
+    at_most_pusd: int | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
     counters: Mapping[str, int] = {}

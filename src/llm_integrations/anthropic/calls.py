@@ -262,7 +262,7 @@ class Calls:
         """Return what the reader of a streamed call needs."""
         return StreamTerms(
             clock=self._clock,
-            model=call.ask.model,
+            ask=call.ask,
             keep=call.ask.keep is not None,
             on_message=self._learn,
         )

@@ -262,7 +262,7 @@ class MessageAnswer(WholeAnswer):
             self._actual = partial_actual(
                 self._collector,
                 self._response,
-                model=self.ask.model,
+                ask=self.ask,
                 at=self._books.clock.now(),
                 ttft_ms=self._ttft_ms,
             )
@@ -293,7 +293,7 @@ class MessageAnswer(WholeAnswer):
     def _unreadable(self) -> Actual:
         if self._collector is not None:
             likely = partial_actual(
-                self._collector, self._response, model=self.ask.model, at=self._books.clock.now()
+                self._collector, self._response, ask=self.ask, at=self._books.clock.now()
             )
             if likely is not None:
                 return likely

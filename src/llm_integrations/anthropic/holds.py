@@ -128,6 +128,7 @@ def ask_for(
         output_tokens=output_tokens,
         hold_pusd=hold.pusd,
         bounded=hold.bounded,
+        max_output_tokens=shape.max_tokens,
         estimate_pusd=_likely(hold, shape.max_tokens, input_tokens, output_tokens),
         price_version=table_version(),
         model=shape.model,

@@ -3,7 +3,8 @@
 In: an `OpenStream` of `_core/call`. Out: events in batches, at the end the message. A
 `StreamReader` belongs to one attempt; `MessageStream` is what users hold. The promises:
 
-1. What is billed is settled once: in full at `message_stop`, else what was reported so far.
+1. What is billed is settled once: in full at `message_stop`, else what was reported and what came;
+   and the most that may have been billed beyond that, since a server may go on generating.
 2. A stream that is left early is closed, never returned to the pool half read.
 3. An error event is the error it would have been over HTTP; an end without `message_stop` is
    `StreamInterrupted` with what came. One rule for every cut: it holds after a `stop_reason` came,
@@ -24,9 +25,9 @@ from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
 
-from llm_integrations._core.admission import Actual
+from llm_integrations._core.admission import Actual, Ask
 from llm_integrations._core.sse import Splitter
-from llm_integrations.anthropic.models import MessageResponse
+from llm_integrations.anthropic.models import MessageResponse, Usage
 from llm_integrations.anthropic.pricing import price, price_message_details
 from llm_integrations.anthropic.refusals import stream_error
 from llm_integrations.anthropic.stream import (
@@ -88,33 +89,58 @@ def partial_actual(
     collector: StreamCollector,
     response: Response,
     *,
-    model: str,
+    ask: Ask,
     at: date,
     ttft_ms: int | None = None,
 ) -> Actual | None:
     """Return what a message that broke off used: what was reported, and the output that came.
 
     None where no message began: then nothing is known.
+
+    Args:
+        collector: has what came.
+        response: what it came with.
+        ask: what was held for it, which bounds what is billed.
+        at: the day whose prices count.
+        ttft_ms: milliseconds to the first content.
     """
     usage = collector.usage
     if usage is None:
         return None
-    output_tokens = usage.output_tokens
+    output_tokens, at_most_pusd = usage.output_tokens, None
     if not collector.has_stopped:  # else the usage is the last word
         came = collector.received_bytes // BYTES_PER_TOKEN
+        if ask.max_output_tokens is not None:
+            came = min(came, ask.max_output_tokens)
         output_tokens = max(output_tokens, came)
+        at_most_pusd = _most_of(usage, ask, at)
     likely = msgspec.structs.replace(usage, output_tokens=output_tokens, iterations=None)
     return Actual(
         state="partial",
-        cost_pusd=price(likely, model, at=at),
+        cost_pusd=price(likely, ask.model, at=at),
+        at_most_pusd=at_most_pusd,
         input_tokens=usage.input_tokens + usage.cache_creation_input_tokens,
         output_tokens=output_tokens,
         counters=likely.counters(),
-        model=model,
+        model=ask.model,
         request_id=response.request_id,
         latency_ms=response.latency_ms,
         ttft_ms=ttft_ms,
     )
+
+
+def _most_of(usage: Usage, ask: Ask, at: date) -> int | None:
+    """Return the most that a message is billed which began with this usage.
+
+    The prompt is known from the message's start, the output has as many tokens as it may have at
+    most. Gateways that report no prompt there leave the whole hold.
+    """
+    prompt = usage.input_tokens + usage.cache_creation_input_tokens + usage.cache_read_input_tokens
+    if not prompt or ask.hold_pusd is None or ask.max_output_tokens is None:
+        return ask.hold_pusd
+    whole = msgspec.structs.replace(usage, output_tokens=ask.max_output_tokens, iterations=None)
+    pusd = price(whole, ask.model, at=at)
+    return ask.hold_pusd if pusd is None else min(pusd, ask.hold_pusd)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +148,7 @@ class StreamTerms:
     """What a reader needs beside the bytes."""
 
     clock: Clock
-    model: str
+    ask: Ask
     keep: bool
     on_message: Callable[[MessageResponse], None]
 
@@ -271,7 +297,7 @@ class StreamReader:
         actual = partial_actual(
             self.collector,
             self._stream.response,
-            model=terms.model,
+            ask=terms.ask,
             at=terms.clock.now(),
             ttft_ms=self._ttft_ms,
         )

@@ -235,10 +235,11 @@ def _print_budgets(budgets: Sequence[BudgetState]) -> None:
     for each in fullest[:_BUDGETS_SHOWN]:
         name = f"{each.name} of {each.key}" if each.key else each.name
         told = f", alerted at {each.alerted_percent} %" if each.alerted_percent else ""
+        unsure = f", {exact_usd(each.unsure_pusd)} USD unsure" if each.unsure_pusd else ""
         over = f", {exact_usd(each.overrun_pusd)} USD too much" if each.overrun_pusd else ""
         print(
             f"budget {name}: {exact_usd(each.spent_pusd)} of {exact_usd(each.limit_pusd)} USD spent"
-            f"{over}{told}"
+            f"{unsure}{over}{told}"
         )
     if (rest := len(budgets) - _BUDGETS_SHOWN) > 0:
         print(f"and {rest} budgets with less of them used")
@@ -251,6 +252,7 @@ def _budgets_as_data(budgets: Sequence[BudgetState]) -> list[dict[str, object]]:
             "key": each.key,
             "limit_usd": exact_usd(each.limit_pusd),
             "spent_usd": exact_usd(each.spent_pusd),
+            "unsure_usd": exact_usd(each.unsure_pusd),
             "held_usd": exact_usd(each.held_pusd),
             "overrun_usd": exact_usd(each.overrun_pusd),
             "reserve": each.reserve,

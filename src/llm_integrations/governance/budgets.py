@@ -63,7 +63,8 @@ class Budget:
         zone: the time zone whose midnight ends a day, like "Europe/Berlin".
         hard: refuse what does not fit; otherwise only count.
         reserve: "bound" holds the most that a call can cost, so that nothing ever passes the
-            amount. "estimate" holds what it will likely cost: more calls run at once, those
+            amount: of a stream that was cut or left it counts the most that may be billed.
+            "estimate" holds what it will likely cost: more calls run at once, those
             without an upper bound too, and what they settle may pass the amount; then the state
             says by how much, and the ledger what was estimated.
     """
@@ -113,7 +114,10 @@ class BudgetState:
     Attributes:
         key: the tag's value, for a budget that counts by a tag.
         window_end: None for a budget without windows.
-        spent_pusd: charged, with holds whose outcome is unknown.
+        spent_pusd: what the ledger's rows are charged, with holds whose outcome is unknown.
+        unsure_pusd: counted beyond that: what may have been billed at most of streams that were
+            cut or left. 0 in a budget that is soft or reserves by estimate: those count what is
+            known.
         held_pusd: claimed by calls that are on their way.
         reserve: what calls claim: "bound" or "estimate".
         alerted_percent: the last alert of this window: 50, 80 or 100; 0 for none.
@@ -127,18 +131,24 @@ class BudgetState:
     spent_pusd: int
     held_pusd: int
     hard: bool
+    unsure_pusd: int = 0
     reserve: str = "bound"
     alerted_percent: int = 0
 
     @property
+    def counted_pusd(self) -> int:
+        """What the amount is compared with: spent, and unsure."""
+        return self.spent_pusd + self.unsure_pusd
+
+    @property
     def overrun_pusd(self) -> int:
         """By how much the amount was passed: never, in a hard budget that reserves the bound."""
-        return max(0, self.spent_pusd - self.limit_pusd)
+        return max(0, self.counted_pusd - self.limit_pusd)
 
     @property
     def left_pusd(self) -> int:
         """What a new call could still claim."""
-        return max(0, self.limit_pusd - self.spent_pusd - self.held_pusd)
+        return max(0, self.limit_pusd - self.counted_pusd - self.held_pusd)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +158,7 @@ class BudgetAlert:
     Attributes:
         percent: 50, 80 or 100. 100 also when calls are refused for what little is left.
         key: the tag's value, for a budget that counts by a tag.
+        spent_pusd: what the budget counts, with what is unsure.
         window_end: None for a budget without windows.
     """
 
@@ -329,6 +340,7 @@ class Budgets:
                         spent_pusd=counters.spent_pusd if counters else 0,
                         held_pusd=counters.held_pusd if counters else 0,
                         hard=row.hard,
+                        unsure_pusd=(counters.unsure_pusd if counters and row.counts_unsure else 0),
                         reserve=row.reserve,
                         alerted_percent=counters.alerted_percent if counters else 0,
                     )

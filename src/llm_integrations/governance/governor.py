@@ -286,6 +286,7 @@ class Governor:
                 attempt=permit.ask.attempt,
                 state=actual.state,
                 cost_pusd=_plausible(actual.cost_pusd),
+                at_most_pusd=_plausible(actual.at_most_pusd),
                 served=_storable(actual.model),
                 request_id=_storable(actual.request_id),
                 counters=_encode(actual.counters),

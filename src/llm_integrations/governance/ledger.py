@@ -35,7 +35,9 @@ class Entry(Struct, frozen=True, kw_only=True):
         served: the model that answered; `model` is the one that was asked.
         estimate_pusd: what budgets held that reserve by estimate; None where none did.
         cost_pusd: None while, or if, it is not known.
-        charged_pusd: what budgets count: the cost, or the hold where none is known.
+        charged_pusd: what reports count: the cost, or the hold where none is known.
+        at_most_pusd: the most that was billed, and what hard budgets count: more than the charge
+            where a stream was cut or left, since a server may have gone on generating.
         counters: the vendor's usage counters by their wire names.
         raw: the vendor's usage object as it came.
         ttft_ms: milliseconds to the first content of a stream.
@@ -52,6 +54,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     estimate_pusd: int | None
     cost_pusd: int | None
     charged_pusd: int
+    at_most_pusd: int
     price_version: str
     counters: dict[str, int]
     raw: bytes
@@ -160,6 +163,7 @@ def _entry(row: EntryRow) -> Entry:
         estimate_pusd=row.estimate_pusd,
         cost_pusd=row.cost_pusd,
         charged_pusd=row.charged_pusd,
+        at_most_pusd=max(row.charged_pusd, row.at_most_pusd or 0),
         price_version=row.price_version,
         counters=decode(_counters, row.counters.encode()),
         raw=row.raw,

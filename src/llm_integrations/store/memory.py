@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from llm_integrations.errors import StoreError
 from llm_integrations.store.records import Refusal
 from llm_integrations.store.sqlite import MEMORY, SqliteStore, connect, translated
-from llm_integrations.store.sqlite_ops import Begun, Operations, charge_of
+from llm_integrations.store.sqlite_ops import Begun, Operations, charge_of, unsure_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -83,27 +83,48 @@ class _Room:
         window: its id.
         looked: the number of changes that were known when somebody looked.
         is_hard: whether it refuses what does not fit.
+        counts_unsure: whether it counts the most that may have been billed.
         seen_pusd: what the database says is left.
         unwritten_pusd: what was claimed and spent by attempts whose rows are not written.
+        unsure_pusd: what may have been billed of them beyond that.
     """
 
-    __slots__ = ("is_hard", "looked", "seen_pusd", "unwritten_pusd", "window")
+    __slots__ = (
+        "counts_unsure",
+        "is_hard",
+        "looked",
+        "seen_pusd",
+        "unsure_pusd",
+        "unwritten_pusd",
+        "window",
+    )
 
     def __init__(self, window: int) -> None:
         self.window = window
         self.looked = -1
         self.is_hard = False
+        self.counts_unsure = False
         self.seen_pusd = 0
         self.unwritten_pusd = 0
+        self.unsure_pusd = 0
+
+    @property
+    def left_pusd(self) -> int:
+        """What a new attempt could claim."""
+        left_pusd = self.seen_pusd - self.unwritten_pusd
+        return left_pusd - self.unsure_pusd if self.counts_unsure else left_pusd
 
     def has(self, guard_pusd: int) -> bool:
         """Whether a hold fits."""
-        return not self.is_hard or self.seen_pusd - self.unwritten_pusd >= guard_pusd
+        return not self.is_hard or self.left_pusd >= guard_pusd
 
-    def wrote(self, amount_pusd: int) -> None:
+    def wrote(self, amount_pusd: int, unsure_pusd: int = 0) -> None:
         """Note that a part of what was not written now is."""
         self.seen_pusd -= amount_pusd
         self.unwritten_pusd -= amount_pusd
+        if unsure_pusd:
+            self.unsure_pusd -= unsure_pusd
+            self.seen_pusd -= unsure_pusd if self.counts_unsure else 0
 
 
 class _Attempt(NamedTuple):
@@ -183,8 +204,10 @@ class _Inline:
             self.write_ended()
             return False
         charge_pusd = charge_of(settlement, attempt.hold.hold_pusd)
+        unsure_pusd = unsure_of(settlement, charge_pusd)
         for room in attempt.rooms:
             room.unwritten_pusd += charge_pusd - attempt.amount_in(room)
+            room.unsure_pusd += unsure_pusd
         self._ended[key] = attempt, settlement
         if len(self._ended) >= _BATCH or settlement.keep is not None:
             self.write_ended()
@@ -216,8 +239,9 @@ class _Inline:
         ended, self._ended = list(self._ended.values()), {}
         self._run(lambda ops: ops.book((), [(one.begun(), end) for one, end in ended]))
         for attempt, settlement in ended:
+            charge_pusd = charge_of(settlement, attempt.hold.hold_pusd)
             for room in attempt.rooms:
-                room.wrote(charge_of(settlement, attempt.hold.hold_pusd))
+                room.wrote(charge_pusd, unsure_of(settlement, charge_pusd))
         self._rows += len(ended)
         if self._rows > KEPT_ROWS * 5 // 4:
             self._rows = KEPT_ROWS
@@ -250,13 +274,13 @@ class _Inline:
         if room is None or room.window != window:
             room = self._rooms[claim] = _Room(window)
         room.looked = self._changes
-        room.is_hard, room.seen_pusd = look
+        room.is_hard, room.counts_unsure, room.seen_pusd = look
         return room
 
     def _refusal(self, hold: Hold) -> Refusal:
         """Say which hard budget has the least left of those with too little."""
         refusing = [
-            (room.seen_pusd - room.unwritten_pusd, claim)
+            (room.left_pusd, claim)
             for claim in hold.windows
             if (room := self._find_room(claim)) is not None and not room.has(hold.guard_of(claim))
         ]

@@ -59,7 +59,7 @@ _HOLD: Final = (
 )
 _SETTLE: Final = (
     "SELECT llm_integrations.governance_settle("
-    "%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+    "%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 )
 _ROLL_UP: Final = "SELECT llm_integrations.governance_roll_up(%s, %s)"
 _FORGET: Final = "SELECT llm_integrations.governance_forget(%s, %s)"
@@ -75,10 +75,13 @@ WITH windows AS (DELETE FROM llm_integrations.budget_window WHERE budget = %(nam
 DELETE FROM llm_integrations.budget WHERE name = %(name)s RETURNING name
 """
 _ALERTING: Final = """
-SELECT w.id, w.budget, w.key, w.start_us, w.end_us, w.spent_pusd, b.limit_pusd, w.alerted_percent
+SELECT w.id, w.budget, w.key, w.start_us, w.end_us, c.pusd, b.limit_pusd, w.alerted_percent
 FROM llm_integrations.budget_window w JOIN llm_integrations.budget b ON b.name = w.budget
+CROSS JOIN LATERAL (
+    SELECT w.spent_pusd + CASE WHEN b.hard AND b.reserve = 'bound' THEN w.unsure_pusd ELSE 0 END
+) AS c (pusd)
 WHERE w.start_us <= %s AND %s < w.end_us
-  AND w.alerted_percent < 100 AND w.spent_pusd >= b.limit_pusd - w.spent_pusd
+  AND w.alerted_percent < 100 AND c.pusd >= b.limit_pusd - c.pusd
 ORDER BY w.budget COLLATE "C", w.key COLLATE "C"
 """
 _MARK_ALERTED: Final = """
@@ -92,8 +95,8 @@ ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at
 """
 _ENTRIES: Final = """
 SELECT call_id, attempt, owner, grp, state, model, served, request_id, hold_pusd, estimate_pusd,
-    cost_pusd, charged_pusd, price_version, counters, raw, tags::text, issue, delivery, created_us,
-    settled_us, latency_ms, ttft_ms
+    cost_pusd, charged_pusd, at_most_pusd, price_version, counters, raw, tags::text, issue,
+    delivery, created_us, settled_us, latency_ms, ttft_ms
 FROM llm_integrations.ledger WHERE """
 # In the order of the key, so that two processes that keep the same cannot wait for each other.
 # `%b`: a list of bytes sent as text costs three times as much.
@@ -183,8 +186,9 @@ class PostgresStore:
     async def load_windows(self, now_us: int) -> list[WindowRow]:
         """See `GovernanceStore`."""
         rows = await self._read(
-            "SELECT budget, key, start_us, end_us, spent_pusd, held_pusd, alerted_percent"
-            " FROM llm_integrations.budget_window WHERE start_us <= %s AND end_us > %s"
+            "SELECT budget, key, start_us, end_us, spent_pusd, held_pusd, unsure_pusd,"
+            " alerted_percent FROM llm_integrations.budget_window"
+            " WHERE start_us <= %s AND end_us > %s"
             ' ORDER BY budget COLLATE "C", key COLLATE "C", start_us',
             [now_us, now_us],
         )
@@ -242,6 +246,7 @@ class PostgresStore:
                 kept and kept.scope,
                 kept and kept.name,
                 kept and kept.result,
+                settlement.at_most_pusd,
             ),
         )
         return row == (True,)

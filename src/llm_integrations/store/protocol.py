@@ -7,7 +7,9 @@ Two implementations, SQLite and PostgreSQL, pass one contract suite. Rules for b
 2. Writes are grouped: what many tasks ask for at once is one commit, and each is told after it.
 3. `hold` over several windows is one guarded statement: all are claimed or none is.
 4. An attempt is settled once. Only "unknown" may be corrected later, since it is a guess.
-5. A database that is away raises `StoreUnavailable`; whether the write happened is then unknown,
+5. Budgets count what attempts are charged. Those that are hard and reserve the bound count the most
+   that may have been billed: where that is more, the difference is `unsure` in their windows.
+6. A database that is away raises `StoreUnavailable`; whether the write happened is then unknown,
    and repeating it is safe.
 
 A held row belongs to an owner, a process with a lease. `sweep` turns held rows whose owner's

@@ -47,6 +47,11 @@ class BudgetRow(Struct, frozen=True, kw_only=True):
     hard: bool
     reserve: str = "bound"
 
+    @property
+    def counts_unsure(self) -> bool:
+        """Whether it counts the most that may have been billed, not just what is known."""
+        return self.hard and self.reserve == "bound"
+
 
 class WindowClaim(Struct, frozen=True):
     """The one window of a budget that a hold falls into; `key` is the tag's value, or empty.
@@ -63,7 +68,12 @@ class WindowClaim(Struct, frozen=True):
 
 
 class WindowRow(Struct, frozen=True, kw_only=True):
-    """A window with its counters, and the highest percentage that was told of it."""
+    """A window with its counters, and the highest percentage that was told of it.
+
+    Attributes:
+        spent_pusd: what attempts that have ended are charged.
+        unsure_pusd: what may have been billed of them beyond that, at most.
+    """
 
     budget: str
     key: str
@@ -71,11 +81,16 @@ class WindowRow(Struct, frozen=True, kw_only=True):
     end_us: int
     spent_pusd: int
     held_pusd: int
+    unsure_pusd: int = 0
     alerted_percent: int = 0
 
 
 class AlertRow(Struct, frozen=True, kw_only=True):
-    """A window of which half is spent or more, and the highest percentage that was told of it."""
+    """A window of which half is spent or more, and the highest percentage that was told of it.
+
+    Attributes:
+        spent_pusd: what its budget counts as spent: with what is unsure, if it counts that.
+    """
 
     window: int
     budget: str
@@ -143,6 +158,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
 
     Attributes:
         cost_pusd: None when it cannot be known; then the hold counts as spent.
+        at_most_pusd: what may have been billed at most; None: no more than is charged.
         counters: a JSON object.
         raw: the vendor's usage object as it came.
         keep: written in the same commit.
@@ -153,6 +169,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     state: FinalState
     settled_us: int
     cost_pusd: int | None = None
+    at_most_pusd: int | None = None
     served: str = ""
     request_id: str = ""
     counters: str = "{}"
@@ -176,7 +193,8 @@ class EntryRow(Struct, frozen=True, kw_only=True):
 
     Attributes:
         estimate_pusd: what budgets held that reserve by estimate; None where none did.
-        charged_pusd: what counts against budgets: the cost, or the hold where no cost is known.
+        charged_pusd: what it counts for: the cost, or the hold where no cost is known.
+        at_most_pusd: what may have been billed at most; None: no more than is charged.
     """
 
     call_id: str
@@ -191,6 +209,7 @@ class EntryRow(Struct, frozen=True, kw_only=True):
     estimate_pusd: int | None
     cost_pusd: int | None
     charged_pusd: int
+    at_most_pusd: int | None
     price_version: str
     counters: str
     raw: bytes

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from llm_integrations.store.records import AttemptState, EntryFilter
 
-__all__ = ["Begun", "Look", "Operations", "charge_of"]
+__all__ = ["Begun", "Look", "Operations", "charge_of", "unsure_of"]
 
 _ids_decoder: Final = msgspec.json.Decoder(list[int])
 _WINDOWS_KNOWN: Final = 4_096  # a budget may count by tag: as many windows as there are issues
@@ -42,22 +42,25 @@ INSERT INTO ledger (call_id, attempt, owner, grp, state, model, hold_pusd, price
                     tags, issue, delivery, windows, created_us, estimate_pusd, estimated)
 VALUES (?, ?, ?, ?, 'held', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+# Budgets that reserve by estimate, and soft ones, count what is known; see `BudgetRow`.
+_COUNTS_UNSURE: Final = "(b.hard AND b.reserve = 'bound')"
+_COUNTED: Final = f"(spent_pusd + unsure_pusd * {_COUNTS_UNSURE})"
+_LEFT: Final = f"(b.limit_pusd - {_COUNTED} - held_pusd)"
 # Changes nothing where a hard budget has too little left.
-_CLAIM: Final = """
+_CLAIM: Final = f"""
 UPDATE budget_window SET held_pusd = held_pusd + ?
 WHERE id = ? AND NOT EXISTS (
     SELECT 1 FROM budget AS b
-    WHERE b.name = budget_window.budget
-      AND b.hard AND b.limit_pusd - spent_pusd - held_pusd < ?)
-"""
-_REFUSING: Final = """
-SELECT w.budget, w.key, w.end_us, b.limit_pusd - w.spent_pusd - w.held_pusd
+    WHERE b.name = budget_window.budget AND b.hard AND {_LEFT} < ?)
+"""  # noqa: S608 - our own words
+_REFUSING: Final = f"""
+SELECT w.budget, w.key, w.end_us, {_LEFT}
 FROM budget_window AS w JOIN budget AS b ON b.name = w.budget
 WHERE w.id IN (SELECT value FROM json_each(:windows))
-  AND b.hard AND b.limit_pusd - w.spent_pusd - w.held_pusd < CASE
+  AND b.hard AND {_LEFT} < CASE
       WHEN w.id IN (SELECT value FROM json_each(:estimated)) THEN :estimate ELSE :guard END
 ORDER BY 4, 1 LIMIT 1
-"""
+"""  # noqa: S608 - our own words
 _MAKE_WINDOW: Final = """
 INSERT OR IGNORE INTO budget_window (budget, key, start_us, end_us)
 SELECT name, ?, ?, ? FROM budget WHERE name = ?
@@ -65,41 +68,44 @@ SELECT name, ?, ?, ? FROM budget WHERE name = ?
 _FIND_WINDOW: Final = """
 SELECT id FROM budget_window WHERE budget = ? AND key = ? AND start_us = ? AND end_us = ?
 """
-_ALERTING: Final = """
-SELECT w.id, w.budget, w.key, w.start_us, w.end_us, w.spent_pusd, b.limit_pusd, w.alerted_percent
+_ALERTING: Final = f"""
+SELECT w.id, w.budget, w.key, w.start_us, w.end_us, {_COUNTED}, b.limit_pusd, w.alerted_percent
 FROM budget_window AS w JOIN budget AS b ON b.name = w.budget
 WHERE w.start_us <= ?1 AND ?1 < w.end_us
-  AND w.alerted_percent < 100 AND w.spent_pusd >= b.limit_pusd - w.spent_pusd
+  AND w.alerted_percent < 100 AND {_COUNTED} >= b.limit_pusd - {_COUNTED}
 ORDER BY w.budget, w.key
-"""
-_LOOK: Final = """
-SELECT b.hard, b.limit_pusd, w.spent_pusd, w.held_pusd
+"""  # noqa: S608 - our own words
+_LOOK: Final = f"""
+SELECT b.hard, {_COUNTS_UNSURE}, {_LEFT}
 FROM budget_window AS w JOIN budget AS b ON b.name = w.budget WHERE w.id = ?
-"""
+"""  # noqa: S608 - our own words
 _FIND_ENTRY: Final = """
 SELECT state, charged_pusd FROM ledger WHERE call_id = ? AND attempt = ?
 """
 # The third value is the charge; NULL where all of the hold counts.
 _SETTLE_ENTRY: Final = """
-UPDATE ledger SET state = ?, cost_pusd = ?, charged_pusd = coalesce(?, hold_pusd, 0), served = ?,
-    request_id = ?, counters = ?, raw = ?, settled_us = ?, latency_ms = ?, ttft_ms = ?
+UPDATE ledger SET state = ?, cost_pusd = ?, charged_pusd = coalesce(?, hold_pusd, 0),
+    at_most_pusd = ?, served = ?, request_id = ?, counters = ?, raw = ?, settled_us = ?,
+    latency_ms = ?, ttft_ms = ?
 WHERE call_id = ? AND attempt = ? AND state = ?
 RETURNING coalesce(hold_pusd, 0), charged_pusd, windows, coalesce(estimate_pusd, 0), estimated
 """
 _SETTLE_WINDOW: Final = """
-UPDATE budget_window SET held_pusd = held_pusd - ?, spent_pusd = spent_pusd + ? WHERE id = ?
+UPDATE budget_window SET held_pusd = held_pusd - ?, spent_pusd = spent_pusd + ?,
+    unsure_pusd = unsure_pusd + ?
+WHERE id = ?
 """
 _KEEP: Final = """
 INSERT OR IGNORE INTO checkpoint (scope, name, result, created_us) VALUES (?, ?, ?, ?)
 """
 _ENTRY_COLUMNS: Final = (
     "call_id, attempt, owner, grp, state, model, served, request_id, hold_pusd, estimate_pusd,"
-    " cost_pusd, charged_pusd, price_version, counters, raw, tags, issue, delivery, created_us,"
-    " settled_us, latency_ms, ttft_ms"
+    " cost_pusd, charged_pusd, at_most_pusd, price_version, counters, raw, tags, issue, delivery,"
+    " created_us, settled_us, latency_ms, ttft_ms"
 )
 _INSERT_ENDED: Final = (
     f"INSERT INTO ledger ({_ENTRY_COLUMNS}, windows, estimated)"  # noqa: S608 - our own words
-    f" VALUES ({'?, ' * 23}?)"
+    f" VALUES ({'?, ' * 24}?)"
 )
 _NTH_NEWEST: Final = """
 SELECT created_us, call_id, attempt FROM ledger
@@ -116,9 +122,15 @@ _SUM_OLD: Final = (
 
 
 class Look(NamedTuple):
-    """A budget window as it stands, with the limit of its budget."""
+    """A budget window as it stands.
+
+    Attributes:
+        is_hard: whether it refuses what does not fit.
+        counts_unsure: see `BudgetRow`.
+    """
 
     is_hard: bool
+    counts_unsure: bool
     left_pusd: int
 
 
@@ -163,7 +175,7 @@ class Operations:
     def __init__(self, database: sqlite3.Connection) -> None:
         self.database = database
         self._window_ids: dict[WindowClaim, int] = {}
-        self._moves: dict[int, tuple[int, int]] = {}
+        self._moves: dict[int, tuple[int, int, int]] = {}
 
     def forget(self) -> None:
         """Drop what was learned from rows that may be gone, and what was not finished."""
@@ -178,8 +190,8 @@ class Operations:
         """
         if self._moves:
             moves, self._moves = self._moves, {}
-            for window, (held, spent) in moves.items():
-                self.database.execute(_SETTLE_WINDOW, (held, spent, window))
+            for window, move in moves.items():
+                self.database.execute(_SETTLE_WINDOW, (*move, window))
 
     def hold(self, hold: Hold) -> Refusal | None:
         """See `GovernanceStore.hold`."""
@@ -218,9 +230,11 @@ class Operations:
         if ended is None:
             return False
         estimated = _read_ids(ended.estimated) if ended.estimated else ()
+        unsure_pusd = unsure_of(settlement, ended.charged_pusd)
         for window in _read_ids(ended.windows):
             held_pusd = ended.estimate_pusd if window in estimated else ended.hold_pusd
-            self._move(window, held_pusd if is_held else 0, ended.charged_pusd - charged_before)
+            given_back = held_pusd if is_held else 0
+            self._move(window, given_back, ended.charged_pusd - charged_before, unsure_pusd)
         self._keep(settlement)
         return True
 
@@ -232,8 +246,10 @@ class Operations:
                 self._move(window, -begun.amount_in(window), 0)
         self.database.executemany(_INSERT_ENDED, [_ended_row(*one) for one in ended])
         for begun, settlement in ended:
+            charge_pusd = charge_of(settlement, begun.hold.hold_pusd)
+            unsure_pusd = unsure_of(settlement, charge_pusd)
             for window in begun.windows:
-                self._move(window, 0, charge_of(settlement, begun.hold.hold_pusd))
+                self._move(window, 0, charge_pusd, unsure_pusd)
             self._keep(settlement)
 
     def has(self, call_id: str, attempt: int) -> bool:
@@ -255,8 +271,8 @@ class Operations:
         row = self.database.execute(_LOOK, (window,)).fetchone()
         if row is None:
             return None
-        hard, limit_pusd, spent_pusd, held_pusd = row
-        return Look(bool(hard), limit_pusd - spent_pusd - held_pusd)
+        hard, counts_unsure, left_pusd = row
+        return Look(bool(hard), bool(counts_unsure), left_pusd)
 
     def sweep(self, now_us: int) -> int:
         """See `GovernanceStore.sweep`."""
@@ -308,8 +324,8 @@ class Operations:
     def load_windows(self, now_us: int) -> list[WindowRow]:
         """See `GovernanceStore.load_windows`."""
         rows = self.database.execute(
-            "SELECT budget, key, start_us, end_us, spent_pusd, held_pusd, alerted_percent"
-            " FROM budget_window"
+            "SELECT budget, key, start_us, end_us, spent_pusd, held_pusd, unsure_pusd,"
+            " alerted_percent FROM budget_window"
             " WHERE start_us <= ?1 AND ?1 < end_us ORDER BY budget, key, start_us",
             (now_us,),
         )
@@ -401,6 +417,7 @@ class Operations:
                 settlement.state,
                 settlement.cost_pusd,
                 0 if _is_free(settlement) else settlement.cost_pusd,
+                settlement.at_most_pusd,
                 settlement.served,
                 settlement.request_id,
                 settlement.counters,
@@ -415,10 +432,12 @@ class Operations:
         ).fetchall()
         return _Ended(*rows[0]) if rows else None
 
-    def _move(self, window: int, held: int, spent: int) -> None:
+    def _move(self, window: int, held: int, spent: int, unsure: int = 0) -> None:
         """Take from what a window holds and add to what it has spent, when `finish` is called."""
-        held_before, spent_before = self._moves.get(window, (0, 0))
-        self._moves[window] = (held_before + held, spent_before + spent)
+        before = self._moves.get(window)
+        if before is not None:
+            held, spent, unsure = before[0] + held, before[1] + spent, before[2] + unsure
+        self._moves[window] = (held, spent, unsure)
 
     def _refusal(self, begun: Begun) -> Refusal:
         """Say which hard budget has the least left of those with too little."""
@@ -460,6 +479,12 @@ def charge_of(settlement: Settlement, hold_pusd: int | None) -> int:
     return 0 if _is_free(settlement) else hold_pusd or 0
 
 
+def unsure_of(settlement: Settlement, charge_pusd: int) -> int:
+    """Return what may have been billed of an ended attempt beyond what it is charged."""
+    at_most_pusd = settlement.at_most_pusd
+    return 0 if at_most_pusd is None else max(0, at_most_pusd - charge_pusd)
+
+
 def _is_free(settlement: Settlement) -> bool:
     """Whether nothing was billed although no cost is known."""
     return settlement.cost_pusd is None and settlement.state in {"refused", "released"}
@@ -481,6 +506,7 @@ def _ended_row(begun: Begun, settlement: Settlement) -> tuple[object, ...]:
         begun.estimate_pusd,
         settlement.cost_pusd,
         charge_of(settlement, hold.hold_pusd),
+        settlement.at_most_pusd,
         hold.price_version,
         settlement.counters,
         settlement.raw,

@@ -52,6 +52,8 @@ SELECT (SELECT count(*)::int FROM llm_integrations.run
 # Those that count by a tag have a window for each issue.
 _BUDGETS: Final = """
 SELECT b.name, b.limit_pusd, coalesce(w.spent_pusd, 0) AS spent_pusd,
+       CASE WHEN b.hard AND b.reserve = 'bound' THEN coalesce(w.unsure_pusd, 0) ELSE 0 END
+           AS unsure_pusd,
        coalesce(w.held_pusd, 0) AS held_pusd, coalesce(w.alerted_percent, 0) AS alerted_percent
 FROM llm_integrations.budget b
 LEFT JOIN llm_integrations.budget_window w
@@ -88,14 +90,21 @@ class BudgetState(msgspec.Struct, frozen=True, kw_only=True):
     """A budget's window of now; what is held may yet be spent.
 
     Attributes:
+        unsure_pusd: what the budget counts beyond what is spent.
         alerted_percent: the last alert of this window: 50, 80 or 100; 0 for none.
     """
 
     name: str
     limit_pusd: int
     spent_pusd: int
+    unsure_pusd: int
     held_pusd: int
     alerted_percent: int
+
+    @property
+    def counted_pusd(self) -> int:
+        """What the amount is compared with."""
+        return self.spent_pusd + self.unsure_pusd
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,23 +28,24 @@ def draw_budgets(budgets: Sequence[BudgetState]) -> Html:
 def _budget(budget: BudgetState) -> Html:
     percent = min(round(_used(budget) * 100), 100)
     level = "full" if percent >= 100 else "high" if percent >= 80 else "fine"
-    taken = budget.spent_pusd + budget.held_pusd
+    taken = budget.counted_pusd + budget.held_pusd
     name = [budget.name, " ", foreign(budget.key)] if budget.key else [budget.name]
     numbers = f"{usd(taken, 4)} of {usd(budget.limit_pusd, 2)} USD"
     held = f", {usd(budget.held_pusd, 4)} of it held" if budget.held_pusd else ""
+    unsure = f", {usd(budget.unsure_pusd, 4)} of it unsure" if budget.unsure_pusd else ""
     told = f", alerted at {budget.alerted_percent} %" if budget.alerted_percent else ""
     bar = draw_bar(percent, level)
     return element(
         "li",
         element("span", *name, class_="name"),
-        element("span", numbers + held, class_="numbers"),
+        element("span", numbers + held + unsure, class_="numbers"),
         element("span", f"{percent} % used{told}", class_="percent"),
         bar,
     )
 
 
 def _used(budget: BudgetState) -> float:
-    return (budget.spent_pusd + budget.held_pusd) / budget.limit_pusd
+    return (budget.counted_pusd + budget.held_pusd) / budget.limit_pusd
 
 
 def draw_bar(percent: int, kind: str = "fine") -> Html:

@@ -187,14 +187,15 @@ def fleet_families(state: FleetState | None) -> Iterator[Family]:
     for part, meaning in (
         ("limit", "What a budget allows in its window."),
         ("spent", "What is spent of it."),
+        ("unsure", "What may have been billed beyond that, of streams that were cut or left."),
         ("held", "What calls under way may yet spend."),
     ):
         amounts = {one.name: usd(getattr(one, f"{part}_pusd")) for one in state.budgets}
         yield gauge(f"{_OURS}fleet_budget_{part}_usd", meaning, amounts, "budget")
     yield gauge(
         _OURS + "fleet_budget_spent_ratio",
-        "Share of a budget that is spent; 1 is all of it.",
-        {one.name: one.spent_pusd / one.limit_pusd for one in state.budgets},
+        "Share of a budget that is spent, or unsure; 1 is all of it.",
+        {one.name: one.counted_pusd / one.limit_pusd for one in state.budgets},
         "budget",
     )
     yield gauge(
