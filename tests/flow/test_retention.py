@@ -129,7 +129,7 @@ async def test_old_texts_go_and_what_became_of_them_stays(desk: Desk) -> None:
     await desk.work("old")
     await desk.age("old", 15)
     assert await desk.places(MARKER) >= {"inbox", "decision", "checkpoint", "action", "run"}
-    assert await forget_old(desk.dsn, days=14) == 1
+    assert await forget_old(desk.dsn, days=14) == (1, 0)
     assert await desk.places(MARKER) == set()
     assert (await desk.store.show("old")).runs[-1].outcome == "dead"
     with pytest.raises(InvalidRequest, match=r"its body was forgotten on .* retention_days"):
@@ -145,7 +145,7 @@ async def test_what_is_young_or_has_not_ended_is_not_touched(desk: Desk) -> None
     await desk.run("UPDATE dbos.workflow_status SET status = 'PENDING'")
     await desk.arrive("open")
     await desk.age("open", 99)
-    assert await forget_old(desk.dsn, days=14) == 0
+    assert await forget_old(desk.dsn, days=14) == (0, 0)
     assert await desk.workflows() == {"young", "open"}
     for name in ("young", "open"):
         delivery = await desk.store.load(name)
@@ -163,7 +163,7 @@ async def test_two_at_once_do_it_once_in_batches(
         await desk.age(f"d-{number}", 15)
     counts = await asyncio.gather(*(forget_old(desk.dsn, days=14) for _ in range(3)))
     counts.append(await forget_old(desk.dsn, days=14))  # who met another one has stopped
-    assert sum(counts) == 10
+    assert sum(one.texts for one in counts) == 10
     assert await desk.places(MARKER) == set()
 
 
@@ -266,9 +266,30 @@ async def test_what_was_handled_last_is_forgotten_when_nothing_can_be_older(desk
     assert kept == {"young", "waits", "newer"}
 
 
-def test_less_than_a_day_is_refused() -> None:
+async def test_an_outcome_goes_with_all_that_hangs_on_it_when_its_own_days_are_over(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_integrations.store.retention._BATCH", 2)
+    for name, days in (("gone-1", 31), ("gone-2", 32), ("gone-3", 33), ("younger", 29)):
+        await desk.arrive(name)
+        await desk.work(name)
+        await desk.age(name, days)
+    await desk.arrive("open")
+    await desk.age("open", 99)
+    assert await forget_old(desk.dsn, days=14) == (4, 0)
+    assert await forget_old(desk.dsn, days=14, outcome_days=30) == (0, 3)
+    left = await desk.store.list_deliveries()
+    assert {one.delivery_id for one in left} == {"younger", "open"}
+    for number in (1, 2, 3):
+        assert await desk.places(f"gone-{number}") == set()
+    assert await desk.arrive("gone-1"), "it is another delivery now"
+
+
+def test_ages_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ConfigError, match="retention_days is 0"):
-        Retention("", days=0, clock=SystemClock())
+        Retention("", days=0, outcome_days=400, clock=SystemClock())
+    with pytest.raises(ConfigError, match=r"outcome_days is 13: keep .* 14 days"):
+        Retention("", days=14, outcome_days=13, clock=SystemClock())
 
 
 async def purge(desk: Desk, folder: Path, *words: str) -> tuple[int | None, str, str]:

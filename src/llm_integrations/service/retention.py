@@ -1,6 +1,6 @@
 """The clock of forgetting: every worker looks about every ten minutes, one of them works.
 
-In: an age in days. Out: nothing but a line in the log. A pass that fails is told and tried again at
+In: ages in days. Out: nothing but a line in the log. A pass that fails is told and tried again at
 the next turn; what is forgotten, and how, is the store's.
 """
 
@@ -29,17 +29,24 @@ class Retention:
     Args:
         dsn: the database.
         days: texts are kept so long after the end of their delivery.
+        outcome_days: outcomes are, and so long a delivery that comes again is known.
         clock: time and chance.
 
     Raises:
-        ConfigError: less than a day; Jira may still send again what was forgotten.
+        ConfigError: less than a day, when Jira may still send again; or outcomes go before texts.
     """
 
-    def __init__(self, dsn: str, *, days: int, clock: Clock) -> None:
+    def __init__(self, dsn: str, *, days: int, outcome_days: int, clock: Clock) -> None:
         if days < 1:
             raise ConfigError(f"setting retention_days is {days}: keep one day at least")
+        if outcome_days < days:
+            raise ConfigError(
+                f"setting outcome_days is {outcome_days}: keep outcomes as long as texts at least,"
+                f" {days} days (retention_days)"
+            )
         self._dsn = dsn
         self._days = days
+        self._outcome_days = outcome_days
         self._clock = clock
 
     async def run(self) -> None:
@@ -47,8 +54,11 @@ class Retention:
         await self._clock.sleep(EVERY_S * self._clock.random())
         while True:
             try:
-                if count := await forget_old(self._dsn, days=self._days):
-                    _log.info("texts forgotten", deliveries=count, days=self._days)
+                forgotten = await forget_old(
+                    self._dsn, days=self._days, outcome_days=self._outcome_days
+                )
+                if any(forgotten):
+                    _log.info("old deliveries forgotten", **forgotten._asdict())
             except Exception as error:  # noqa: BLE001 - the loop outlives every error
-                _log.warning("texts not forgotten", error=type(error).__name__)
+                _log.warning("old deliveries not forgotten", error=type(error).__name__)
             await self._clock.sleep(EVERY_S * (0.8 + 0.4 * self._clock.random()))

@@ -144,6 +144,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         drain_s: how long a stopping service waits for running handlers.
         ledger_days: what calls cost is kept one by one for so long, and as sums for good.
         retention_days: what a delivery said is kept for so long after its end.
+        outcome_days: that it came, and what became of it, is kept for so long.
     """
 
     mode: Literal["dry-run", "apply"] = "dry-run"
@@ -165,6 +166,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     drain_s: float = 20.0
     ledger_days: int = 400
     retention_days: int = 14
+    outcome_days: int = 400
 
 
 class Seams(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,8 +1,8 @@
-"""Forgetting: what was said goes, what became of it stays.
+"""Forgetting: what was said goes first, what became of it much later.
 
-In: an age, an issue or a site. Out: bodies, decisions, answers and texts are gone from every table,
-in small commits. The inbox row and its id stay, so that a delivery that comes again is known;
-outcomes and money stay too. What must hold:
+In: ages, an issue or a site. Out: bodies, decisions, answers and texts are gone from every table,
+in small commits. The inbox row and its id stay, so that a delivery that comes again is known, and
+so does its outcome, until they are old as well; money has a ledger of its own. What must hold:
 
 1. Nothing that has not ended is touched, neither a delivery nor a row of DBOS.
 2. A batch locks the runs that it forgets: a replay comes before it, or is refused after it.
@@ -22,7 +22,7 @@ from llm_integrations.store.reach import connect, reaching
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
-__all__ = ["Purged", "forget_old", "purge"]
+__all__ = ["Forgotten", "Purged", "forget_old", "purge"]
 
 _BATCH: Final = 500
 _LOCK: Final = 1_819_045_741
@@ -109,6 +109,18 @@ WITH ended AS (
 )
 SELECT count(*) FROM ended
 """
+# Its runs and actions go with it. What was forgotten cannot be replayed: none of it begins again.
+_DELETE_OLD: Final = """
+WITH deleted AS (
+    DELETE FROM llm_integrations.inbox WHERE delivery_id IN (
+        SELECT delivery_id FROM llm_integrations.run
+        WHERE is_last AND forgotten_at IS NOT NULL
+          AND ended_at < now() - make_interval(days => %(outcome_days)s)
+        ORDER BY ended_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED)
+    RETURNING delivery_id
+)
+SELECT count(*) FROM deleted
+"""
 _FORGET_FLEET: Final[tuple[LiteralString, ...]] = (
     # Which event of an issue was the newest handled: of no use when all of them are old, and none
     # of them waits or can be replayed.
@@ -150,6 +162,18 @@ WHERE (l.issue = ANY (%(names)s) OR l.delivery = ANY (%(ids)s)) AND l.issue <> '
 """
 
 
+class Forgotten(NamedTuple):
+    """What a pass did.
+
+    Attributes:
+        texts: deliveries whose texts are gone.
+        deliveries: deliveries of which nothing is left.
+    """
+
+    texts: int
+    deliveries: int
+
+
 class Purged(msgspec.Struct, frozen=True, kw_only=True):
     """What a purge found, and did.
 
@@ -164,31 +188,43 @@ class Purged(msgspec.Struct, frozen=True, kw_only=True):
     ledger_rows: int
 
 
-async def forget_old(dsn: str, *, days: int) -> int:
-    """Forget what ended more than so many days ago; return how many deliveries that were.
+async def forget_old(dsn: str, *, days: int, outcome_days: int | None = None) -> Forgotten:
+    """Forget what was said in what ended more than so many days ago, and what became of the oldest.
 
     Who finds another one at it stops.
+
+    Args:
+        dsn: the database.
+        days: texts are kept so long.
+        outcome_days: outcomes are kept so long, and for good without it.
 
     Raises:
         StoreUnavailable: the database is away; what was committed until then is forgotten.
     """
-    values: dict[str, object] = {"lock": _LOCK, "days": days, "batch": _BATCH}
-    total = 0
+    values: dict[str, object] = {
+        "lock": _LOCK,
+        "days": days,
+        "outcome_days": outcome_days,
+        "batch": _BATCH,
+    }
+    texts = deliveries = 0
     with reaching():
         async with await connect(dsn) as connection:
             while True:
                 async with connection.transaction():
                     if not await _scalar(connection, _TRY_LOCK, values):
-                        return total
+                        return Forgotten(texts, deliveries)
                     cursor = await connection.execute(_FIND_OLD, values)
                     ids = [row[0] for row in await cursor.fetchall()]
                     await _forget(connection, ids, wholly=False)
                     workflows = await _scalar(connection, _FORGET_WORKFLOWS, values)
-                    if not ids and not workflows:
+                    deleted = await _scalar(connection, _DELETE_OLD, values)
+                    if not ids and not workflows and not deleted:
                         for statement in _FORGET_FLEET:
                             await connection.execute(statement, values)
-                        return total
-                total += len(ids)
+                        return Forgotten(texts, deliveries)
+                texts += len(ids)
+                deliveries += deleted
 
 
 async def purge(dsn: str, *, issue: str = "", site: str = "", dry_run: bool = False) -> Purged:

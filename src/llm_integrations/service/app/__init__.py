@@ -329,7 +329,12 @@ class App:
             clock=self._clock,
             options=self._presence,
         )
-        retention = Retention(books.dsn, days=self._settings.retention_days, clock=self._clock)
+        retention = Retention(
+            books.dsn,
+            days=self._settings.retention_days,
+            outcome_days=self._settings.outcome_days,
+            clock=self._clock,
+        )
         async with AsyncExitStack() as stack:
             sites = await self._open_sites(stack, books, presence)
             pipeline = Pipeline(
