@@ -13,8 +13,7 @@ import pytest
 
 from llm_integrations._core.clock import SystemClock
 from llm_integrations.errors import ConfigError, StoreError, StoreUnavailable
-from llm_integrations.store import open_store
-from llm_integrations.store.migrate import load_migrations
+from llm_integrations.store import migrate, open_store
 from llm_integrations.store.protocol import GovernanceStore
 from llm_integrations.store.records import (
     MAX_PUSD,
@@ -600,8 +599,46 @@ async def test_a_server_that_ends_the_connection_is_unavailable_then_back(
     await opened.close()
 
 
+STEPS = migrate.load_migrations("sqlite")
+
+
+@pytest.mark.parametrize("version", range(1, len(STEPS)))
+async def test_files_of_every_older_version_are_brought_forward_with_what_is_in_them(
+    tmp_path: Path, version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "books.db"
+    with monkeypatch.context() as older, sqlite3.connect(path, isolation_level=None) as database:
+        older.setattr(migrate, "load_migrations", lambda _: STEPS[:version])
+        migrate.migrate_sqlite(database)
+        database.execute(
+            "INSERT INTO budget (name, limit_pusd, span, tag, zone, hard)"
+            " VALUES ('cap', 100, 'day', NULL, 'UTC', 1)"
+        )
+        database.execute(
+            "INSERT INTO budget_window (budget, key, start_us, end_us, spent_pusd)"
+            " VALUES ('cap', '', 0, 1000, 10)"
+        )
+        database.execute(
+            "INSERT INTO ledger (call_id, attempt, owner, grp, state, model, hold_pusd, cost_pusd,"
+            " charged_pusd, price_version, tags, windows, created_us)"
+            " VALUES ('old', 1, 'o', 'g', 'partial', 'm', 60, 10, 10, '', '{}', '[1]', 500)"
+        )
+    database.close()
+    store = await open_store(f"sqlite:///{path}", clock=SystemClock())
+    assert await store.load_budgets() == [budget()]
+    assert await counters(store) == [("cap", "", 10, 0)]
+    (row,) = await store.load_entries(EVERYTHING, limit=10)
+    assert (row.state, row.charged_pusd, row.at_most_pusd) == ("partial", 10, None)
+    assert await store.hold(hold("b", 91, windows=(DAY,))) is not None
+    assert await store.hold(hold("c", 90, windows=(DAY,))) is None
+    await store.settle(end("c", 20, state="partial", at_most_pusd=50))
+    (window,) = await store.load_windows(500)
+    assert (window.spent_pusd, window.held_pusd, window.unsure_pusd) == (30, 0, 30)
+    await store.close()
+
+
 @pytest.mark.parametrize("dialect", ["sqlite", "postgres"])
 def test_migrations_are_numbered_without_a_gap(dialect: str) -> None:
-    steps = load_migrations(dialect)  # type: ignore[arg-type]
+    steps = migrate.load_migrations(dialect)  # type: ignore[arg-type]
     assert [step.number for step in steps] == list(range(1, len(steps) + 1))
     assert steps[0].name == "0001_governance.sql"

@@ -131,6 +131,53 @@ def test_a_budget_reserves_by_bound_or_estimate_and_nothing_else() -> None:
         Budget("b", usd="1", reserve="hope")  # type: ignore[arg-type]
 
 
+# --- what nobody knows ---------------------------------------------------------------------------
+
+
+async def test_of_a_left_stream_hard_budgets_count_the_most_and_the_others_what_is_known(
+    url: str,
+) -> None:
+    budgets = [
+        Budget("hard", usd="1"),
+        Budget("likely", usd="1", reserve="estimate"),
+        Budget("soft", usd="1", hard=False),
+    ]
+    told: list[BudgetAlert] = []
+    clock = Clock()
+    async with Governor.open(url, budgets=budgets, clock=clock, on_alert=told.append) as governor:
+        permit = await governor.admit(ask(0.9))
+        left = Actual(state="partial", cost_pusd=USD // 10, at_most_pusd=6 * USD // 10)
+        await governor.settle(permit, left)
+        states = {state.name: state for state in await governor.budgets.state()}
+        assert {name: (one.spent_pusd, one.unsure_pusd) for name, one in states.items()} == {
+            "hard": (USD // 10, USD // 2),
+            "likely": (USD // 10, 0),
+            "soft": (USD // 10, 0),
+        }
+        assert [states[name].left_pusd for name in ("hard", "likely")] == [
+            4 * USD // 10,
+            9 * USD // 10,
+        ]
+        with pytest.raises(BudgetExceeded) as caught:
+            await governor.admit(ask(0.41))
+        assert (caught.value.budget, caught.value.left_pusd) == ("hard", 4 * USD // 10)
+        await spend(governor, 0.4)
+        await clock.beat()
+        assert [(alert.budget, alert.percent) for alert in told] == [
+            ("hard", 100),
+            ("likely", 50),
+            ("soft", 50),
+        ]
+        entries = await governor.ledger.entries()
+        assert sorted((entry.charged_pusd, entry.at_most_pusd) for entry in entries) == [
+            (USD // 10, 6 * USD // 10),
+            (4 * USD // 10, 4 * USD // 10),
+        ]
+        assert await governor.ledger.total_pusd() == USD // 2
+        (spent,) = await governor.reports.spend_by("model")
+        assert spent.spent_pusd == USD // 2
+
+
 # --- alerts --------------------------------------------------------------------------------------
 
 

@@ -69,8 +69,9 @@ def test_costs_show_each_budget_with_its_last_alert_and_what_passed_it(
     async def spend() -> None:
         likely = Budget("likely", usd="0.01", window="total", reserve="estimate")
         ask = Ask(group="opus", model="m", hold_pusd=10**11, estimate_pusd=10**9)
-        async with Governor.open(postgres_url, budgets=[likely]) as governor:
-            actual = Actual(state="settled", cost_pusd=2 * 10**10)
+        sure = Budget("sure", usd="1", window="total")
+        async with Governor.open(postgres_url, budgets=[likely, sure]) as governor:
+            actual = Actual(state="partial", cost_pusd=2 * 10**10, at_most_pusd=3 * 10**10)
             await governor.settle(await governor.admit(ask), actual)
 
     asyncio.run(spend())
@@ -78,9 +79,12 @@ def test_costs_show_each_budget_with_its_last_alert_and_what_passed_it(
     path.write_text(f'database_url = "{postgres_url}"\n')
     assert costs(settings=path) == 0
     said = "budget likely: 0.020000 of 0.010000 USD spent, 0.010000 USD too much, alerted at 100 %"
-    assert said in capsys.readouterr().out.splitlines()
+    unsure = "budget sure: 0.020000 of 1.000000 USD spent, 0.010000 USD unsure"
+    assert capsys.readouterr().out.splitlines()[-2:] == [said, unsure]
     assert costs(json=True, settings=path) == 0
-    assert json.loads(capsys.readouterr().out)["budgets"] == [
+    *likely, sure = json.loads(capsys.readouterr().out)["budgets"]
+    assert (sure["spent_usd"], sure["unsure_usd"]) == ("0.020000", "0.010000")
+    assert likely == [
         {
             "name": "likely",
             "key": "",

@@ -34,6 +34,8 @@ from llm_integrations.simulators import ClaudeSimulator
 from llm_integrations.simulators.anthropic import errors
 from llm_integrations.simulators.anthropic.behaviour import Behaviour
 from llm_integrations.simulators.faults import Cut, Fault, Reset
+from tests.money.auditor import audit
+from tests.money.leaver import CAP, GOING_ON, TAGS, leave_by_sdk, leave_streams
 from tests.sdk import (
     ASK,
     COUNT,
@@ -444,6 +446,18 @@ async def test_a_caller_killed_in_mid_stream_pays_for_what_came() -> None:
         assert entry.state == "partial"
         assert entry.cost_pusd is not None
         assert 0 < line.sim.invoice_pusd() <= entry.cost_pusd <= (entry.hold_pusd or 0)
+
+
+async def test_streams_that_are_left_while_the_model_goes_on_are_billed_within_the_budget() -> None:
+    going_on = simulator(behaviour=GOING_ON)
+    tags = {"x-llm-tags": ", ".join(f"{name}={value}" for name, value in TAGS.items())}
+    async with gateway(going_on, budgets=[CAP]) as line, sdk_at(line.url) as sdk:
+        evidence = await leave_streams(
+            lambda: leave_by_sdk(sdk, extra_headers=tags), line.governor, line.sim
+        )
+    assert audit(evidence) == []
+    (cap,) = evidence.states
+    assert cap.spent_pusd < evidence.invoice_pusd == cap.counted_pusd <= cap.limit_pusd
 
 
 async def test_a_caller_that_hangs_up_in_line_takes_nothing() -> None:

@@ -26,6 +26,8 @@ from llm_integrations.simulators import ClaudeSimulator
 from llm_integrations.simulators.anthropic import errors
 from llm_integrations.simulators.anthropic.behaviour import Behaviour
 from llm_integrations.simulators.faults import Fault, Reset
+from tests.money.auditor import audit
+from tests.money.leaver import CAP, GOING_ON, TAGS, leave_by_sdk, leave_streams
 from tests.sdk import (
     ASK,
     COUNT,
@@ -403,6 +405,20 @@ async def test_a_cut_stream_is_booked_as_partial(sim: ClaudeSimulator, fault: Fa
         (entry,) = await entries(governor)
     assert entry.state == "partial"
     assert entry.charged_pusd >= sim.invoice_pusd()
+
+
+async def test_streams_that_are_left_while_the_model_goes_on_are_billed_within_the_budget() -> None:
+    async with (
+        simulator(behaviour=GOING_ON) as sim,
+        Governor.open(budgets=[CAP]) as governor,
+        async_sdk(sim) as sdk,
+    ):
+        govern(sdk, governor)
+        with governor.tags(**TAGS):
+            evidence = await leave_streams(lambda: leave_by_sdk(sdk), governor, sim)
+    assert audit(evidence) == []
+    (cap,) = evidence.states
+    assert cap.spent_pusd < evidence.invoice_pusd == cap.counted_pusd <= cap.limit_pusd
 
 
 async def test_chunks_pass_one_by_one(slow: ClaudeSimulator) -> None:

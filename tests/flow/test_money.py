@@ -83,7 +83,7 @@ class CountsTheCost(Governor):
 
 async def leave_as_client(kind: type[Governor]) -> Evidence:
     request = msgspec.convert(question(), MessageRequest)
-    async with ClaudeSimulator(behaviour=GOING_ON) as simulator:
+    async with ClaudeSimulator(latency_ms=(0, 0), behaviour=GOING_ON) as simulator:
         config = AnthropicConfig(api_key="k", base_url=simulator.base_url)
         async with (
             kind.open(budgets=[CAP]) as governor,

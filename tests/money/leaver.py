@@ -10,13 +10,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import anthropic
+
 from llm_integrations.governance import Budget, Governor
 from llm_integrations.simulators import ClaudeSimulator
 from llm_integrations.simulators.anthropic.behaviour import Behaviour
 from tests.money.auditor import Evidence
 from tests.money.stage import gather
+from tests.sdk import Json
 
-__all__ = ["CAP", "GOING_ON", "TAGS", "leave_streams", "question"]
+__all__ = ["CAP", "GOING_ON", "TAGS", "leave_by_sdk", "leave_streams", "question"]
 
 CAP: Final = Budget("cap", usd="0.0004", window="total")
 """Pays for seven such streams, or for a hundred times what came of one."""
@@ -26,7 +29,7 @@ TAGS: Final = {"call": "call-1", "issue": "ABC-1"}
 _MOST: Final = 20
 
 
-def question() -> dict[str, object]:
+def question() -> dict[str, Json]:
     """Return the JSON of a request whose answer is as long as it may be."""
     words = "[call-1] [[words:400]]"
     return {
@@ -53,6 +56,21 @@ async def leave_streams(
             while len(simulator.charges) <= number or await _is_open(governor):  # noqa: ASYNC110
                 await asyncio.sleep(0.001)  # it bills when it notices, and so is it booked
     return await gather(governor, simulator)
+
+
+async def leave_by_sdk(sdk: anthropic.AsyncAnthropic, **more: Json) -> bool:
+    """Leave a stream of the official SDK at its first text; return whether it was admitted."""
+    try:
+        stream = await sdk.messages.create(**question(), stream=True, **more)
+    except anthropic.APIStatusError as error:
+        if error.status_code != 402:
+            raise
+        return False
+    async for event in stream:
+        if event.type == "content_block_delta":
+            break
+    await stream.close()
+    return True
 
 
 async def _is_open(governor: Governor) -> bool:
