@@ -26,8 +26,7 @@ from llm_integrations.anthropic import (
     parse_message,
     price_message,
 )
-from llm_integrations.anthropic.models import encode_request
-from llm_integrations.anthropic.stream import (
+from llm_integrations.anthropic.events import (
     ContentBlockDelta,
     ContentBlockStart,
     ErrorEvent,
@@ -38,6 +37,7 @@ from llm_integrations.anthropic.stream import (
     decode_event,
     split_events,
 )
+from llm_integrations.anthropic.models import encode_request
 from llm_integrations.errors import AnswerMalformed, StreamInterrupted
 
 START: dict[str, Any] = {

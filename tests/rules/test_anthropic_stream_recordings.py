@@ -28,8 +28,12 @@ from llm_integrations.anthropic import (
     parse_message,
     price_message,
 )
+from llm_integrations.anthropic.events import (
+    ContentBlockDelta,
+    last_events,
+    split_events,
+)
 from llm_integrations.anthropic.models import encode_request
-from llm_integrations.anthropic.stream import ContentBlockDelta, last_events, split_events
 from llm_integrations.errors import AnswerMalformed, StreamInterrupted
 
 FOLDER = Path(__file__).parents[2].parent / "shared/data/claude"

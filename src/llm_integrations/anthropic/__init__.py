@@ -29,6 +29,26 @@ from llm_integrations.anthropic.client import AnthropicClient
 from llm_integrations.anthropic.config import AnthropicConfig
 from llm_integrations.anthropic.costs import CostLine, CostStats, CostTracker
 from llm_integrations.anthropic.definitions import ToolDefinition
+from llm_integrations.anthropic.events import (
+    CitationsDelta,
+    CompactionDelta,
+    ContentBlockDelta,
+    ContentBlockStart,
+    ContentBlockStop,
+    ErrorEvent,
+    InputJsonDelta,
+    MessageDelta,
+    MessageStart,
+    MessageStop,
+    Ping,
+    SignatureDelta,
+    StreamEvent,
+    TextDelta,
+    ThinkingDelta,
+    UnknownDelta,
+    UnknownEvent,
+    parse_events,
+)
 from llm_integrations.anthropic.limits import LimitState, RateLimitInfo
 from llm_integrations.anthropic.live import MessageStream
 from llm_integrations.anthropic.models import (
@@ -49,28 +69,7 @@ from llm_integrations.anthropic.pricing import (
     price_message,
     price_message_details,
 )
-from llm_integrations.anthropic.stream import (
-    CitationsDelta,
-    CompactionDelta,
-    ContentBlockDelta,
-    ContentBlockStart,
-    ContentBlockStop,
-    ErrorEvent,
-    InputJsonDelta,
-    MessageDelta,
-    MessageStart,
-    MessageStop,
-    Ping,
-    SignatureDelta,
-    StreamCollector,
-    StreamEvent,
-    StreamHandler,
-    TextDelta,
-    ThinkingDelta,
-    UnknownDelta,
-    UnknownEvent,
-    parse_events,
-)
+from llm_integrations.anthropic.stream import StreamCollector, StreamHandler
 
 if TYPE_CHECKING:
     from llm_integrations.anthropic.structured import output_format, parse_output

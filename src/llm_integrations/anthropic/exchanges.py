@@ -30,17 +30,17 @@ from llm_integrations._core.codec import encode
 from llm_integrations._core.http.exchange import Inflater, can_inflate
 from llm_integrations._core.sse import Splitter
 from llm_integrations.anthropic.calls import free_of_charge
-from llm_integrations.anthropic.holds import OutputGuess
-from llm_integrations.anthropic.limits import observe_headers
-from llm_integrations.anthropic.live import actual_of, partial_actual
-from llm_integrations.anthropic.models import parse_message
-from llm_integrations.anthropic.stream import (
+from llm_integrations.anthropic.events import (
     ContentBlockDelta,
-    StreamCollector,
     StreamEvent,
     last_events,
     split_events,
 )
+from llm_integrations.anthropic.holds import OutputGuess
+from llm_integrations.anthropic.limits import observe_headers
+from llm_integrations.anthropic.live import actual_of, partial_actual
+from llm_integrations.anthropic.models import parse_message
+from llm_integrations.anthropic.stream import StreamCollector
 from llm_integrations.errors import (
     AnswerMalformed,
     BudgetExceeded,

@@ -27,19 +27,18 @@ import msgspec
 
 from llm_integrations._core.admission import Actual, Ask
 from llm_integrations._core.sse import Splitter
-from llm_integrations.anthropic.models import MessageResponse, Usage
-from llm_integrations.anthropic.pricing import price, price_message_details
-from llm_integrations.anthropic.refusals import stream_error
-from llm_integrations.anthropic.stream import (
+from llm_integrations.anthropic.events import (
     ContentBlockDelta,
     Ping,
-    StreamCollector,
     StreamEvent,
-    StreamHandler,
     TextDelta,
     last_events,
     split_events,
 )
+from llm_integrations.anthropic.models import MessageResponse, Usage
+from llm_integrations.anthropic.pricing import price, price_message_details
+from llm_integrations.anthropic.refusals import stream_error
+from llm_integrations.anthropic.stream import StreamCollector, StreamHandler
 from llm_integrations.errors import (
     AnswerMalformed,
     APIError,
