@@ -6,8 +6,9 @@ import ipaddress
 import logging
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
@@ -21,27 +22,55 @@ if TYPE_CHECKING:
     from llm_integrations.governance import Budget
     from llm_integrations.service.gateway import GatewayOptions
 
-__all__ = ["gateway"]
+__all__ = ["Wanted", "gateway"]
 
 _PORT: Final = 8088
 _IDLE_S: Final = 75  # longer than clients keep theirs: a call must not meet the end of a connection
 _TOKEN: Final = "GATEWAY_TOKEN"  # noqa: S105 - the variable's name
 
 
-def gateway(  # noqa: PLR0913 - the options of the command
-    *,
-    port: int = _PORT,
-    host: str = "127.0.0.1",
-    expose: bool = False,
-    name: Annotated[tuple[str, ...], Parameter(negative_iterable=())] = (),
-    ledger: str | None = None,
-    budget: Annotated[tuple[str, ...], Parameter(negative_iterable=())] = (),
-    upstream: str = "https://api.anthropic.com",
-    key_from_env: bool = False,
-    drain_s: int = 30,
-    verbose: bool = False,
-    json: bool = False,
-) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What the gateway is to be: the options of the command."""
+
+    port: int = _PORT
+    "0 takes any free one."
+
+    host: str = "127.0.0.1"
+    "The address to listen on; another than loopback needs --expose."
+
+    expose: bool = False
+    "Listen where other machines can reach it. It speaks no TLS: put a proxy before it."
+
+    name: Annotated[tuple[str, ...], Parameter(negative_iterable=())] = ()
+    "A further name under which it may be asked for; can be given several times."
+
+    ledger: str | None = None
+    """Where the books are: sqlite:///FILE, postgresql://... or memory:. Without it a file in your
+    state folder."""
+
+    budget: Annotated[tuple[str, ...], Parameter(negative_iterable=())] = ()
+    """USD per minute, hour, day, week, month or total, like 5/day; 1/day/team is one for each value
+    of the tag. Can be given several times; stays until replaced."""
+
+    upstream: str = "https://api.anthropic.com"
+    "The API, or another gateway of it."
+
+    key_from_env: bool = False
+    """Use ANTHROPIC_API_KEY of this process instead of each caller's own key. With GATEWAY_TOKEN
+    set, callers show that in place of a key; exposed, it must be set."""
+
+    drain_s: int = 30
+    "Seconds that running calls have to end in when it stops."
+
+    verbose: bool = False
+    "Log every call."
+
+    json: bool = False
+    "Print where it is as a JSON object."
+
+
+def gateway(wanted: Annotated[Wanted | None, Parameter(name="*")] = None) -> int:
     """Stand between any program and Claude's API: budgets, limits and an exact ledger.
 
     Point a program at it with `ANTHROPIC_BASE_URL`; nothing else of the program changes. It passes
@@ -58,57 +87,30 @@ def gateway(  # noqa: PLR0913 - the options of the command
     - `GATEWAY_TOKEN=... llm-integrations gateway --key-from-env --host 0.0.0.0 --expose --name llm`
 
     Args:
-        port: 0 takes any free one.
-        host: The address to listen on; another than loopback needs --expose.
-        expose: Listen where other machines can reach it. It speaks no TLS: put a proxy before it.
-        name: A further name under which it may be asked for; can be given several times.
-        ledger: Where the books are: sqlite:///FILE, postgresql://... or memory:. Without it a file
-            in your state folder.
-        budget: USD per minute, hour, day, week, month or total, like 5/day; 1/day/team is one for
-            each value of the tag. Can be given several times; stays until replaced.
-        upstream: The API, or another gateway of it.
-        key_from_env: Use ANTHROPIC_API_KEY of this process instead of each caller's own key. With
-            GATEWAY_TOKEN set, callers show that in place of a key; exposed, it must be set.
-        drain_s: Seconds that running calls have to end in when it stops.
-        verbose: Log every call.
-        json: Print where it is as a JSON object.
+        wanted: What it is to be.
     """
     from llm_integrations.service.loop import run
 
-    if not 0 <= port <= 65_535 or drain_s < 0:
+    wanted = wanted or Wanted()
+    if not 0 <= wanted.port <= 65_535 or wanted.drain_s < 0:
         raise ConfigError("--port is from 0 to 65535, and --drain-s not below 0")
-    if not expose and not _is_loopback(host):
+    if not wanted.expose and not _is_loopback(wanted.host):
         raise ConfigError(
-            f"--host {host} can be reached by other machines: say --expose if it should be"
+            f"--host {wanted.host} can be reached by other machines: say --expose if it should be"
         )
-    options = _options(upstream, key_from_env=key_from_env, hosts=(host, *name))
-    if expose and key_from_env and not options.token:
+    options = _options(wanted)
+    if wanted.expose and wanted.key_from_env and not options.token:
         raise ConfigError(
             f"exposed with a key of its own, the gateway needs {_TOKEN}: without it whoever reaches"
             " it could spend your money"
         )
-    budgets = [_parse_budget(each) for each in budget]
-    url = ledger or _default_ledger()
-    place = _Place(host, port, drain_s)
-    return run(_serve(options, url, budgets, place, verbose=verbose, json=json))
-
-
-class _Place(NamedTuple):
-    """Where to listen, and for how long after the end."""
-
-    host: str
-    port: int
-    drain_s: int
+    budgets = [_parse_budget(each) for each in wanted.budget]
+    ledger = wanted.ledger or _default_ledger()
+    return run(_serve(wanted, options, ledger, budgets))
 
 
 async def _serve(
-    options: GatewayOptions,
-    ledger: str,
-    budgets: Sequence[Budget],
-    place: _Place,
-    *,
-    verbose: bool,
-    json: bool,
+    wanted: Wanted, options: GatewayOptions, ledger: str, budgets: Sequence[Budget]
 ) -> int:
     """Serve until a signal comes."""
     from llm_integrations._core.clock import SystemClock
@@ -125,18 +127,18 @@ async def _serve(
             served = Gateway(governor, options, transport=transport, clock=SystemClock())
             listener = listening(
                 served,
-                host=place.host,
-                port=place.port,
+                host=wanted.host,
+                port=wanted.port,
                 setting="--port",
-                goodbye_s=place.drain_s,
+                goodbye_s=wanted.drain_s,
                 idle_s=_IDLE_S,
                 answers_half_closed=False,
             )
             async with listener as base_url:
-                _log_to_stderr(verbose=verbose)
-                _introduce(base_url, options, ledger, json=json)
+                _log_to_stderr(verbose=wanted.verbose)
+                _introduce(base_url, options, ledger, json=wanted.json)
                 await stop.wait()
-                if not json:
+                if not wanted.json:
                     print("stopping: running calls may end", flush=True)
     return 0
 
@@ -164,17 +166,22 @@ def _introduce(base_url: str, options: GatewayOptions, ledger: str, *, json: boo
     print(f"ledger    {books}", flush=True)
 
 
-def _options(upstream: str, *, key_from_env: bool, hosts: tuple[str, ...]) -> GatewayOptions:
+def _options(wanted: Wanted) -> GatewayOptions:
     from llm_integrations._core.config import Secret
     from llm_integrations.anthropic import AnthropicConfig
     from llm_integrations.service.gateway import GatewayOptions
 
     credentials = {}
-    if key_from_env:
+    if wanted.key_from_env:
         headers = AnthropicConfig.from_env().request_headers()
         credentials = {"authorization": headers["authorization"]}
     token = Secret(os.environ.get(_TOKEN, "").strip())
-    return GatewayOptions(upstream=upstream, credentials=credentials, token=token, hosts=hosts)
+    return GatewayOptions(
+        upstream=wanted.upstream,
+        credentials=credentials,
+        token=token,
+        hosts=(wanted.host, *wanted.name),
+    )
 
 
 def _parse_budget(text: str) -> Budget:
