@@ -1,11 +1,13 @@
-"""A clock that a test moves by hand."""
+"""Clocks that a test moves by hand."""
 
 from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["START", "ManualClock", "settle_down"]
+from llm_integrations._core.clock import SystemClock
+
+__all__ = ["START", "BeatClock", "ManualClock", "settle_down"]
 
 START = datetime(2026, 11, 22, 23, 30, tzinfo=UTC)
 
@@ -43,6 +45,29 @@ class ManualClock:
                 item[1].set_result(None)
             await settle_down()
         self.seconds = end
+
+
+class BeatClock(SystemClock):
+    """A real clock but for the time of day, which a test sets, and for a governor's heartbeat."""
+
+    def __init__(self, at: datetime) -> None:
+        self.at = at
+        self._beats: asyncio.Queue[asyncio.Future[None]] = asyncio.Queue()
+
+    def now(self) -> datetime:
+        return self.at
+
+    async def sleep(self, delay_s: float) -> None:
+        """Sleep until `beat`."""
+        due: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._beats.put_nowait(due)
+        await due
+
+    async def beat(self) -> None:
+        """Let the heartbeat beat once, to its end."""
+        (await self._beats.get()).set_result(None)
+        while self._beats.empty():  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.001)
 
 
 async def settle_down() -> None:

@@ -431,6 +431,27 @@ async def test_what_dead_owners_held_becomes_unknown_and_is_charged(
     assert await counters(store) == [("cap", "", 34, 0)]
 
 
+async def test_what_is_entrusted_stays_held_without_its_process_until_its_own_lease_ends(
+    store: GovernanceStore,
+) -> None:
+    await store.save_budgets([budget()])
+    await store.beat("dying", 60)
+    for call_id in ("a", "b", "c"):
+        await store.hold(hold(call_id, 10, windows=(DAY,), owner="dying"))
+    assert await store.entrust("a", 1, 60)
+    assert await store.entrust("b", 1, 60)
+    await store.settle(end("c", 4))
+    assert not await store.entrust("c", 1, 60)
+    await store.retire("dying")
+    assert await store.sweep() == 0
+    assert await store.entrust("a", 1, 0)
+    assert await store.sweep() == 1
+    assert await store.settle(end("a", 3))
+    assert await store.settle(end("b", 2))
+    assert await store.sweep() == 0
+    assert await counters(store) == [("cap", "", 9, 0)]
+
+
 async def test_an_answer_is_kept_in_the_commit_that_settles_it(store: GovernanceStore) -> None:
     await store.hold(hold())
     await store.settle(end(keep=Checkpoint("delivery-1", "ask:1", b'{"answer": 1}')))

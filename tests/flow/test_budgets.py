@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,38 +9,22 @@ from pathlib import Path
 import pytest
 
 from llm_integrations._core.admission import Actual, Ask
-from llm_integrations._core.clock import SystemClock
 from llm_integrations.anthropic import AnthropicClient, AnthropicConfig, Message, MessageRequest
 from llm_integrations.errors import BudgetExceeded, ConfigError, StoreUnavailable
 from llm_integrations.governance import Budget, BudgetAlert, Governor
 from llm_integrations.simulators import ClaudeSimulator
 from llm_integrations.store.sqlite import SqliteStore
+from tests.clocks import BeatClock
 
 USD = 10**12
 START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
-class Clock(SystemClock):
-    """A real clock but for the time of day, which a test sets."""
+class Clock(BeatClock):
+    """Begins at `START`."""
 
     def __init__(self, at: datetime = START) -> None:
-        self.at = at
-        self.beats: asyncio.Queue[asyncio.Future[None]] = asyncio.Queue()
-
-    def now(self) -> datetime:
-        return self.at
-
-    async def sleep(self, delay_s: float) -> None:
-        """Sleep until `beat`."""
-        due: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.beats.put_nowait(due)
-        await due
-
-    async def beat(self) -> None:
-        """Let the heartbeat beat once, to its end."""
-        (await self.beats.get()).set_result(None)
-        while self.beats.empty():  # noqa: ASYNC110 - it tells nobody
-            await asyncio.sleep(0.001)
+        super().__init__(at)
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])

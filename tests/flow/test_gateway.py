@@ -15,6 +15,7 @@ from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +35,7 @@ from llm_integrations.simulators import ClaudeSimulator
 from llm_integrations.simulators.anthropic import errors
 from llm_integrations.simulators.anthropic.behaviour import Behaviour
 from llm_integrations.simulators.faults import Cut, Fault, Reset
+from tests.clocks import BeatClock
 from tests.money.auditor import audit
 from tests.money.leaver import CAP, GOING_ON, TAGS, leave_by_sdk, leave_streams
 from tests.sdk import (
@@ -55,6 +57,7 @@ from tests.wire import answer, replies, serving
 
 PAGE: Final = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text(encoding="utf-8")
 BODY: Final = json.dumps(ASK).encode()
+TWO: Final[Json] = [{"custom_id": name, "params": ASK} for name in ("a", "b")]
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,11 @@ class Line:
     async def charged(self) -> int:
         ledger = self.governor.ledger
         return await ledger.total_pusd() + await ledger.unknown_pusd()
+
+
+async def paid(governor: Governor) -> list[Entry]:
+    """Return the rows of what may cost something."""
+    return [entry for entry in await governor.ledger.entries() if entry.hold_pusd]
 
 
 @asynccontextmanager
@@ -252,6 +260,47 @@ async def test_results_of_a_batch_are_fetched_through_the_gateway_and_settle_it(
         ]
         assert await line.charged() == line.sim.invoice_pusd() > 0
         assert (await sdk.messages.batches.delete(made.id)).id == made.id
+
+
+@pytest.mark.parametrize("look", ["results", "retrieve", "delete"])
+async def test_another_gateway_books_a_batch_by_whatever_tells_what_it_cost(
+    tmp_path: Path, look: str
+) -> None:
+    url = f"sqlite:///{tmp_path / 'books.db'}"
+    free = {"a": "errored", "b": "errored"} if look == "retrieve" else {}
+    behaviour = Behaviour(batch_results=free)
+    async with ClaudeSimulator(latency_ms=(0, 0), behaviour=behaviour) as sim:
+        async with gateway(upstream=sim.base_url, url=url) as line, sdk_at(line.url) as sdk:
+            made = await sdk.messages.batches.create(requests=TWO)
+        async with gateway(upstream=sim.base_url, url=url) as line, sdk_at(line.url) as sdk:
+            await ended(sdk, made.id)
+            if look == "results":
+                for _ in range(2):  # the second one changes nothing
+                    async for one in await sdk.messages.batches.results(made.id):
+                        assert one.result.type == "succeeded"
+            elif look == "delete":
+                await sdk.messages.batches.delete(made.id)
+            (entry,) = await paid(line.governor)
+        assert entry.state == ("unknown" if look == "delete" else "settled")
+        assert entry.charged_pusd == (entry.hold_pusd if look == "delete" else sim.invoice_pusd())
+
+
+async def test_a_batch_that_nobody_fetches_is_unknown_when_it_expires_whoever_lives_by_then(
+    tmp_path: Path,
+) -> None:
+    url, now = f"sqlite:///{tmp_path / 'books.db'}", datetime.now(UTC)
+    async with ClaudeSimulator(latency_ms=(0, 0)) as sim:
+        async with gateway(upstream=sim.base_url, url=url) as line, sdk_at(line.url) as sdk:
+            made = await sdk.messages.batches.create(requests=TWO)
+            await ended(sdk, made.id)
+        for hours, state in ((23, "held"), (25, "unknown")):
+            clock = BeatClock(now + timedelta(hours=hours))
+            async with Governor.open(url, clock=clock) as books:
+                assert [one.state for one in await paid(books)] == [state]
+        async with gateway(upstream=sim.base_url, url=url) as line, sdk_at(line.url) as sdk:
+            assert len([one async for one in await sdk.messages.batches.results(made.id)]) == 2
+            (entry,) = await paid(line.governor)
+        assert (entry.state, entry.cost_pusd) == ("settled", sim.invoice_pusd())
 
 
 # Refusals ---------------------------------------------------------------------------------------
@@ -590,11 +639,13 @@ def clean_environment() -> dict[str, str]:
 
 
 @asynccontextmanager
-async def gateway_command(*words: str, **environ: str) -> AsyncIterator[dict[str, str]]:
-    """Start the command on a free port, and stop it as a supervisor does."""
+async def gateway_command(
+    *words: str, environ: Json = None, end: signal.Signals = signal.SIGTERM
+) -> AsyncIterator[dict[str, str]]:
+    """Start the command on a free port, and stop it as a supervisor does, or kill it."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "llm_integrations", "gateway", "--port", "0", "--json", *words),
-        env=clean_environment() | environ,
+        env=clean_environment() | (environ or {}),
         stdout=PIPE,
         stderr=PIPE,
     )
@@ -602,10 +653,10 @@ async def gateway_command(*words: str, **environ: str) -> AsyncIterator[dict[str
     try:
         async with asyncio.timeout(30):
             yield json.loads(await process.stdout.readline())
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(end)
         async with asyncio.timeout(30):
             _, err = await process.communicate()
-        assert (process.returncode, err) == (0, b"")
+        assert (process.returncode, err) == (0 if end == signal.SIGTERM else -end, b"")
     finally:
         if process.returncode is None:
             process.kill()
@@ -615,7 +666,7 @@ async def gateway_command(*words: str, **environ: str) -> AsyncIterator[dict[str
 async def test_the_examples_of_the_page_run_against_the_command(tmp_path: Path) -> None:
     async with simulator() as sim:
         options = ("--upstream", sim.base_url, "--budget", "5/day", "--budget", "1/day/team")
-        async with gateway_command(*options, XDG_STATE_HOME=str(tmp_path)) as place:
+        async with gateway_command(*options, environ={"XDG_STATE_HOME": str(tmp_path)}) as place:
             environ = {"ANTHROPIC_BASE_URL": place["gateway"], "ANTHROPIC_API_KEY": "k"}
             if shutil.which("curl"):
                 told = await run_program("sh", "-c", example("curl"), **environ)
@@ -628,11 +679,37 @@ async def test_the_examples_of_the_page_run_against_the_command(tmp_path: Path) 
         assert "{'team': 'search'}" in books
 
 
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+async def test_a_batch_is_booked_by_the_gateway_after_the_one_that_made_it(
+    tmp_path: Path, end: signal.Signals
+) -> None:
+    ledger = f"sqlite:///{tmp_path / 'books.db'}"
+    async with ClaudeSimulator(latency_ms=(0, 0)) as sim:
+        words = ("--upstream", sim.base_url, "--ledger", ledger, "--budget", "5/day")
+        async with (
+            gateway_command(*words, end=end) as place,
+            sdk_at(place["gateway"]) as sdk,
+        ):
+            made = await sdk.messages.batches.create(requests=TWO)
+        async with gateway_command(*words) as place, sdk_at(place["gateway"]) as sdk:
+            async with Governor.open(ledger) as books:
+                assert [one.state for one in await paid(books)] == ["held"]
+                (state,) = await books.budgets.state()
+                assert state.spent_pusd == 0 < state.held_pusd
+            await ended(sdk, made.id)
+            assert len([one async for one in await sdk.messages.batches.results(made.id)]) == 2
+        async with Governor.open(ledger) as books:
+            (entry,) = await paid(books)
+            (state,) = await books.budgets.state()
+    assert (entry.state, entry.cost_pusd) == ("settled", sim.invoice_pusd())
+    assert (state.spent_pusd, state.held_pusd) == (sim.invoice_pusd(), 0)
+
+
 async def test_a_key_from_the_environment_is_used_and_never_shown(tmp_path: Path) -> None:
     async with simulator(credentials="sk-hush") as sim:
         environ = {"ANTHROPIC_API_KEY": "sk-hush", "GATEWAY_TOKEN": "open-sesame"}
         words = ("--upstream", sim.base_url, "--ledger", "memory:", "--key-from-env")
-        async with gateway_command(*words, **environ) as place:
+        async with gateway_command(*words, environ=environ) as place:
             assert "hush" not in str(place)
             assert "sesame" not in str(place)
             async with sdk_at(place["gateway"], api_key="open-sesame") as sdk:

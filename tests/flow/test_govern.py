@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +27,7 @@ from llm_integrations.simulators import ClaudeSimulator
 from llm_integrations.simulators.anthropic import errors
 from llm_integrations.simulators.anthropic.behaviour import Behaviour
 from llm_integrations.simulators.faults import Fault, Reset
+from tests.clocks import BeatClock
 from tests.money.auditor import audit
 from tests.money.leaver import CAP, GOING_ON, TAGS, leave_by_sdk, leave_streams
 from tests.sdk import (
@@ -562,15 +564,20 @@ async def test_proxies_and_own_subclasses_are_governed(sim: ClaudeSimulator) -> 
 
 
 async def test_a_batch_whose_results_are_not_fetched_is_unknown_until_they_are() -> None:
+    clock = BeatClock(datetime.now(UTC))
     async with (
-        ClaudeSimulator(latency_ms=(0, 0), clock_offset_s=0.5 - 24 * 3_600) as sim,
-        Governor.open() as governor,
+        ClaudeSimulator(latency_ms=(0, 0)) as sim,
+        Governor.open(clock=clock) as governor,
         async_sdk(sim) as sdk,
     ):
         govern(sdk, governor)
         made = await sdk.messages.batches.create(requests=[{"custom_id": "a", "params": ASK}])
+        await ended(sdk, made.id)
+        clock.at += timedelta(hours=23, minutes=59)
+        await clock.beat()
         assert await governor.ledger.unknown_pusd() == 0
-        await asyncio.sleep(0.7)
+        clock.at += timedelta(minutes=2)
+        await clock.beat()
         assert await governor.ledger.unknown_pusd() > sim.invoice_pusd() > 0
         async for line in await sdk.messages.batches.results(made.id):
             assert line.result.type == "succeeded"

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -200,6 +201,22 @@ async def test_a_database_whose_clock_jumps_neither_blocks_nor_gives_twice(
             await limiter.admit(ask(6_000))  # full again, and no more than that
         await limiter.admit(ask(60))
         assert 0.2 < time.monotonic() - began < 5
+
+
+async def test_what_is_entrusted_to_a_lease_of_its_own_is_no_member_of_the_fleet(
+    postgres_url: str,
+) -> None:
+    async with Governor.open(postgres_url) as governor, Governor.open(postgres_url):
+        permit = await governor.admit(ask(requests=0))
+        until = datetime.now(UTC) + timedelta(days=1)
+        await governor.hand_over(permit, "batch of a day", b"{}", until=until)
+        store = await open_store(postgres_url, clock=SystemClock())
+        limits = store.share_limits("watcher")
+        assert limits is not None
+        await limits.sweep()
+        assert limits.members == 2
+        await limits.close()
+        await store.close()
 
 
 async def test_slots_are_shared_and_the_next_process_hears_of_a_free_one(

@@ -7,9 +7,12 @@ admission answers with a permit, the call loop reports the `Actual`; headers bec
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 __all__ = ["Actual", "Admission", "Ask", "Handover", "Keep", "Observation"]
 
@@ -130,8 +133,14 @@ class Admission(Protocol):
 class Handover(Protocol):
     """An admission whose permits other processes may settle: for work that outlives its process."""
 
-    async def hand_over(self, permit: object, key: str, note: bytes) -> None:
-        """Store which row a permit is for, under a key that others will know."""
+    async def hand_over(
+        self, permit: object, key: str, note: bytes, *, until: datetime | None = None
+    ) -> None:
+        """Store which row a permit is for, under a key that others will know.
+
+        Args:
+            until: so long it stays held, though this process may end; then it is "unknown".
+        """
 
     async def take_over(self, key: str) -> tuple[object, bytes] | None:
         """Return a permit for that row, and the note; None where nothing is stored.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from llm_integrations._core.admission import Actual, Admission, Ask, Handover, Observation
@@ -138,10 +139,12 @@ class TrackedAdmission:
         """Give back: nothing was sent."""
         await self._inner.cancel(_unpack(permit)[1])
 
-    async def hand_over(self, permit: object, key: str, note: bytes) -> None:
+    async def hand_over(
+        self, permit: object, key: str, note: bytes, *, until: datetime | None = None
+    ) -> None:
         """Pass on; an admission that forgets everything with its process is not asked."""
         if isinstance(self._inner, Handover):
-            await self._inner.hand_over(_unpack(permit)[1], key, note)
+            await self._inner.hand_over(_unpack(permit)[1], key, note, until=until)
 
     async def take_over(self, key: str) -> tuple[object, bytes] | None:
         """Return a permit whose settlement is not counted: another client has spent it."""

@@ -55,6 +55,7 @@ from llm_integrations.store.records import MAX_PUSD, Checkpoint, Hold, Settlemen
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+    from datetime import datetime
 
     from llm_integrations._core.admission import Actual, Observation
     from llm_integrations._core.clock import Clock
@@ -305,8 +306,14 @@ class Governor:
             self._limiter.give_back(permit.reservation)
         await self._book(self._plain(permit.call_id, permit.ask.attempt, "released"))
 
-    async def hand_over(self, permit: object, key: str, note: bytes) -> None:
+    async def hand_over(
+        self, permit: object, key: str, note: bytes, *, until: datetime | None = None
+    ) -> None:
         """Store which row a permit is for, so that any process with these books may settle it.
+
+        Args:
+            until: so long the row stays held even if this process ends; then it is "unknown",
+                whoever lives to see it.
 
         Raises:
             StoreUnavailable: it is not stored; this process can still settle.
@@ -314,6 +321,9 @@ class Governor:
         permit = _own(permit)
         will = _Will(call_id=permit.call_id, attempt=permit.ask.attempt, note=note)
         await self.store.keep(_WILLS + key, "row", msgspec.json.encode(will))
+        if until is not None:
+            left_s = max(0.0, (until - self._clock.now()).total_seconds())
+            await self.store.entrust(permit.call_id, permit.ask.attempt, left_s)
 
     async def take_over(self, key: str) -> tuple[object, bytes] | None:
         """Return a permit that another process stored under this key, and its note.
@@ -506,7 +516,7 @@ class Governor:
             await self._pools.sweep()
 
     async def _stop(self) -> None:
-        """Leave nothing held: what is still on its way becomes "unknown"."""
+        """Leave nothing held but what is handed over: what is on its way becomes "unknown"."""
         try:
             if self._undoing:
                 await asyncio.wait(self._undoing)

@@ -61,6 +61,11 @@ class _MemoryStore(SqliteStore):
             return True
         return await self._inline.write(lambda ops: ops.settle(settlement))
 
+    async def entrust(self, call_id: str, attempt: int, lease_s: float) -> bool:
+        """See `GovernanceStore`."""
+        self._inline.write_all()
+        return await super().entrust(call_id, attempt, lease_s)
+
     async def sweep(self) -> int:
         """See `GovernanceStore`."""
         self._inline.write_all()

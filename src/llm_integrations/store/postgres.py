@@ -25,6 +25,7 @@ from llm_integrations.store.batches import Batches
 from llm_integrations.store.migrate import migrate_postgres
 from llm_integrations.store.reach import POOL_WAIT_S, Connection, make_pool, reaching
 from llm_integrations.store.records import (
+    TRUSTEE,
     AlertRow,
     BudgetRow,
     Checkpoint,
@@ -92,6 +93,15 @@ _BEAT: Final = """
 INSERT INTO llm_integrations.ledger_owner (id, expires_at)
 VALUES (%s, clock_timestamp() + make_interval(secs => %s))
 ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at
+"""
+_ENTRUST: Final = """
+WITH given AS (
+    UPDATE llm_integrations.ledger SET owner = %(owner)s
+    WHERE call_id = %(call_id)s AND attempt = %(attempt)s AND state = 'held' RETURNING owner
+)
+INSERT INTO llm_integrations.ledger_owner (id, expires_at)
+SELECT owner, clock_timestamp() + make_interval(secs => %(lease_s)s) FROM given
+ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at RETURNING id
 """
 _ENTRIES: Final = """
 SELECT call_id, attempt, owner, grp, state, model, served, request_id, hold_pusd, estimate_pusd,
@@ -289,6 +299,12 @@ class PostgresStore:
     async def beat(self, owner: str, lease_s: float) -> None:
         """See `GovernanceStore`."""
         await self._write(_BEAT, (owner, lease_s))
+
+    async def entrust(self, call_id: str, attempt: int, lease_s: float) -> bool:
+        """See `GovernanceStore`."""
+        owner = f"{TRUSTEE}{call_id} {attempt}"
+        asked = {"call_id": call_id, "attempt": attempt, "owner": owner, "lease_s": lease_s}
+        return await self._write(_ENTRUST, asked) is not None
 
     async def retire(self, owner: str) -> None:
         """See `GovernanceStore`."""

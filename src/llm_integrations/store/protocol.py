@@ -112,6 +112,12 @@ class GovernanceStore(Protocol):
     async def retire(self, owner: str) -> None:
         """End an owner's lease now."""
 
+    async def entrust(self, call_id: str, attempt: int, lease_s: float) -> bool:
+        """Keep what is still held so for this long, whether its process lives or not.
+
+        Return False if it has ended.
+        """
+
     async def sweep(self) -> int:
         """Settle as "unknown" what dead owners still hold; return how many rows."""
 

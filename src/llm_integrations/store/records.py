@@ -12,6 +12,7 @@ from msgspec import Struct
 
 __all__ = [
     "MAX_PUSD",
+    "TRUSTEE",
     "AlertRow",
     "AttemptState",
     "BudgetRow",
@@ -31,6 +32,9 @@ __all__ = [
 
 MAX_PUSD: Final = 4 * 10**18
 """The largest single amount (4 million USD): two of them still fit a 64-bit column."""
+
+TRUSTEE: Final = "trustee of "
+"""How an owner is named who is no process, but keeps one attempt held until its lease ends."""
 
 AttemptState = Literal["held", "settled", "partial", "refused", "released", "unknown"]
 FinalState = Literal["settled", "partial", "refused", "released", "unknown"]

@@ -17,7 +17,7 @@ import psycopg
 from llm_integrations.errors import StoreError, StoreUnavailable
 from llm_integrations.store.batches import Batches
 from llm_integrations.store.reach import connect, reaching
-from llm_integrations.store.records import Standing
+from llm_integrations.store.records import TRUSTEE, Standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,6 +35,13 @@ _TURN: Final = (
     "%s, %s, %s::float8[], %s, %s, %s, %s::float8[], %s, %s::bigint[], %s::bigint[], %s,"
     " %s::bigint[])"
 )
+# A trustee has a lease and is no member of the fleet.
+_SWEEP: Final = """
+SELECT llm_integrations.limit_sweep() - (
+    SELECT count(*) FROM llm_integrations.ledger_owner
+    WHERE starts_with(id, %s) AND expires_at > clock_timestamp()
+)
+"""
 _BATCH: Final = 64
 _AGAIN_S: Final = 1.0
 _STILL_THERE_S: Final = 20.0
@@ -84,7 +91,7 @@ class SharedLimits:
         """
         with reaching():
             async with self._pool.connection() as connection:
-                cursor = await connection.execute("SELECT llm_integrations.limit_sweep()")
+                cursor = await connection.execute(_SWEEP, [TRUSTEE])
                 row = await cursor.fetchone()
         self.members = max(1, int(row[0])) if row else 1
 

@@ -162,6 +162,11 @@ class SqliteStore:
         expires_us = self._now_us() + round(lease_s * 1_000_000)
         await self._writes.write(lambda ops: ops.beat(owner, expires_us))
 
+    async def entrust(self, call_id: str, attempt: int, lease_s: float) -> bool:
+        """See `GovernanceStore`."""
+        expires_us = self._now_us() + round(lease_s * 1_000_000)
+        return await self._writes.write(lambda ops: ops.entrust(call_id, attempt, expires_us))
+
     async def retire(self, owner: str) -> None:
         """See `GovernanceStore`."""
         await self._writes.write(lambda ops: ops.beat(owner, 0))

@@ -16,6 +16,7 @@ from msgspec import Struct
 from llm_integrations.errors import StoreError
 from llm_integrations.store.records import (
     MAX_PUSD,
+    TRUSTEE,
     AlertRow,
     BudgetRow,
     EntryRow,
@@ -292,6 +293,17 @@ class Operations:
         self.database.execute(
             "INSERT OR REPLACE INTO ledger_owner VALUES (?, ?)", (owner, expires_us)
         )
+
+    def entrust(self, call_id: str, attempt: int, expires_us: int) -> bool:
+        """See `GovernanceStore.entrust`."""
+        owner = f"{TRUSTEE}{call_id} {attempt}"
+        given = self.database.execute(
+            "UPDATE ledger SET owner = ? WHERE call_id = ? AND attempt = ? AND state = 'held'",
+            (owner, call_id, attempt),
+        )
+        if given.rowcount:
+            self.beat(owner, expires_us)
+        return given.rowcount > 0
 
     def save_budgets(self, budgets: Sequence[BudgetRow]) -> None:
         """See `GovernanceStore.save_budgets`."""

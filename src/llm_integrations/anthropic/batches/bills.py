@@ -17,6 +17,7 @@ from llm_integrations._core.admission import Actual, Admission, Ask, Handover
 from llm_integrations._core.codec import decode, encode
 from llm_integrations.anthropic.batches.plan import BatchBound
 from llm_integrations.anthropic.batches.values import (
+    Batch,
     BatchResult,
     SucceededResult,
     UnknownResult,
@@ -92,16 +93,17 @@ class Bill:
         permit, note = found
         return cls(admission, permit, decode(_note_decoder, note), is_own=False)
 
-    async def hand_over(self, batch_id: str) -> None:
-        """Let any client with the same books settle it.
+    async def hand_over(self, batch: Batch) -> None:
+        """Let any client with the same books settle it, until it expires.
 
         Raises:
             StoreUnavailable: only this one can.
         """
         if isinstance(self._admission, Handover):
             note = _Note(count=self.count, model=self.model, tool_types=self.tool_types)
-            key = _KEY + batch_id
-            await self._admission.hand_over(self._permit, key, msgspec.json.encode(note))
+            encoded = msgspec.json.encode(note)
+            key, until = _KEY + batch.id, batch.expires_at
+            await self._admission.hand_over(self._permit, key, encoded, until=until)
 
     async def settle(self, actual: Actual) -> None:
         """Book what the batch cost."""

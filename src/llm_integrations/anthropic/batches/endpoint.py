@@ -109,12 +109,12 @@ class Batches:
     exact cost takes its place, in the ledger as one row, in `get_cost_stats` by model. Errored,
     canceled and expired requests cost nothing.
 
-    What is not: a batch whose results were not read when the client closes, or that was deleted
-    unread, is booked as "unknown" and charged by its hold, until any client under a governor with
-    the same books reads the results: then the exact cost takes its place. Whoever is first books;
-    in `get_cost_stats` a batch is counted where it was created. The calls themselves are free and
-    keep to the limits of group "batches"; how many requests wait in line at the server is limited
-    there only, and a batch may overshoot a spend limit of the workspace.
+    What is not: a batch whose results were not read when the client closes, or that expired or was
+    deleted unread, is booked as "unknown" and charged by its hold, until any client under a
+    governor with the same books reads the results: then the exact cost takes its place. Whoever is
+    first books; in `get_cost_stats` a batch is counted where it was created. The calls themselves
+    are free and keep to the limits of group "batches"; how many requests wait in line at the server
+    is limited there only, and a batch may overshoot a spend limit of the workspace.
     """
 
     def __init__(self, calls: Calls, caller: Caller, admission: Admission, clock: Clock) -> None:
@@ -163,7 +163,7 @@ class Batches:
             raise
         self._bills[batch.id] = bill
         try:
-            await bill.hand_over(batch.id)
+            await bill.hand_over(batch)
         except StoreError as error:  # the batch runs, and this client can still book it
             _logger.warning("batch %s can be booked by its own client only: %s", batch.id, error)
         return batch

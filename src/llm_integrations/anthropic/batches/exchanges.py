@@ -3,15 +3,16 @@
 In: the bytes of a batch that another program makes, looks at, reads or deletes. Out: one hold of
 all that the batch may cost, and one settlement. Rules, beside those of `anthropic/exchanges`:
 
-1. A batch is held as a whole, and settled from its results when they pass by.
+1. A batch is held as a whole, and settled from its results when they pass by: here, or in any other
+   process with the same books. It stays held though this process may end.
 2. When it expires before they did, it becomes "unknown"; results that pass later correct that.
 3. Deleted unread, it becomes "unknown" at once.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import logging
 from datetime import date, datetime
 from typing import Final
 
@@ -26,11 +27,12 @@ from llm_integrations.anthropic.batches.values import Batch, LineSplitter, parse
 from llm_integrations.anthropic.catalogue import shape_of
 from llm_integrations.anthropic.exchanges import UNKNOWN, Books, Exchange, WholeAnswer
 from llm_integrations.anthropic.pages import KeptDecoder
-from llm_integrations.errors import InvalidRequest
+from llm_integrations.errors import InvalidRequest, StoreError
 
 __all__ = ["OpenBatches"]
 
 _batch_decoder: Final = KeptDecoder(Batch)
+_logger: Final = logging.getLogger("llm_integrations.anthropic")
 
 
 class _Creation(WholeAnswer):
@@ -69,7 +71,7 @@ class _Creation(WholeAnswer):
         bill, self._bill = self._bill, None
         try:
             if bill is not None and self._made is not None:
-                self._batches.add(self._made, bill)
+                await self._batches.add(self._made, bill)
             elif bill is not None and 300 <= self._response.status < 500:
                 await bill.settle(refused(self._response))
             elif bill is not None:
@@ -106,9 +108,11 @@ class _Look(WholeAnswer):
 
     async def end(self) -> None:
         """See `Exchange`."""
-        if self._seen is not None:
-            await self._batches.note(self._seen)
-        await super().end()
+        try:
+            if self._seen is not None:
+                await self._batches.note(self._seen)
+        finally:
+            await super().end()
 
 
 class _Deletion(Exchange):
@@ -123,9 +127,11 @@ class _Deletion(Exchange):
 
     async def end(self) -> None:
         """See `Exchange`."""
-        if 200 <= self._response.status < 300:
-            await self._batches.forget(self._batch_id)
-        await super().end()
+        try:
+            if 200 <= self._response.status < 300:
+                await self._batches.forget(self._batch_id)
+        finally:
+            await super().end()
 
 
 class _Results(WholeAnswer):
@@ -138,9 +144,14 @@ class _Results(WholeAnswer):
         self._batches = batches
         self._batch_id = batch_id
         self._lines = LineSplitter()
-        self._tally = batches.tally(batch_id)
+        self._tally: Tally | None = None
         self._seen = 0
         self._is_whole = False
+
+    async def admit(self, patience_s: float | None = None) -> None:
+        """See `Exchange`."""
+        self._tally = await self._batches.load_tally(self._batch_id)
+        await super().admit(patience_s)
 
     def _take(self, plain: bytes) -> bool:
         for line in self._lines.feed(plain):
@@ -162,30 +173,30 @@ class _Results(WholeAnswer):
     async def end(self) -> None:
         """See `Exchange`."""
         tally = self._tally
-        if self._is_whole and tally is not None and tally.unreadable == 0:
-            actual = tally.actual(self._response.request_id)
-            await self._batches.settle(self._batch_id, self._seen, actual)
-        await super().end()
+        try:
+            if self._is_whole and tally is not None and tally.unreadable == 0:
+                actual = tally.actual(self._response.request_id)
+                await self._batches.settle(self._batch_id, self._seen, actual)
+        finally:
+            await super().end()
 
 
 class _OpenBatch:
-    __slots__ = ("alarm", "bill", "ended_at")
+    __slots__ = ("bill", "ended_at")
 
     def __init__(self, bill: Bill) -> None:
         self.bill = bill
         self.ended_at: datetime | None = None
-        self.alarm: asyncio.TimerHandle | None = None
 
 
 class OpenBatches:
-    """The batches whose results have not passed yet, by id."""
+    """The batches whose results have not passed yet, by id; those of others are asked for."""
 
-    __slots__ = ("_books", "_expiring", "_open")
+    __slots__ = ("_books", "_open")
 
     def __init__(self, books: Books) -> None:
         self._books = books
         self._open: dict[str, _OpenBatch] = {}
-        self._expiring: set[asyncio.Task[None]] = set()
 
     def begin(self, ask: Ask, method: str, rest: str, body: bytes) -> Exchange:
         """Return the exchange that a request about batches begins.
@@ -209,23 +220,27 @@ class OpenBatches:
             case _:
                 return Exchange(books, ask)
 
-    def add(self, batch: Batch, bill: Bill) -> None:
-        """Keep the bill of a batch that was just made, until it expires at the latest."""
-        self._open[batch.id] = opened = _OpenBatch(bill)
-        if batch.expires_at is not None:
-            left_s = (batch.expires_at - self._books.clock.now()).total_seconds()
-            loop = asyncio.get_running_loop()
-            opened.alarm = loop.call_later(max(left_s, 0.0), self._expire, bill)
+    async def add(self, batch: Batch, bill: Bill) -> None:
+        """Keep the bill of a batch that was just made, here and in the books."""
+        self._open[batch.id] = _OpenBatch(bill)
+        try:
+            await bill.hand_over(batch)
+        except StoreError as error:  # the batch runs, and this process can still book it
+            _logger.warning("batch %s can be booked by this process only: %s", batch.id, error)
 
-    def tally(self, batch_id: str) -> Tally | None:
-        """Return what adds up the results of a batch, if it was made here."""
-        opened = self._open.get(batch_id)
+    async def load_tally(self, batch_id: str) -> Tally | None:
+        """Return what adds up the results of a batch; None of one that these books do not know.
+
+        Raises:
+            StoreUnavailable: the books are away.
+        """
+        opened = await self._find(batch_id)
         return None if opened is None else Tally(opened.bill, opened.ended_at)
 
     async def note(self, batch: Batch) -> None:
         """Take note of how far a batch is; one of which nothing is billed is settled."""
-        opened = self._open.get(batch.id)
-        if opened is None or not batch.has_ended:
+        opened = await self._find(batch.id) if batch.has_ended else None
+        if opened is None:
             return
         opened.ended_at = batch.ended_at
         if batch.request_counts.succeeded == 0 and batch.request_counts.done >= opened.bill.count:
@@ -236,26 +251,24 @@ class OpenBatches:
         """Book what a batch cost, if all its results are known."""
         opened = self._open.get(batch_id)
         if opened is not None and results >= opened.bill.count:
-            self._take(batch_id)
+            del self._open[batch_id]
             await opened.bill.settle(actual)
 
     async def forget(self, batch_id: str) -> None:
         """Book a batch that was deleted unread as "unknown"."""
-        opened = self._take(batch_id)
+        opened = await self._find(batch_id)
         if opened is not None:
+            self._open.pop(batch_id, None)
             await opened.bill.settle(UNKNOWN)
 
-    def _take(self, batch_id: str) -> _OpenBatch | None:
-        opened = self._open.pop(batch_id, None)
-        if opened is not None and opened.alarm is not None:
-            opened.alarm.cancel()
+    async def _find(self, batch_id: str) -> _OpenBatch | None:
+        """Return a batch whoever made it, in whichever process."""
+        opened = self._open.get(batch_id)
+        if opened is None:
+            bill = await Bill.take_over(self._books.admission, batch_id)
+            if bill is not None:
+                opened = self._open.setdefault(batch_id, _OpenBatch(bill))
         return opened
-
-    def _expire(self, bill: Bill) -> None:
-        """Book a batch as "unknown"; results that pass later correct that."""
-        task = asyncio.get_running_loop().create_task(bill.settle(UNKNOWN))
-        self._expiring.add(task)
-        task.add_done_callback(self._expiring.discard)
 
 
 class _BatchItem(msgspec.Struct, frozen=True):
