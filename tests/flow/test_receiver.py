@@ -203,23 +203,24 @@ async def test_body_over_the_cap_is_refused_while_reading(door: Door, service_ur
 
 
 async def test_all_bodies_together_are_kept_within_memory(
-    door: Door, monkeypatch: pytest.MonkeyPatch
+    service_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def halting(go: asyncio.Event) -> AsyncIterator[bytes]:
         yield b"x" * 1_000
         await go.wait()
 
     monkeypatch.setattr(receiver_room, "READING_CAP", 1_500)
-    go = asyncio.Event()
-    url = f"{door.url}/webhooks/jira/acme"
-    held = asyncio.create_task(door.session.post(url, data=halting(go)))
-    async with asyncio.timeout(10):
-        while await door.post(b"x" * 1_000, signature="sha256=00") != 503:  # noqa: ASYNC110 - no event tells
-            await asyncio.sleep(0.01)
-    go.set()
-    async with await held as response:
-        assert response.status == 401
-    assert await door.post(issue_body()) == 202
+    async with open_door(service_url) as door:
+        go = asyncio.Event()
+        url = f"{door.url}/webhooks/jira/acme"
+        held = asyncio.create_task(door.session.post(url, data=halting(go)))
+        async with asyncio.timeout(10):
+            while await door.post(b"x" * 1_000, signature="sha256=00") != 503:  # noqa: ASYNC110 - no event tells
+                await asyncio.sleep(0.01)
+        go.set()
+        async with await held as response:
+            assert response.status == 401
+        assert await door.post(issue_body()) == 202
 
 
 async def test_other_paths_sites_and_methods_are_refused(door: Door) -> None:

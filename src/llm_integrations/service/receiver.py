@@ -29,6 +29,7 @@ from llm_integrations.errors import (
     StoreUnavailable,
 )
 from llm_integrations.jira.webhooks import delivery_identity, parse_event, verify
+from llm_integrations.service.bodies import Bodies, BodyRefused, SenderGone
 from llm_integrations.service.histogram import Histogram
 from llm_integrations.service.inbox import delivery_id_of, to_arrival
 from llm_integrations.service.listener import REFUSALS
@@ -115,8 +116,11 @@ class _Refused(Exception):
         self.why = why  # for the log alone: strangers hear the reason
 
 
-class _Gone(Exception):
-    """The sender hung up."""
+_BODY_REFUSALS: Final[Mapping[str, tuple[int, Reason, Pairs]]] = {
+    "too large": (413, "body too large", _CLOSE),
+    "too slow": (408, "body too slow", _CLOSE),
+    "too many": (503, "too many bodies at once", (*_CLOSE, *_AGAIN)),
+}
 
 
 class Receiver:
@@ -133,7 +137,7 @@ class Receiver:
         self._options = options
         self._clock = clock
         self._logged_at: dict[str, float] = {}
-        self._reading_bytes = 0
+        self._bodies = Bodies(together_bytes=READING_CAP, within_s=BODY_TIMEOUT_S)
         self.counts: Counter[str] = Counter()
         self.ack_s = Histogram(_ACK_BOUNDS_S)
 
@@ -150,7 +154,7 @@ class Receiver:
         except _Refused as refused:
             self._count_refusal(refused)
             await _answer(send, refused.status, {"error": refused.reason}, refused.headers)
-        except _Gone:
+        except SenderGone:
             self.counts["gone"] += 1
         else:
             self.counts["new" if is_new else "repeat"] += 1
@@ -193,32 +197,15 @@ class Receiver:
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes:
         """Return the whole body; stops reading at the cap."""
-        cap = self._options.body_cap
         announced = next((value for name, value in headers if name == b"content-length"), b"")
-        if announced.isdigit() and int(announced) > cap:
-            raise _Refused(413, "body too large", _CLOSE)
-        chunks: list[bytes] = []
-        size = 0
         try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise _Gone
-                    chunk = message.get("body", b"")
-                    size += len(chunk)
-                    self._reading_bytes += len(chunk)
-                    if size > cap:
-                        raise _Refused(413, "body too large", _CLOSE)
-                    if self._reading_bytes > READING_CAP:
-                        raise _Refused(503, "too many bodies at once", (*_CLOSE, *_AGAIN))
-                    chunks.append(chunk)
-                    if not message.get("more_body", False):
-                        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        except TimeoutError:
-            raise _Refused(408, "body too slow", _CLOSE) from None
-        finally:
-            self._reading_bytes -= size
+            return await self._bodies.read(
+                receive,
+                cap_bytes=self._options.body_cap,
+                announced_bytes=int(announced) if announced.isdigit() else 0,
+            )
+        except BodyRefused as refused:
+            raise _Refused(*_BODY_REFUSALS[refused.why]) from None
 
     def _judge(self, site: str, headers: Headers, body: bytes) -> tuple[WebhookEvent, str]:
         """Return the event and its identity; only what is genuine is parsed."""

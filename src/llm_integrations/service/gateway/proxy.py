@@ -27,6 +27,7 @@ from llm_integrations._core.watchdog import Watchdog
 from llm_integrations.anthropic.desk import Desk, Sent
 from llm_integrations.anthropic.exchanges import Exchange, Refusal, error_answer, refusal_for
 from llm_integrations.errors import ConnectFailed, IntegrationError, TransportError
+from llm_integrations.service.bodies import Bodies, BodyRefused, SenderGone
 from llm_integrations.service.gateway.attempts import Attempts
 from llm_integrations.service.gateway.door import (
     MEGABYTE,
@@ -60,10 +61,6 @@ _RESULTS_URL: Final = re.compile(
 _logger: Final = logging.getLogger("llm_integrations.gateway")
 
 
-class _Gone(Exception):
-    """The caller hung up."""
-
-
 class _Call(NamedTuple):
     """A request that was let in, with its body."""
 
@@ -91,7 +88,7 @@ class Gateway:
         self._attempts = Attempts()
         self._transport = transport
         self._dog = Watchdog()
-        self._bodies_bytes = 0
+        self._bodies = Bodies(together_bytes=BODIES_CAP, within_s=BODY_TIMEOUT_S)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -101,54 +98,32 @@ class Gateway:
             await _answer(send, Refusal(200, {"content-type": "application/json"}, b'{"ok":true}'))
             return
         try:
-            request = self._door.admit(
-                scope["method"],
-                scope["raw_path"].decode("latin-1"),
-                scope["query_string"].decode("latin-1"),
-                scope["headers"],
-            )
-            body = await self._read_body(request, receive)
+            request, body = await self._take(scope, receive)
         except Refused as refused:
             await _answer(send, refused.answer, closes=True)
             return
-        except _Gone:
+        except SenderGone:
             return
-        held_bytes = len(body)
-        self._bodies_bytes += held_bytes
-        try:
+        with self._bodies.held(body):
             await _while_there(self._carry(self._call(request, body), send), receive)
-        finally:
-            self._bodies_bytes -= held_bytes
 
     # --- in ------------------------------------------------------------------------------------
 
-    async def _read_body(self, request: Request, receive: Receive) -> bytes:
-        """Return the whole body; stops reading at the cap."""
-        chunks: list[bytes] = []
-        size = 0
+    async def _take(self, scope: Message, receive: Receive) -> tuple[Request, bytes]:
+        """Judge the head, then read the body."""
+        request = self._door.admit(
+            scope["method"],
+            scope["raw_path"].decode("latin-1"),
+            scope["query_string"].decode("latin-1"),
+            scope["headers"],
+        )
         cap = request.route.cap_bytes
-        if request.size_bytes > cap:
-            raise Refused(_too_large(cap))
         try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise _Gone
-                    chunk = message.get("body", b"")
-                    size += len(chunk)
-                    self._bodies_bytes += len(chunk)
-                    if size > cap:
-                        raise Refused(_too_large(cap))
-                    if self._bodies_bytes > BODIES_CAP:
-                        raise Refused(_TOO_MANY)
-                    chunks.append(chunk)
-                    if not message.get("more_body", False):
-                        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        except TimeoutError:
-            raise Refused(_TOO_SLOW) from None
-        finally:
-            self._bodies_bytes -= size
+            return request, await self._bodies.read(
+                receive, cap_bytes=cap, announced_bytes=request.size_bytes
+            )
+        except BodyRefused as refused:
+            raise Refused(_no_body(refused, cap)) from None
 
     def _call(self, request: Request, body: bytes) -> _Call:
         attempt, call_id = 1, ""
@@ -365,6 +340,12 @@ def _no_answer(error: Exception) -> Refusal:
         why, status = f"{error}; the request may have arrived", 502
     kind = "api_error" if status == 502 else "timeout_error"
     return error_answer(status, kind, "llm_integrations_no_answer", why, {})
+
+
+def _no_body(refused: BodyRefused, cap_bytes: int) -> Refusal:
+    if refused.why == "too large":
+        return _too_large(cap_bytes)
+    return _TOO_MANY if refused.why == "too many" else _TOO_SLOW
 
 
 def _too_large(cap_bytes: int) -> Refusal:
