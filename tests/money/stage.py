@@ -6,7 +6,7 @@ killed in the middle of their work and replaced; each replacement makes the call
 predecessor had not begun.
 
 The play has a process of its own, `python -m tests.money.stage SCENE`. There, as in the spenders,
-no lines are counted for `--cov`: that takes three times as long, and other tests run the same lines.
+no lines are counted for `--cov`: it takes three times as long, and other tests run the same lines.
 """
 
 from __future__ import annotations
