@@ -14,7 +14,7 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from datetime import datetime
 
-__all__ = ["Actual", "Admission", "Ask", "Handover", "Keep", "Observation"]
+__all__ = ["Actual", "Admission", "Ask", "Handover", "Keep", "Observation", "Posting"]
 
 State = Literal["settled", "partial", "refused", "unknown"]
 
@@ -39,6 +39,8 @@ class Ask(Struct, frozen=True, kw_only=True):
         estimate_pusd: what it will likely cost; None where nobody guessed: then the hold.
         model: what was asked for, for the ledger.
         call_id: one id for all attempts of a call; `Caller` numbers the attempts.
+        patience_s: how long to stand in line for room, for callers without a deadline of their own;
+            then it is a `TimeoutError`.
     """
 
     group: str
@@ -56,6 +58,7 @@ class Ask(Struct, frozen=True, kw_only=True):
     keep: Keep | None = None
     call_id: str = ""
     attempt: int = 1
+    patience_s: float | None = None
 
 
 class Actual(Struct, frozen=True, kw_only=True):
@@ -127,6 +130,13 @@ class Admission(Protocol):
 
     def observe(self, ask: Ask, seen: Observation, sent_at: float) -> None:
         """Learn from headers; `sent_at` is when that request left, on the monotonic clock."""
+
+
+class Posting(Admission, Protocol):
+    """An admission with books that one need not wait for."""
+
+    def post(self, permit: object, actual: Actual) -> None:
+        """Book what the attempt used, soon; what goes wrong is the admission's to repeat."""
 
 
 @runtime_checkable

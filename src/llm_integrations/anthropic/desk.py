@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from llm_integrations._core.admission import Admission, Ask
+from llm_integrations._core.admission import Ask, Posting
 from llm_integrations._core.clock import Clock, id_by_time
 from llm_integrations.anthropic.batches.exchanges import OpenBatches
 from llm_integrations.anthropic.catalogue import shape_of
@@ -36,6 +36,7 @@ class Sent(NamedTuple):
         call_id: one for all attempts of a call.
         tags: for the ledger and budgets.
         workspace: that it names, whose limits are its own.
+        patience_s: how long it may stand in line; None for as long as it takes.
     """
 
     method: str
@@ -45,6 +46,7 @@ class Sent(NamedTuple):
     call_id: str = ""
     tags: Mapping[str, str] = {}
     workspace: str = ""
+    patience_s: float | None = None
 
 
 class Desk:
@@ -57,7 +59,7 @@ class Desk:
 
     __slots__ = ("_batches", "_books")
 
-    def __init__(self, admission: Admission, clock: Clock) -> None:
+    def __init__(self, admission: Posting, clock: Clock) -> None:
         self._books = Books(admission, clock, OutputGuess())
         self._batches = OpenBatches(self._books)
 
@@ -79,7 +81,7 @@ class Desk:
         """Return the exchange that a request begins."""
         tail = _tail(sent.path)
         if sent.method == "POST" and tail == "messages":
-            return MessageAnswer(self._books, _numbered(self._message_ask(sent), sent))
+            return MessageAnswer(self._books, self._message_ask(sent))
         if tail == BATCHES or tail.startswith(BATCHES + "/"):
             rest = tail.removeprefix(BATCHES).strip("/")
             ask = _numbered(Ask(group="batches"), sent)
@@ -91,9 +93,9 @@ class Desk:
         try:
             shape = shape_of(sent.body)
         except InvalidRequest:  # the server may read it otherwise: nothing bounds it then
-            return Ask(group="*", hold_pusd=None, bounded=False)
+            return _numbered(Ask(group="*", hold_pusd=None, bounded=False), sent)
         books = self._books
-        return ask_for(shape, sent.body, at=books.clock.now(), guess=books.guess)
+        return _numbered(ask_for(shape, sent.body, at=books.clock.now(), guess=books.guess), sent)
 
 
 def _numbered(ask: Ask, sent: Sent) -> Ask:
@@ -103,6 +105,7 @@ def _numbered(ask: Ask, sent: Sent) -> Ask:
         attempt=sent.attempt,
         tags=sent.tags,
         workspace=sent.workspace,
+        patience_s=sent.patience_s,
     )
 
 

@@ -17,13 +17,12 @@ and `drop` are coroutines for the loop of the admission.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from llm_integrations._core.admission import Actual, Admission, Ask, Observation
+from llm_integrations._core.admission import Actual, Ask, Observation, Posting
 from llm_integrations._core.call import Response, refused
 from llm_integrations._core.clock import Clock
 from llm_integrations._core.codec import encode
@@ -37,7 +36,7 @@ from llm_integrations.anthropic.events import (
     split_events,
 )
 from llm_integrations.anthropic.holds import OutputGuess
-from llm_integrations.anthropic.limits import observe_headers
+from llm_integrations.anthropic.limits import LIMIT_HEADERS, observe_headers
 from llm_integrations.anthropic.live import actual_of, partial_actual
 from llm_integrations.anthropic.models import parse_message
 from llm_integrations.anthropic.stream import StreamCollector
@@ -51,6 +50,7 @@ from llm_integrations.errors import (
 )
 
 __all__ = [
+    "HEADERS_READ",
     "UNKNOWN",
     "Books",
     "Exchange",
@@ -62,6 +62,8 @@ __all__ = [
 ]
 
 UNKNOWN: Final = Actual(state="unknown")
+HEADERS_READ: Final = (*LIMIT_HEADERS, "content-encoding", "content-type", "request-id")
+"""What an exchange reads of an answer's headers; who carries it may leave out the others."""
 
 
 class Books(NamedTuple):
@@ -73,7 +75,7 @@ class Books(NamedTuple):
         guess: learns how long answers are.
     """
 
-    admission: Admission
+    admission: Posting
     clock: Clock
     guess: OutputGuess
 
@@ -114,19 +116,18 @@ class Exchange:
         self.ask = ask
         self.has_left = False
 
-    async def admit(self, patience_s: float | None = None) -> None:
+    async def admit(self) -> None:
         """Hold the money and wait for room.
 
         Raises:
             IntegrationError: refused; see `refusal_for`.
-            TimeoutError: no room within `patience_s`.
+            TimeoutError: no room for as long as the `Ask` has patience.
         """
-        async with asyncio.timeout(patience_s):
-            self._permit = await self._books.admission.admit(self.ask)
+        self._permit = await self._books.admission.admit(self.ask)
         self._sent_at = self._books.clock.monotonic()
 
     def answered(self, status: int, headers: Mapping[str, str]) -> None:
-        """Take the answer's status, and its headers under lower-case names."""
+        """Take the answer's status, and under lower-case names those of `HEADERS_READ`."""
         latency_ms = round((self._books.clock.monotonic() - self._sent_at) * 1000)
         request_id = headers.get("request-id", "")
         self._response = Response(status, headers, b"", request_id, latency_ms)
@@ -167,7 +168,7 @@ class Exchange:
         await self.observe()
         permit, self._permit = self._permit, None
         if permit is not None:
-            await self._books.admission.settle(permit, self._actual or UNKNOWN)
+            self._books.admission.post(permit, self._actual or UNKNOWN)
 
     async def drop(self) -> None:
         """End an exchange that got no answer: nothing is booked unless it may have arrived."""
@@ -175,7 +176,7 @@ class Exchange:
         if permit is None:
             return
         if self.has_left:
-            await self._books.admission.settle(permit, UNKNOWN)
+            self._books.admission.post(permit, UNKNOWN)
         else:
             await self._books.admission.cancel(permit)
 

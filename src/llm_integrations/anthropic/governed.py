@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 from llm_integrations._core.clock import SystemClock
 from llm_integrations.anthropic.desk import Desk, Sent
-from llm_integrations.anthropic.exchanges import Exchange, refusal_for
+from llm_integrations.anthropic.exchanges import HEADERS_READ, Exchange, refusal_for
 from llm_integrations.errors import ConfigError, IntegrationError
 
 try:
@@ -41,6 +41,10 @@ ClientT = TypeVar("ClientT", bound="anthropic.Anthropic | anthropic.AsyncAnthrop
 _last_call: ContextVar[tuple[bytes, str]] = ContextVar("last_call", default=(b"", ""))
 _desks: WeakKeyDictionary[Governor, Desk] = WeakKeyDictionary()
 _PLATFORMS: Final = "anthropic.lib."
+_SAID: Final = {
+    name.encode(): name for name in ("x-stainless-retry-count", "anthropic-workspace-id")
+}
+_ANSWERED: Final = {name.encode(): name for name in HEADERS_READ}
 
 
 def govern(client: ClientT, governor: Governor) -> ClientT:
@@ -91,17 +95,26 @@ def _governed(
     return _SyncTransport(inner, governor, desk)
 
 
-def _begin(desk: Desk, request: httpx2.Request, body: bytes) -> Exchange:
+def _begin(desk: Desk, request: httpx2.Request, path: str, body: bytes) -> Exchange:
     """Begin the exchange of a request; the SDK counts its attempts in a header."""
-    said = request.headers.get("x-stainless-retry-count", "0")
-    attempt = int(said) + 1 if said.isascii() and said.isdigit() else 1
+    said = _read(request.headers, _SAID)
+    retries = said.get("x-stainless-retry-count", "0")
+    attempt = int(retries) + 1 if retries.isascii() and retries.isdigit() else 1
     last_body, call_id = _last_call.get()
     if attempt == 1 or not call_id or body != last_body:
         call_id = desk.new_call_id()
         _last_call.set((body, call_id))
-    workspace = request.headers.get("anthropic-workspace-id", "")
-    sent = Sent(request.method, request.url.path, body, attempt, call_id, workspace=workspace)
-    return desk.begin(sent)
+    return desk.begin(
+        Sent(
+            request.method,
+            path,
+            body,
+            attempt,
+            call_id,
+            workspace=said.get("anthropic-workspace-id", ""),
+            patience_s=_patience_s(request),
+        )
+    )
 
 
 def _patience_s(request: httpx2.Request) -> float | None:
@@ -111,11 +124,12 @@ def _patience_s(request: httpx2.Request) -> float | None:
     return float(found) if isinstance(found, int | float) else None
 
 
-def _headers(response: httpx2.Response) -> dict[str, str]:
-    """Return the headers under lower-case names: httpx2 looks one up in 20 us, and we ask nine."""
+def _read(headers: httpx2.Headers, wanted: Mapping[bytes, str]) -> dict[str, str]:
+    """Return some of the headers, by their names in lower case: httpx2 looks one up in 20 us."""
     return {
-        name.decode("latin-1").lower(): value.decode("latin-1")
-        for name, value in response.headers.raw
+        name: value.decode("latin-1")
+        for given, value in headers.raw
+        if (name := wanted.get(given.lower())) is not None
     }
 
 
@@ -260,10 +274,9 @@ class _SyncTransport(httpx2.BaseTransport):
         if not Desk.is_governed(path):
             return self.inner.handle_request(request)
         body = request.read() if Desk.needs_body(request.method, path) else b""
-        exchange, home = _begin(self._desk, request, body), self.governor.home
-        patience_s = _patience_s(request)
+        exchange, home = _begin(self._desk, request, path, body), self.governor.home
         try:
-            home.run(lambda: exchange.admit(patience_s))
+            home.run(exchange.admit)
         except IntegrationError as error:
             return _refused(error)
         except TimeoutError:
@@ -281,7 +294,7 @@ class _SyncTransport(httpx2.BaseTransport):
             raise
         finally:
             request.stream = sent
-        exchange.answered(response.status_code, _headers(response))
+        exchange.answered(response.status_code, _read(response.headers, _ANSWERED))
         assert isinstance(response.stream, httpx2.SyncByteStream)  # noqa: S101 - the same
         response.stream = _SyncAnswer(response.stream, exchange, self.governor)
         return response
@@ -305,10 +318,9 @@ class _AsyncTransport(httpx2.AsyncBaseTransport):
         if not Desk.is_governed(path):
             return await self.inner.handle_async_request(request)
         body = await request.aread() if Desk.needs_body(request.method, path) else b""
-        exchange, home = _begin(self._desk, request, body), self.governor.home
-        patience_s = _patience_s(request)
+        exchange, home = _begin(self._desk, request, path, body), self.governor.home
         try:
-            await home.wait(lambda: exchange.admit(patience_s))
+            await home.wait(exchange.admit)
         except IntegrationError as error:
             return _refused(error)
         except TimeoutError:
@@ -326,7 +338,7 @@ class _AsyncTransport(httpx2.AsyncBaseTransport):
             raise
         finally:
             request.stream = sent
-        exchange.answered(response.status_code, _headers(response))
+        exchange.answered(response.status_code, _read(response.headers, _ANSWERED))
         if exchange.is_known:  # a refusal: its pause holds for the SDK's next attempt already
             home.post(exchange.observe)
         assert isinstance(response.stream, httpx2.AsyncByteStream)  # noqa: S101 - the same

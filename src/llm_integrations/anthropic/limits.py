@@ -19,15 +19,24 @@ import msgspec
 from llm_integrations._core.admission import Observation
 from llm_integrations._core.retry import parse_retry_after
 
-__all__ = ["LimitState", "RateLimitInfo", "observe_headers", "retry_after_s"]
+__all__ = ["LIMIT_HEADERS", "LimitState", "RateLimitInfo", "observe_headers", "retry_after_s"]
 
 MOST_DIGITS: Final = 15
 PREFIX: Final = "anthropic-ratelimit-"
-DIMENSIONS: Final = {
-    "requests": "requests",
-    "input_tokens": "input-tokens",
-    "output_tokens": "output-tokens",
-}
+DIMENSIONS: Final = tuple(
+    (name, f"{PREFIX}{wire}-limit", f"{PREFIX}{wire}-remaining")
+    for name, wire in (
+        ("requests", "requests"),
+        ("input_tokens", "input-tokens"),
+        ("output_tokens", "output-tokens"),
+    )
+)
+LIMIT_HEADERS: Final = (
+    "retry-after",
+    "retry-after-ms",
+    *(header for _, *headers in DIMENSIONS for header in headers),
+)
+"""All headers that `observe_headers` looks at."""
 
 
 class LimitState(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,9 +82,9 @@ def observe_headers(status: int, headers: Mapping[str, str], now: datetime) -> O
     """Return what the admission should learn; None when the headers say nothing."""
     limits = {
         name: (limit, remaining)
-        for name, wire in DIMENSIONS.items()
-        if (limit := _number(headers, f"{PREFIX}{wire}-limit")) is not None
-        and (remaining := _number(headers, f"{PREFIX}{wire}-remaining")) is not None
+        for name, limit_header, remaining_header in DIMENSIONS
+        if (limit := _number(headers, limit_header)) is not None
+        and (remaining := _number(headers, remaining_header)) is not None
     }
     pause_s = retry_after_s(headers, now) if status in {429, 529} else None
     if not limits and pause_s is None:

@@ -104,6 +104,7 @@ class Limiter:
 
         Raises:
             RateLimited: the server asked for a pause that is too long, perhaps meanwhile.
+            TimeoutError: there was no room for as long as the ask has patience.
         """
         line = self._line(ask)
         want = (ask.requests, ask.input_tokens, ask.output_tokens)
@@ -113,7 +114,10 @@ class Limiter:
         if taken is not None:
             return taken
         _check_pause(line)
-        return await line.wait(want, lane_of(ask.tags))
+        if ask.patience_s is None:
+            return await line.wait(want, lane_of(ask.tags))
+        async with asyncio.timeout(ask.patience_s):
+            return await line.wait(want, lane_of(ask.tags))
 
     def finish(self, reservation: Reservation, actual: Actual) -> None:
         """End a reservation with what was used."""

@@ -47,11 +47,11 @@ class _Creation(WholeAnswer):
         self._bill: Bill | None = None
         self._made: Batch | None = None
 
-    async def admit(self, patience_s: float | None = None) -> None:
+    async def admit(self) -> None:
         """See `Exchange`."""
         self._bill = await Bill.open(self._books.admission, self._bound, self.ask.tags)
         try:
-            await super().admit(patience_s)
+            await super().admit()
         except BaseException:
             bill, self._bill = self._bill, None
             await bill.cancel()
@@ -148,10 +148,10 @@ class _Results(WholeAnswer):
         self._seen = 0
         self._is_whole = False
 
-    async def admit(self, patience_s: float | None = None) -> None:
+    async def admit(self) -> None:
         """See `Exchange`."""
         self._tally = await self._batches.load_tally(self._batch_id)
-        await super().admit(patience_s)
+        await super().admit()
 
     def _take(self, plain: bytes) -> bool:
         for line in self._lines.feed(plain):
