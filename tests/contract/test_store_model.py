@@ -1,19 +1,21 @@
 """Budget and ledger against a model: whatever happens in whatever order, the books balance.
 
-Two processes, each with its own connection, hold and settle on one SQLite file, often at the same
-moment; or one on books in memory, which are kept by other means. The same machine is set on stores
-with a bug: two have the one that gateways are famous for, they look first and write later; a third
-counts only what came of a broken stream. It finds each within 2,000 steps.
+Two processes, each with its own connection, hold and settle on one SQLite file, or in one
+PostgreSQL, often at the same moment; or one on books in memory, which are kept by other means. The
+same machine is set on stores with a bug: two have the one that gateways are famous for, they look
+first and write later; a third counts only what came of a broken stream. It finds each within 2,000
+steps.
 """
 
 from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -29,6 +31,8 @@ from msgspec.structs import replace
 from llm_integrations._core.clock import SystemClock
 from llm_integrations.store import sqlite_ops
 from llm_integrations.store.memory import open_memory_store
+from llm_integrations.store.postgres import PostgresStore
+from llm_integrations.store.protocol import GovernanceStore
 from llm_integrations.store.records import (
     BudgetRow,
     EntryFilter,
@@ -44,6 +48,7 @@ KEYS = ("ABC-1", "ABC-2")
 LIMITS = {"all": 100, "each": 60}
 AMOUNTS = st.integers(0, 70)
 OWNERS = ("one", "two")
+NOBODY = "nobody"  # has what is entrusted
 T = TypeVar("T")
 
 
@@ -52,9 +57,13 @@ def windows(key: str) -> tuple[WindowClaim, ...]:
 
 
 class Books(RuleBasedStateMachine):
-    """Holds and settles on a SQLite file; keeps the same books in two dicts."""
+    """Holds and settles on a SQLite file; keeps the same books in two dicts.
 
-    kind: ClassVar[type[SqliteStore]] = SqliteStore
+    Attributes:
+        breaks: what puts a bug into each store.
+    """
+
+    breaks: ClassVar[Callable[[GovernanceStore], Faulty] | None] = None
     steps: ClassVar[int] = 0
 
     def __init__(self) -> None:
@@ -62,6 +71,11 @@ class Books(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.loop = asyncio.new_event_loop()
         self.stores = self.open_all()
+        if (breaks := type(self).breaks) is not None:
+            self.stores = {
+                owner: cast("GovernanceStore", breaks(store))
+                for owner, store in self.stores.items()
+            }
         self.store = self.stores["one"]
         self.now(
             self.store.save_budgets(
@@ -79,9 +93,9 @@ class Books(RuleBasedStateMachine):
         self.spent: dict[str, tuple[str, int]] = {}
         self.unsure: dict[str, tuple[str, int]] = {}  # billed at most, beyond what is spent
 
-    def open_all(self) -> dict[str, SqliteStore]:
+    def open_all(self) -> dict[str, GovernanceStore]:
         path = str(Path(self.folder.name) / "books.db")
-        return {owner: self.now(self.kind.open(path, clock=SystemClock())) for owner in OWNERS}
+        return {owner: self.now(SqliteStore.open(path, clock=SystemClock())) for owner in OWNERS}
 
     def now(self, question: Awaitable[T]) -> T:
         return self.loop.run_until_complete(question)
@@ -242,6 +256,27 @@ class Books(RuleBasedStateMachine):
     def end_again(self, data: st.DataObject, cost: int) -> None:
         assert not self.settle(data.draw(st.sampled_from(sorted(self.spent))), "partial", cost)
 
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def entrust(self, data: st.DataObject) -> None:
+        """Keep one held that outlives its process."""
+        call_id = data.draw(st.sampled_from(sorted(self.held)))
+        _, key, amount = self.held[call_id]
+        assert self.now(self.store.entrust(call_id, 1, 60))
+        self.held[call_id] = (NOBODY, key, amount)
+
+    @precondition(lambda self: any(owner == NOBODY for owner, _, _ in self.held.values()))
+    @rule(data=st.data())
+    def expire(self, data: st.DataObject) -> None:
+        kept = [call_id for call_id, (owner, _, _) in self.held.items() if owner == NOBODY]
+        call_id = data.draw(st.sampled_from(sorted(kept)))
+        _, key, amount = self.held.pop(call_id)
+        assert self.now(self.store.entrust(call_id, 1, 0))
+        for owner in OWNERS:
+            self.now(self.store.beat(owner, 60))
+        assert self.now(self.store.sweep()) == 1
+        self.unknown[call_id] = (key, amount)
+
     @rule(owner=st.sampled_from(OWNERS))
     def die(self, owner: str) -> None:
         self.now(self.store.retire(owner))
@@ -269,8 +304,28 @@ class Books(RuleBasedStateMachine):
 class InMemory(Books):
     """The same on books in memory, of which there is one."""
 
-    def open_all(self) -> dict[str, SqliteStore]:
+    def open_all(self) -> dict[str, GovernanceStore]:
         return dict.fromkeys(OWNERS, open_memory_store(SystemClock()))
+
+
+class OnServer(Books):
+    """The same in a PostgreSQL, whose tables are emptied for each run."""
+
+    url: ClassVar[str]
+
+    def open_all(self) -> dict[str, GovernanceStore]:
+        opened = {
+            owner: self.now(PostgresStore.open(self.url, clock=SystemClock())) for owner in OWNERS
+        }
+        with psycopg.connect(self.url) as connection:
+            connection.execute(EMPTY)
+        return dict(opened)
+
+
+EMPTY = """
+TRUNCATE llm_integrations.ledger, llm_integrations.budget, llm_integrations.budget_window,
+    llm_integrations.ledger_owner
+"""
 
 
 TestBooks = Books.TestCase
@@ -283,7 +338,36 @@ TestBooks.settings = TestBooksInMemory.settings = settings(
 )
 
 
-class LooksFirst(SqliteStore):
+@pytest.mark.parametrize(
+    "examples", [8, pytest.param(400, marks=pytest.mark.soak)], ids=["few", "many"]
+)
+def test_the_books_balance_in_a_postgresql_too(postgres_url: str, examples: int) -> None:
+    class Machine(OnServer):
+        url = postgres_url
+
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow],
+        ),
+    )
+    print(f"{Machine.steps} steps")
+
+
+class Faulty:
+    """A store with a bug in one of its operations."""
+
+    def __init__(self, inner: GovernanceStore) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - as it is in the store
+        return getattr(self.inner, name)
+
+
+class LooksFirst(Faulty):
     """A store with the bug: whoever asks at the same moment has looked before anybody writes."""
 
     looking: ClassVar[int] = 0
@@ -302,7 +386,7 @@ class LooksBeforeItHolds(LooksFirst):
     """Checks what is left, then adds: between the two somebody else may."""
 
     async def hold(self, hold: Hold) -> Refusal | None:
-        rows = await self.look(self.load_windows(hold.created_us))
+        rows = await self.look(self.inner.load_windows(hold.created_us))
         taken = {
             (row.budget, row.key): row.spent_pusd + row.unsure_pusd + row.held_pusd for row in rows
         }
@@ -313,24 +397,24 @@ class LooksBeforeItHolds(LooksFirst):
         left, claim = min(lefts, key=lambda one: one[0])
         if left < hold.guard_pusd:
             return Refusal(budget=claim.budget, key=claim.key, end_us=10, left_pusd=left)
-        return await super().hold(hold)
+        return await self.inner.hold(hold)
 
 
 class LooksBeforeItSettles(LooksFirst):
     """Checks whether an attempt has ended, then ends it: between the two somebody else may."""
 
     async def settle(self, settlement: Settlement) -> bool:
-        rows = await self.look(self.load_entries(EntryFilter(), limit=10_000))
+        rows = await self.look(self.inner.load_entries(EntryFilter(), limit=10_000))
         state = next(row.state for row in rows if row.call_id == settlement.call_id)
         is_open = state == "held" or (state == "unknown" != settlement.state)
-        return is_open and await super().settle(settlement)
+        return is_open and await self.inner.settle(settlement)
 
 
-class CountsWhatCame(SqliteStore):
+class CountsWhatCame(Faulty):
     """Counts the cost of an attempt, though more may have been billed."""
 
     async def settle(self, settlement: Settlement) -> bool:
-        return await super().settle(replace(settlement, at_most_pusd=None))
+        return await self.inner.settle(replace(settlement, at_most_pusd=None))
 
 
 # The guards of the two statements, taken out; what is left expects as many values.
@@ -338,31 +422,68 @@ NO_GUARD = {
     "_CLAIM": "UPDATE budget_window SET held_pusd = held_pusd + ? WHERE id = ? AND ? IS NOT NULL",
     "_SETTLE_ENTRY": sqlite_ops._SETTLE_ENTRY.replace("state = ?\nRET", "? IS NOT NULL\nRET"),
 }
+# The same in the functions of a PostgreSQL: what is replaced by what.
+NO_GUARD_IN = {
+    "governance_hold": ("WHERE w.id = ANY (v_windows) AND b.hard", "WHERE false"),
+    "governance_settle": ("v_row.state NOT IN ('held', 'unknown')", "false"),
+}
 
 
 @pytest.mark.parametrize(
-    ("kind", "statement"),
+    ("breaks", "statement"),
     [(LooksBeforeItHolds, "_CLAIM"), (LooksBeforeItSettles, "_SETTLE_ENTRY")],
     ids=["budget", "ledger"],
 )
 def test_the_model_finds_a_store_that_checks_and_then_adds_within_2000_steps(
-    kind: type[SqliteStore], statement: str, monkeypatch: pytest.MonkeyPatch
+    breaks: type[Faulty], statement: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite_ops, statement, NO_GUARD[statement])
-    assert steps_until_found(kind) <= 2_000
+    assert steps_until_found(Books, breaks) <= 2_000
+
+
+@pytest.mark.parametrize(
+    ("breaks", "function"),
+    [(LooksBeforeItHolds, "governance_hold"), (LooksBeforeItSettles, "governance_settle")],
+    ids=["budget", "ledger"],
+)
+def test_the_model_finds_a_postgresql_that_checks_and_then_adds_within_2000_steps(
+    breaks: type[Faulty], function: str, postgres_url: str
+) -> None:
+    class Machine(OnServer):
+        url = postgres_url
+
+    take_guard_out(postgres_url, function)
+    assert steps_until_found(Machine, breaks) <= 2_000
 
 
 def test_the_model_finds_a_store_that_counts_only_what_came_within_2000_steps() -> None:
-    assert steps_until_found(CountsWhatCame) <= 2_000
+    assert steps_until_found(Books, CountsWhatCame) <= 2_000
 
 
-def steps_until_found(kind: type[SqliteStore]) -> int:
+def take_guard_out(url: str, function: str) -> None:
+    """Replace a function of this test's own database by one that adds without a look."""
+    asyncio.run(make_tables(url))
+    with psycopg.connect(url) as connection:
+        row = connection.execute(
+            "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname = %s", [function]
+        ).fetchone()
+        assert row is not None
+        guard, instead = NO_GUARD_IN[function]
+        assert guard in row[0]
+        connection.execute(row[0].replace(guard, instead))
+
+
+async def make_tables(url: str) -> None:
+    await (await PostgresStore.open(url, clock=SystemClock())).close()
+
+
+def steps_until_found(machine: type[Books], fault: type[Faulty]) -> int:
     """Return after how many steps a broken store is found out."""
 
-    class Broken(Books):
-        pass
+    class Broken(machine):  # type: ignore[valid-type,misc]  # one of the two
+        breaks = fault
+        steps = 0
 
-    Broken.kind = kind
     search = settings(
         derandomize=True,  # a search that is sure to end well
         max_examples=50,
@@ -375,4 +496,4 @@ def steps_until_found(kind: type[SqliteStore]) -> int:
     with pytest.raises(AssertionError):
         run_state_machine_as_test(Broken, settings=search)
     print(f"found after {Broken.steps} steps")
-    return Broken.steps
+    return int(Broken.steps)
