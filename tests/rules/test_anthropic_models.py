@@ -211,7 +211,7 @@ def test_one_unreadable_iteration_does_not_hide_the_others() -> None:
         b'{"content": NaN}',
         b'{"content": [], "usage": {"input_tokens": NaN}}',
         b'{"content": [], "container": ' + b"[" * 100_000,
-        b'{"content": [], "container": ' + b"[" * 2_000 + b"]" * 2_000 + b"}",
+        b'{"content": [], "container": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
         b'{"content": ["\xff"]}',
         b"\xff\xfe",
         b"[" * 100_000,
