@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 from msgspec.structs import replace
 
 from llm_integrations._core.clock import SystemClock
-from llm_integrations.store import sqlite_ops
+from llm_integrations.store import sqlite_sql
 from llm_integrations.store.memory import open_memory_store
 from llm_integrations.store.postgres import PostgresStore
 from llm_integrations.store.protocol import GovernanceStore
@@ -419,8 +419,8 @@ class CountsWhatCame(Faulty):
 
 # The guards of the two statements, taken out; what is left expects as many values.
 NO_GUARD = {
-    "_CLAIM": "UPDATE budget_window SET held_pusd = held_pusd + ? WHERE id = ? AND ? IS NOT NULL",
-    "_SETTLE_ENTRY": sqlite_ops._SETTLE_ENTRY.replace("state = ?\nRET", "? IS NOT NULL\nRET"),
+    "CLAIM": "UPDATE budget_window SET held_pusd = held_pusd + ? WHERE id = ? AND ? IS NOT NULL",
+    "SETTLE_ENTRY": sqlite_sql.SETTLE_ENTRY.replace("state = ?\nRET", "? IS NOT NULL\nRET"),
 }
 # The same in the functions of a PostgreSQL: what is replaced by what.
 NO_GUARD_IN = {
@@ -431,13 +431,13 @@ NO_GUARD_IN = {
 
 @pytest.mark.parametrize(
     ("breaks", "statement"),
-    [(LooksBeforeItHolds, "_CLAIM"), (LooksBeforeItSettles, "_SETTLE_ENTRY")],
+    [(LooksBeforeItHolds, "CLAIM"), (LooksBeforeItSettles, "SETTLE_ENTRY")],
     ids=["budget", "ledger"],
 )
 def test_the_model_finds_a_store_that_checks_and_then_adds_within_2000_steps(
     breaks: type[Faulty], statement: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_ops, statement, NO_GUARD[statement])
+    monkeypatch.setattr(sqlite_sql, statement, NO_GUARD[statement])
     assert steps_until_found(Books, breaks) <= 2_000
 
 

@@ -214,10 +214,11 @@ class _Inline:
             self.write_ended()
             return False
         charge_pusd = charge_of(settlement, attempt.hold.hold_pusd)
-        unsure_pusd = unsure_of(settlement, charge_pusd)
         for room in attempt.rooms:
             room.unwritten_pusd += charge_pusd - attempt.amount_in(room)
-            room.unsure_pusd += unsure_pusd
+        if settlement.at_most_pusd is not None:
+            for room in attempt.rooms:
+                room.unsure_pusd += unsure_of(settlement, charge_pusd)
         self._ended[key] = attempt, settlement
         if len(self._ended) >= _BATCH or settlement.keep is not None:
             self.write_ended()

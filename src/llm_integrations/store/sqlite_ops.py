@@ -1,4 +1,4 @@
-"""The SQL of the SQLite store, as plain functions of one connection inside one transaction.
+"""What the SQLite store does, as plain functions of one connection inside one transaction.
 
 Called on the writer's thread only (or, for a database in memory, on the event loop's). Nothing
 here commits: the caller owns the transaction, calls `finish` before it commits, and `forget` when
@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from llm_integrations.errors import StoreError
+from llm_integrations.store import sqlite_sql as sql
 from llm_integrations.store.records import (
     MAX_PUSD,
     TRUSTEE,
@@ -37,89 +38,6 @@ __all__ = ["Begun", "Look", "Operations", "charge_of", "unsure_of"]
 
 _ids_decoder: Final = msgspec.json.Decoder(list[int])
 _WINDOWS_KNOWN: Final = 4_096  # a budget may count by tag: as many windows as there are issues
-
-_INSERT_ENTRY: Final = """
-INSERT INTO ledger (call_id, attempt, owner, grp, state, model, hold_pusd, price_version,
-                    tags, issue, delivery, windows, created_us, estimate_pusd, estimated)
-VALUES (?, ?, ?, ?, 'held', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
-# Budgets that reserve by estimate, and soft ones, count what is known; see `BudgetRow`.
-_COUNTS_UNSURE: Final = "(b.hard AND b.reserve = 'bound')"
-_COUNTED: Final = f"(spent_pusd + unsure_pusd * {_COUNTS_UNSURE})"
-_LEFT: Final = f"(b.limit_pusd - {_COUNTED} - held_pusd)"
-# Changes nothing where a hard budget has too little left.
-_CLAIM: Final = f"""
-UPDATE budget_window SET held_pusd = held_pusd + ?
-WHERE id = ? AND NOT EXISTS (
-    SELECT 1 FROM budget AS b
-    WHERE b.name = budget_window.budget AND b.hard AND {_LEFT} < ?)
-"""  # noqa: S608 - our own words
-_REFUSING: Final = f"""
-SELECT w.budget, w.key, w.end_us, {_LEFT}
-FROM budget_window AS w JOIN budget AS b ON b.name = w.budget
-WHERE w.id IN (SELECT value FROM json_each(:windows))
-  AND b.hard AND {_LEFT} < CASE
-      WHEN w.id IN (SELECT value FROM json_each(:estimated)) THEN :estimate ELSE :guard END
-ORDER BY 4, 1 LIMIT 1
-"""  # noqa: S608 - our own words
-_MAKE_WINDOW: Final = """
-INSERT OR IGNORE INTO budget_window (budget, key, start_us, end_us)
-SELECT name, ?, ?, ? FROM budget WHERE name = ?
-"""
-_FIND_WINDOW: Final = """
-SELECT id FROM budget_window WHERE budget = ? AND key = ? AND start_us = ? AND end_us = ?
-"""
-_ALERTING: Final = f"""
-SELECT w.id, w.budget, w.key, w.start_us, w.end_us, {_COUNTED}, b.limit_pusd, w.alerted_percent
-FROM budget_window AS w JOIN budget AS b ON b.name = w.budget
-WHERE w.start_us <= ?1 AND ?1 < w.end_us
-  AND w.alerted_percent < 100 AND {_COUNTED} >= b.limit_pusd - {_COUNTED}
-ORDER BY w.budget, w.key
-"""  # noqa: S608 - our own words
-_LOOK: Final = f"""
-SELECT b.hard, {_COUNTS_UNSURE}, {_LEFT}
-FROM budget_window AS w JOIN budget AS b ON b.name = w.budget WHERE w.id = ?
-"""  # noqa: S608 - our own words
-_FIND_ENTRY: Final = """
-SELECT state, charged_pusd FROM ledger WHERE call_id = ? AND attempt = ?
-"""
-# The third value is the charge; NULL where all of the hold counts.
-_SETTLE_ENTRY: Final = """
-UPDATE ledger SET state = ?, cost_pusd = ?, charged_pusd = coalesce(?, hold_pusd, 0),
-    at_most_pusd = ?, served = ?, request_id = ?, counters = ?, raw = ?, settled_us = ?,
-    latency_ms = ?, ttft_ms = ?
-WHERE call_id = ? AND attempt = ? AND state = ?
-RETURNING coalesce(hold_pusd, 0), charged_pusd, windows, coalesce(estimate_pusd, 0), estimated
-"""
-_SETTLE_WINDOW: Final = """
-UPDATE budget_window SET held_pusd = held_pusd - ?, spent_pusd = spent_pusd + ?,
-    unsure_pusd = unsure_pusd + ?
-WHERE id = ?
-"""
-_KEEP: Final = """
-INSERT OR IGNORE INTO checkpoint (scope, name, result, created_us) VALUES (?, ?, ?, ?)
-"""
-_ENTRY_COLUMNS: Final = (
-    "call_id, attempt, owner, grp, state, model, served, request_id, hold_pusd, estimate_pusd,"
-    " cost_pusd, charged_pusd, at_most_pusd, price_version, counters, raw, tags, issue, delivery,"
-    " created_us, settled_us, latency_ms, ttft_ms"
-)
-_INSERT_ENDED: Final = (
-    f"INSERT INTO ledger ({_ENTRY_COLUMNS}, windows, estimated)"  # noqa: S608 - our own words
-    f" VALUES ({'?, ' * 24}?)"
-)
-_NTH_NEWEST: Final = """
-SELECT created_us, call_id, attempt FROM ledger
-ORDER BY created_us DESC, call_id DESC, attempt DESC LIMIT 1 OFFSET ?
-"""
-_OLD: Final = (
-    "FROM ledger WHERE (created_us, call_id, attempt) <= (?, ?, ?)"
-    " AND state NOT IN ('held', 'unknown')"
-)
-_DELETE_OLD: Final = f"DELETE {_OLD}"
-_SUM_OLD: Final = (
-    f"SELECT state, sum(charged_pusd / {PART}), sum(charged_pusd % {PART}) {_OLD} GROUP BY state"
-)
 
 
 class Look(NamedTuple):
@@ -192,7 +110,7 @@ class Operations:
         if self._moves:
             moves, self._moves = self._moves, {}
             for window, move in moves.items():
-                self.database.execute(_SETTLE_WINDOW, (*move, window))
+                self.database.execute(sql.SETTLE_WINDOW, (*move, window))
 
     def hold(self, hold: Hold) -> Refusal | None:
         """See `GovernanceStore.hold`."""
@@ -210,7 +128,7 @@ class Operations:
         begun = Begun(hold, windows, [window for window, claim in found if claim.by_estimate])
         for taken, (window, claim) in enumerate(found):
             asked = (hold.amount_of(claim), window, hold.guard_of(claim))
-            if self.database.execute(_CLAIM, asked).rowcount == 0:
+            if self.database.execute(sql.CLAIM, asked).rowcount == 0:
                 for one in windows[:taken]:
                     self._move(one, begun.amount_in(one), 0)
                 self.finish()
@@ -224,7 +142,7 @@ class Operations:
         is_held = ended is not None
         if ended is None and settlement.state != "unknown":
             place = (settlement.call_id, settlement.attempt)
-            row = self.database.execute(_FIND_ENTRY, place).fetchone()
+            row = self.database.execute(sql.FIND_ENTRY, place).fetchone()
             if row is not None and row[0] == "unknown":
                 charged_before = row[1]
                 ended = self._end(settlement, "unknown")
@@ -245,7 +163,7 @@ class Operations:
             self._begin(begun)
             for window in begun.windows:
                 self._move(window, -begun.amount_in(window), 0)
-        self.database.executemany(_INSERT_ENDED, [_ended_row(*one) for one in ended])
+        self.database.executemany(sql.INSERT_ENDED, [_ended_row(*one) for one in ended])
         for begun, settlement in ended:
             charge_pusd = charge_of(settlement, begun.hold.hold_pusd)
             unsure_pusd = unsure_of(settlement, charge_pusd)
@@ -255,21 +173,21 @@ class Operations:
 
     def has(self, call_id: str, attempt: int) -> bool:
         """Return whether the ledger has this attempt."""
-        return self.database.execute(_FIND_ENTRY, (call_id, attempt)).fetchone() is not None
+        return self.database.execute(sql.FIND_ENTRY, (call_id, attempt)).fetchone() is not None
 
     def drop_oldest(self, keep: int) -> dict[AttemptState, int]:
         """Delete all but the newest rows, if they ended for good; return their charges by state."""
-        last = self.database.execute(_NTH_NEWEST, (keep,)).fetchone()
+        last = self.database.execute(sql.NTH_NEWEST, (keep,)).fetchone()
         if last is None:
             return {}
-        rows = self.database.execute(_SUM_OLD, last).fetchall()
-        self.database.execute(_DELETE_OLD, last)
+        rows = self.database.execute(sql.SUM_OLD, last).fetchall()
+        self.database.execute(sql.DELETE_OLD, last)
         return {state: high * PART + low for state, high, low in rows}
 
     def look(self, window: int) -> Look | None:
         """Return a budget window as it stands; None when its budget was deleted."""
         self.finish()
-        row = self.database.execute(_LOOK, (window,)).fetchone()
+        row = self.database.execute(sql.LOOK, (window,)).fetchone()
         if row is None:
             return None
         hard, counts_unsure, left_pusd = row
@@ -345,7 +263,7 @@ class Operations:
 
     def load_alerting(self, now_us: int) -> list[AlertRow]:
         """See `GovernanceStore.load_alerting`."""
-        rows = self.database.execute(_ALERTING, (now_us,))
+        rows = self.database.execute(sql.ALERTING, (now_us,))
         return [AlertRow(**_named(AlertRow, row)) for row in rows]
 
     def mark_alerted(self, window: int, percent: int) -> bool:
@@ -365,7 +283,7 @@ class Operations:
             where += " AND (created_us, call_id, attempt) < (?, ?, ?)"
             values += (before.created_us, before.call_id, before.attempt)
         rows = self.database.execute(
-            f"SELECT {_ENTRY_COLUMNS} FROM ledger WHERE {where}"  # noqa: S608 - our own words
+            f"SELECT {sql.ENTRY_COLUMNS} FROM ledger WHERE {where}"  # noqa: S608 - our own words
             " ORDER BY created_us DESC, call_id DESC, attempt DESC LIMIT ?",
             (*values, limit),
         )
@@ -381,7 +299,7 @@ class Operations:
 
     def keep(self, scope: str, name: str, result: bytes, now_us: int) -> bytes:
         """See `GovernanceStore.keep`."""
-        self.database.execute(_KEEP, (scope, name, result, now_us))
+        self.database.execute(sql.KEEP, (scope, name, result, now_us))
         row = self.database.execute(
             "SELECT result FROM checkpoint WHERE scope = ? AND name = ?", (scope, name)
         ).fetchone()
@@ -391,14 +309,14 @@ class Operations:
         kept = settlement.keep
         if kept is not None:
             place = (kept.scope, kept.name, kept.result, settlement.settled_us)
-            self.database.execute(_KEEP, place)
+            self.database.execute(sql.KEEP, place)
 
     def _begin(self, begun: Begun) -> None:
         """Write the row of an attempt that is about to be sent."""
         hold, windows, estimated = begun
         try:
             self.database.execute(
-                _INSERT_ENTRY,
+                sql.INSERT_ENTRY,
                 (
                     hold.call_id,
                     hold.attempt,
@@ -424,7 +342,7 @@ class Operations:
     def _end(self, settlement: Settlement, state: AttemptState) -> _Ended | None:
         """Write the end of an attempt in this state; return what its row says."""
         rows = self.database.execute(
-            _SETTLE_ENTRY,
+            sql.SETTLE_ENTRY,
             (
                 settlement.state,
                 settlement.cost_pusd,
@@ -460,7 +378,7 @@ class Operations:
             "windows": _write_ids(begun.windows),
             "estimated": _write_ids(begun.estimated),
         }
-        row = self.database.execute(_REFUSING, refusing).fetchone()
+        row = self.database.execute(sql.REFUSING, refusing).fetchone()
         if row is None:
             raise StoreError("a budget was deleted meanwhile")
         budget, key, end_us, left_pusd = row
@@ -473,8 +391,8 @@ class Operations:
             window = self._window_ids.get(claim)
             if window is None:
                 place = (claim.key, claim.start_us, claim.end_us)
-                self.database.execute(_MAKE_WINDOW, (*place, claim.budget))
-                row = self.database.execute(_FIND_WINDOW, (claim.budget, *place)).fetchone()
+                self.database.execute(sql.MAKE_WINDOW, (*place, claim.budget))
+                row = self.database.execute(sql.FIND_WINDOW, (claim.budget, *place)).fetchone()
                 if row is None:
                     continue
                 if len(self._window_ids) >= _WINDOWS_KNOWN:
@@ -503,7 +421,7 @@ def _is_free(settlement: Settlement) -> bool:
 
 
 def _ended_row(begun: Begun, settlement: Settlement) -> tuple[object, ...]:
-    """Return the values of `_INSERT_ENDED`."""
+    """Return the values of `sql.INSERT_ENDED`."""
     hold, windows, estimated = begun
     return (
         hold.call_id,
