@@ -53,6 +53,7 @@ async def test_5000_calls_of_256_callers_spend_what_the_bill_says_and_never_more
     print(story(evidence))
     assert audit(evidence) == []
     assert {refused.budget for refused in evidence.refusals} == {"cap", "each"}
+    assert unbooked_pusd(evidence) > 0  # else nothing was unsure, and that costs nobody anything
 
 
 @pytest.mark.slow
