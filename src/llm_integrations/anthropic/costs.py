@@ -16,7 +16,7 @@ from llm_integrations._core.admission import Actual, Admission, Ask, Handover, O
 
 __all__ = ["CostLine", "CostStats", "CostTracker", "TrackedAdmission"]
 
-MAX_TAGS: Final = 10_000
+MAX_TAGS: Final = 1_000  # about a megabyte
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
