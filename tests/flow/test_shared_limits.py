@@ -203,6 +203,29 @@ async def test_a_database_whose_clock_jumps_neither_blocks_nor_gives_twice(
         assert 0.2 < time.monotonic() - began < 5
 
 
+async def test_a_bucket_does_not_fill_up_with_what_somebody_took_ahead(postgres_url: str) -> None:
+    limit = Limit(output_tokens_per_minute=6_000, concurrency=1)
+    async with (
+        member(postgres_url, limit, owner="a") as one,
+        member(postgres_url, limit, owner="b") as other,
+    ):
+        permit = await one.admit(ask(output_tokens=10))
+        waiting = asyncio.create_task(other.admit(ask(output_tokens=4_000)))
+
+        async def is_ahead() -> bool:
+            return level_of(postgres_url, 2) < 2_100
+
+        await until(is_ahead)
+        with psycopg.connect(postgres_url) as connection:  # a minute goes by
+            connection.execute(
+                "UPDATE llm_integrations.limit_pool"
+                " SET refilled_at = refilled_at - interval '1 minute'"
+            )
+        await one.settle(permit, Actual(state="settled", input_tokens=0, output_tokens=10))
+        await waiting
+        assert level_of(postgres_url, 2) < 2_100, "the server has 2,000 left now"
+
+
 async def test_what_is_entrusted_to_a_lease_of_its_own_is_no_member_of_the_fleet(
     postgres_url: str,
 ) -> None:
