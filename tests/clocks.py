@@ -36,15 +36,23 @@ class ManualClock:
     async def advance(self, seconds: float) -> None:
         """Let time pass, sleeper by sleeper."""
         end = self.seconds + seconds
-        await settle_down()
+        await self.rest()
         while due := [item for item in self._sleepers if item[0] <= end]:
             item = min(due, key=lambda sleeper: sleeper[0])
             self._sleepers.remove(item)
-            self.seconds = max(self.seconds, item[0])
+            self.move_to(max(self.seconds, item[0]))
             if not item[1].done():
                 item[1].set_result(None)
-            await settle_down()
-        self.seconds = end
+            await self.rest()
+        self.move_to(end)
+
+    def move_to(self, seconds: float) -> None:
+        """Be at this moment."""
+        self.seconds = seconds
+
+    async def rest(self) -> None:
+        """Let everything happen that can happen at this moment."""
+        await settle_down()
 
 
 class BeatClock(SystemClock):

@@ -283,21 +283,27 @@ class SharedLine:
         count = standing.admitted
         self._ahead = asked[count] if standing.ahead else None
         taken = list(standing.taken[:3])
+        served = []
         for index in range(count + standing.ahead - 1, -1, -1):
             waiter = asked[index]
             if index < count:
-                self._serve(waiter, (taken[0], taken[1], taken[2]))
+                served.append((waiter, self._placed(waiter.want, (taken[0], taken[1], taken[2]))))
             for dimension in range(3):
                 taken[dimension] -= waiter.want[dimension]
+        for waiter, reservation in reversed(served):  # they leave in the order of the line
+            self._serve(waiter, reservation)
         if standing.paused_s > LONGEST_PAUSE_S:
             self._refuse_all(too_long(standing.paused_s))
         self._forget_served()
 
-    def _serve(self, waiter: Waiter, place: tuple[int, int, int] | None) -> None:
-        now = self._clock.monotonic()
-        reservation = _Placed(self, waiter.want, now, place)
+    def _placed(self, want: Want, place: tuple[int, int, int]) -> Reservation:
+        """Return a new reservation, which is on its way."""
+        reservation = _Placed(self, want, self._clock.monotonic(), place)
         self._on_the_way[reservation] = None
-        self._output += waiter.want[2]
+        self._output += want[2]
+        return reservation
+
+    def _serve(self, waiter: Waiter, reservation: Reservation) -> None:
         if waiter.turn.done():
             self.end(reservation, NOTHING)
         else:
