@@ -18,7 +18,7 @@ from llm_integrations.governance import Governor
 from llm_integrations.simulators.anthropic import ClaudeSimulator, Limits
 from tests.fleet.limited import Span, asking, halved, limits_of
 
-LIMITS = limits_of(requests=600, input_tokens=1_200_000, output_tokens=48_000)
+LIMITS = limits_of(requests=1_200, input_tokens=2_400_000, output_tokens=96_000)
 MODEL = "claude-sonnet-5"
 GROUP = "sonnet-5"
 PATIENCE = 3  # times that a busy machine is given longer to show a steady state
@@ -39,17 +39,17 @@ async def going(simulator: ClaudeSimulator, since: float = 0) -> None:
 async def check(count: int, url: str) -> None:
     """Let all be used up, see a steady state, halve the limits, and see it calm seconds later."""
     async with ClaudeSimulator(limits=LIMITS) as simulator:
-        async with asking(count, simulator, url, tasks=24 // count) as met:
+        async with asking(count, simulator, url, tasks=48 // count) as met:
             await going(simulator)
             simulator.use_up_limits()
             await going(simulator, since=time.time() + 1)
-            steady = await Span.of(simulator, LIMITS, 6)
+            steady = await Span.of(simulator, LIMITS, 3)
             for _ in range(PATIENCE):
                 if min(steady.shares.values()) < 0.95:
-                    steady = await steady.longer(6)
+                    steady = await steady.longer(3)
             simulator.limits = halved(LIMITS)
-            hit = await Span.of(simulator, halved(LIMITS), 2)
-            calm = await Span.of(simulator, halved(LIMITS), 4)
+            hit = await Span.of(simulator, halved(LIMITS), 1)
+            calm = await Span.of(simulator, halved(LIMITS), 2)
         print(f"\n{count} process(es)\nsteady  {steady}\nhalved  {hit}\ncalm    {calm}")
     assert not met
     assert not steady.refusals
@@ -82,7 +82,7 @@ async def find_place(members: int, url: str) -> int:
             clients.append(await stack.enter_async_context(client))
         await clients[0].complete(SMALL, model=MODEL, max_tokens=8)
         per_call = simulator.charges[0].usage["input_tokens"]
-        limits = Limits(input_tokens_per_minute=60 * 60 * per_call)  # 60 calls a second
+        limits = Limits(input_tokens_per_minute=60 * 120 * per_call)  # 120 calls a second
         simulator.limits = {GROUP: limits}
         simulator.use_up_limits()
 
