@@ -178,6 +178,31 @@ def test_a_ledger_that_is_named_is_reported_on_without_any_settings(
     assert "claude-opus-5" in Path("spend.html").read_text()
 
 
+def test_money_is_summed_up_by_whatever_tag_callers_wrote(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path / 'costs.db'}"
+
+    async def spend() -> None:
+        async with Governor.open(url) as governor:
+            for team, cost in (
+                ("search", 7_000_000),
+                ("billing", 2_000_000),
+                ("search", 1_000_000),
+            ):
+                ask = Ask(group="opus", model="m", hold_pusd=cost, tags={"team": team})
+                actual = Actual(state="settled", cost_pusd=cost)
+                await governor.settle(await governor.admit(ask), actual)
+
+    asyncio.run(spend())
+    assert costs(ledger=url, tag="team", json=True) == 0
+    told = json.loads(capsys.readouterr().out)
+    spent = [(row["key"], row["spent_usd"]) for row in told["rows"]]
+    assert (told["by"], spent) == ("team", [("search", "0.000008"), ("billing", "0.000002")])
+    with pytest.raises(ConfigError, match="--tag model"):
+        costs(ledger=url, tag="model")
+
+
 def _foreign(path: Path) -> None:
     with closing(sqlite3.connect(path)) as database:
         database.execute("CREATE TABLE schema_version (version INTEGER)")

@@ -38,11 +38,13 @@ _BAR_WIDTH: Final = 24
 _PAGE_DAYS: Final = 30
 _BUDGETS_SHOWN: Final = 8
 _TOLD_EACH: Final = 10_000
+_NO_TAGS: Final = ("day", "group", "model")
 
 
 def costs(
     *,
     by: Literal["model", "project", "handler", "issue", "day"] = "model",
+    tag: str | None = None,
     days: int | None = None,
     zone: str = "UTC",
     html: Path | None = None,
@@ -57,10 +59,11 @@ def costs(
     - `llm-integrations costs --by issue --days 7`
     - `llm-integrations costs --by day --json`
     - `llm-integrations costs --html spend.html --days 90`
-    - `llm-integrations costs --ledger sqlite:///costs.db`
+    - `llm-integrations costs --ledger sqlite:///costs.db --tag team`
 
     Args:
         by: What to sum up by.
+        tag: Sum up by this tag instead, as the callers wrote it.
         days: Only the last so many times 24 hours; with --html calendar days, 30 without.
         zone: Whose midnight ends a day and a month, like Europe/Berlin.
         html: Write a page with plots to this file instead: one file that asks nobody for anything.
@@ -70,14 +73,17 @@ def costs(
     """
     if days is not None and days < 1:
         raise ConfigError(f"--days is {days}: it counts from 1")
+    if tag in _NO_TAGS:
+        raise ConfigError(f"--tag {tag}: a tag of that name cannot be told from the {tag} itself")
     opening = open_ledger(ledger, settings)
     if html is not None:
         return _write_page(opening, html, days or _PAGE_DAYS, zone)
-    found, forecasts, budgets = asyncio.run(_load(opening, by, days, zone))
+    key = tag or by
+    found, forecasts, budgets = asyncio.run(_load(opening, key, days, zone))
     if json:
-        print_json(_as_data(by, found, forecasts) | {"budgets": _budgets_as_data(budgets)})
+        print_json(_as_data(key, found, forecasts) | {"budgets": _budgets_as_data(budgets)})
     else:
-        _print(by, found, forecasts)
+        _print(key, found, forecasts)
         _print_budgets(budgets)
     return 0
 
