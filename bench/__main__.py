@@ -198,7 +198,7 @@ async def run_one(benchmark: Benchmark, rounds: int, given: dict[str, str]) -> O
 def found_in(benchmark: Benchmark, measured: Rounds) -> tuple[Finding, ...]:
     """Return what was found out about the targets whose sides are there."""
     there = {*measured, None}
-    targets = (each for each in benchmark.targets if {each.ours, each.theirs} <= there)
+    targets = (each for each in benchmark.targets if {each.ours, each.theirs, each.beyond} <= there)
     return tuple(find(target, measured) for target in targets)
 
 

@@ -28,11 +28,17 @@ async def opened(base_url: str, http: str) -> AsyncIterator[anthropic.AsyncAnthr
         yield client
 
 
+def address(base_url: str, after_ms: int) -> str:
+    return f"{base_url}/after/{after_ms}" if after_ms else base_url
+
+
 @asynccontextmanager
-async def messages(*, base_url: str, http: str, calls: int, tasks: int) -> AsyncIterator[Round]:
-    """Send messages with `messages.create()`."""
+async def messages(
+    *, base_url: str, http: str, calls: int, tasks: int, after_ms: int = 0
+) -> AsyncIterator[Round]:
+    """Send messages with `messages.create()`, to a server that answers after so long."""
     pin(-1)
-    async with opened(base_url, http) as client:
+    async with opened(address(base_url, after_ms), http) as client:
 
         async def call() -> None:
             message = await client.messages.create(**BODY)
@@ -43,7 +49,7 @@ async def messages(*, base_url: str, http: str, calls: int, tasks: int) -> Async
 
 @asynccontextmanager
 async def governed_messages(
-    *, base_url: str, store: str, calls: int, tasks: int
+    *, base_url: str, store: str, calls: int, tasks: int, after_ms: int = 0
 ) -> AsyncIterator[Round]:
     """Send messages with our governor under the SDK; the ledger gets a row for each."""
     pin(-1)
@@ -51,7 +57,7 @@ async def governed_messages(
         url = "memory:" if store == "memory" else f"sqlite:///{Path(folder) / 'costs.db'}"
         async with (
             Governor.open(url, budgets=[BUDGET], limits=[LIMIT]) as governor,
-            opened(base_url, "httpx2") as client,
+            opened(address(base_url, after_ms), "httpx2") as client,
         ):
             govern(client, governor)
 

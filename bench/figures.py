@@ -4,7 +4,8 @@ Rounds flow in, as measured; a `Finding` per target flows out.
 
 1. A ratio compares two sides of one run. It is taken round by round, because both sides of a round
    ran next to each other, and the median round counts. Above 1 means: ours is better.
-2. An absolute figure is the median round of our side.
+2. An absolute figure is the median round of our side; or, of a side that does what another one does
+   and more, what it adds to that one in the same round.
 3. Within 10 % of a target counts as reached.
 4. Only a ratio can fall back: it did when less than 75 % of the committed one is left. Absolute
    figures belong to the machine they were taken on.
@@ -37,6 +38,7 @@ class Target:
         unit: of that figure.
         ours: our side.
         theirs: the side to compare with; None for an absolute figure.
+        beyond: the side whose figure is taken off ours, for what ours adds to it.
         better: whether a good figure is "lower" or "higher".
         must, aim: what DESIGN asks for, as a ratio where there are two sides; None asks nothing.
     """
@@ -46,6 +48,7 @@ class Target:
     unit: str
     ours: str
     theirs: str | None = None
+    beyond: str | None = None
     better: Literal["lower", "higher"] = "lower"
     must: float | None = None
     aim: float | None = None
@@ -111,6 +114,9 @@ def find(target: Target, rounds: Rounds) -> Finding:
         KeyError: a side or its figure was not measured.
     """
     ours = [each[target.figure] for each in rounds[target.ours]]
+    if target.beyond is not None:
+        less = [each[target.figure] for each in rounds[target.beyond]]
+        ours = [our - their for our, their in zip(ours, less, strict=True)]
     theirs = None
     values = ours
     if target.theirs is not None:

@@ -5,6 +5,7 @@
 prints its port, then answers until it is stopped. Answers are made before the first request:
 
 - `POST /v1/messages`: a message of 1.5 KB;
+- `POST /after/MS/v1/messages`: the same after so many milliseconds, as a model lets one wait;
 - `POST /flood/N/v1/messages`: a stream of N text deltas, one write each, as fast as it can;
 - `POST /paced/N/v1/messages`: the same, one delta each 10 ms, as a model writes;
 - `POST /coalesced/N/v1/messages`: the same, all of it in one write;
@@ -89,6 +90,9 @@ async def answer(peer: socket.socket, path: bytes, pages: Iterator[int]) -> None
             await send(peer, b"".join(parts))
         else:
             await stream(peer, parts, paced=kind == b"paced")
+    elif kind == b"after":
+        await asyncio.sleep(int(rest.partition(b"/")[0]) / 1000)
+        await send(peer, plain(MESSAGE))
     elif b"/issue/" in path:
         await send(peer, plain(ISSUE))
     elif path.partition(b"?")[0].endswith(b"/issue"):

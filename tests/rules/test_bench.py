@@ -74,6 +74,17 @@ def test_absolute_figure_is_the_median_round() -> None:
     assert (found.value, found.high, found.is_ratio, found.verdict) == (40, 900, False, "must")
 
 
+def test_what_a_side_adds_to_another_is_taken_round_by_round() -> None:
+    rounds = {
+        "governed": [{"cpu": 110.0}, {"cpu": 320.0}, {"cpu": 111.0}],
+        "bare": [{"cpu": 100.0}, {"cpu": 300.0}, {"cpu": 100.0}],
+    }
+    target = Target(name="a", figure="cpu", unit="us", ours="governed", beyond="bare", must=10)
+    found = find(target, rounds)
+    assert (found.value, found.low, found.high) == (11, 10, 20)
+    assert (found.theirs, found.is_ratio, found.verdict) == (None, False, "almost")
+
+
 @pytest.mark.parametrize(
     ("value", "verdict"),
     [(10, "aim"), (9.9, "must"), (7, "must"), (6.99, "almost"), (6.3, "almost"), (6.2, "missed")],

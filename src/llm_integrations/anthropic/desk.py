@@ -10,6 +10,7 @@ May be called on any thread.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from msgspec.structs import replace
@@ -109,6 +110,7 @@ def _numbered(ask: Ask, sent: Sent) -> Ask:
     )
 
 
+@lru_cache(maxsize=256)  # most are one path, and each request asks three times
 def _tail(path: str) -> str:
     """Return what of a path follows the last `/v1/`; empty where there is none."""
     return path.rpartition("/v1/")[2].rstrip("/") if "/v1/" in path else ""

@@ -29,6 +29,7 @@ __all__ = ["HomeLoop", "living_on_a_thread"]
 
 T = TypeVar("T")
 
+_LATER: Final = "an attempt is booked later: %s"
 _logger: Final = logging.getLogger("llm_integrations.governance")
 
 
@@ -81,7 +82,10 @@ class HomeLoop:
 
     async def wait_quietly(self, make: Callable[[], Coroutine[object, object, None]]) -> None:
         """Run a coroutine here and now; what cannot be booked yet is the governor's to repeat."""
-        await _quietly(make())
+        try:
+            await make()
+        except StoreError as error:
+            _logger.warning(_LATER, error)
 
     def post(self, make: Callable[[], Coroutine[object, object, None]]) -> None:
         """Have a coroutine run on the loop, and do not wait; safe in a finalizer.
@@ -127,7 +131,7 @@ async def _quietly(posted: Coroutine[object, object, None]) -> None:
     try:
         await posted
     except StoreError as error:  # the governor books it later, at the latest as "unknown"
-        _logger.warning("an attempt is booked later: %s", error)
+        _logger.warning(_LATER, error)
 
 
 @contextmanager
