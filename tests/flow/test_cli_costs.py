@@ -20,7 +20,7 @@ from llm_integrations.anthropic import CostLine, parse_message
 from llm_integrations.cli.asking import _as_data, _summary
 from llm_integrations.cli.costs import costs, export
 from llm_integrations.errors import ConfigError, StoreError
-from llm_integrations.governance import Budget, Governor
+from llm_integrations.governance import Budget, BudgetAlert, Governor
 
 
 async def _spend(url: str) -> None:
@@ -201,6 +201,22 @@ def test_money_is_summed_up_by_whatever_tag_callers_wrote(
     assert (told["by"], spent) == ("team", [("search", "0.000008"), ("billing", "0.000002")])
     with pytest.raises(ConfigError, match="--tag model"):
         costs(ledger=url, tag="model")
+
+
+async def test_a_report_takes_no_alert_from_the_program_that_should_tell(
+    ledger: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    told: list[BudgetAlert] = []
+    cap = Budget("cap", usd="0.01", window="total")
+    async with Governor.open(ledger, budgets=[cap], on_alert=told.append) as governor:
+        ask = Ask(group="opus", model="m", hold_pusd=9 * 10**9)
+        await governor.settle(
+            await governor.admit(ask), Actual(state="settled", cost_pusd=9 * 10**9)
+        )
+        assert await asyncio.to_thread(costs, ledger=ledger) == 0
+        assert told == []
+        assert "% are spent" not in capfd.readouterr().err
+    assert [(alert.budget, alert.percent) for alert in told] == [("cap", 80)]
 
 
 def _foreign(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 In: settings, or the address of another ledger. Out: deliveries and money. Nothing of the engine is
 loaded, which takes longer than most of these commands do, and stored budgets stay as they were set.
+An alert that is due is left to a process that people listen to.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ async def open_books(settings: Settings) -> AsyncIterator[Books]:
             progress=complain,
         )
         stack.push_async_callback(database.stop)
-        governor = await stack.enter_async_context(Governor.open(database.dsn))
+        governor = await stack.enter_async_context(Governor.open(database.dsn, tells_alerts=False))
         deliveries = DeliveryStore(database.dsn)
         stack.push_async_callback(deliveries.close)
         await deliveries.open()
@@ -80,5 +81,5 @@ async def open_ledger(url: str | None, settings: Path | None) -> AsyncIterator[G
     from llm_integrations.store.existing import check_books
 
     await check_books(url, setting="--ledger")
-    async with Governor.open(url) as governor:
+    async with Governor.open(url, tells_alerts=False) as governor:
         yield governor

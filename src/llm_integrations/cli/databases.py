@@ -57,7 +57,7 @@ async def _migrate(settings: Settings) -> str:
 
     database = await _open(settings)
     try:
-        async with Governor.open(database.dsn):
+        async with Governor.open(database.dsn, tells_alerts=False):
             await migrate_engine(database.dsn)
     finally:
         await database.stop()

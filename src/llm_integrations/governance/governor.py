@@ -121,6 +121,7 @@ class Governor:
         *,
         keep_days: int | None = None,
         on_alert: Callable[[BudgetAlert], object] | None = None,
+        tells_alerts: bool = True,
     ) -> None:
         self.store = store
         self.budgets = Budgets(store, clock)
@@ -131,6 +132,7 @@ class Governor:
         self._clock = clock
         self._keep_days = keep_days
         self._on_alert = on_alert
+        self._tells_alerts = tells_alerts
         self._refusing: set[tuple[str, str, int]] = set()  # budgets, keys and ends of windows
         self._owner = secrets.token_hex(8)
         shared = store.share_limits(self._owner)
@@ -152,6 +154,7 @@ class Governor:
         limits: Sequence[Limit] | None = None,
         keep_days: int | None = None,
         on_alert: Callable[[BudgetAlert], object] | None = None,
+        tells_alerts: bool = True,
         clock: Clock | None = None,
     ) -> AsyncIterator[Governor]:
         """Open the books at `memory:`, `sqlite:///file` or `postgresql://…`.
@@ -167,6 +170,7 @@ class Governor:
             on_alert: called when 50, 80 or 100 % of a budget are spent, within ten seconds, once
                 in each window: of all processes with these books one calls. A warning is logged
                 too.
+            tells_alerts: False leaves that to the other processes; for one that only looks.
             clock: time and chance.
 
         Raises:
@@ -184,7 +188,14 @@ class Governor:
         clock = clock or SystemClock()
         check_limits(limits or ())
         store = await open_store(url, clock=clock)
-        governor = cls(store, limits or (), clock, keep_days=keep_days, on_alert=on_alert)
+        governor = cls(
+            store,
+            limits or (),
+            clock,
+            keep_days=keep_days,
+            on_alert=on_alert,
+            tells_alerts=tells_alerts,
+        )
         try:
             await governor._start(budgets)
         except BaseException:
@@ -507,6 +518,8 @@ class Governor:
 
     async def _tell(self) -> None:
         """Tell people how much is spent, what nobody told them of yet."""
+        if not self._tells_alerts:
+            return
         refusing, self._refusing = self._refusing, set()
         for row in await self.store.load_alerting(us_of(self._clock.now())):
             refused = (row.budget, row.key, row.end_us) in refusing
