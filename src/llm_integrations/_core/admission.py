@@ -14,7 +14,7 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from datetime import datetime
 
-__all__ = ["Actual", "Admission", "Ask", "Handover", "Keep", "Observation", "Posting"]
+__all__ = ["Actual", "Admission", "Ask", "Handover", "Keep", "Observation"]
 
 State = Literal["settled", "partial", "refused", "unknown"]
 
@@ -130,13 +130,6 @@ class Admission(Protocol):
 
     def observe(self, ask: Ask, seen: Observation, sent_at: float) -> None:
         """Learn from headers; `sent_at` is when that request left, on the monotonic clock."""
-
-
-class Posting(Admission, Protocol):
-    """An admission with books that one need not wait for."""
-
-    def post(self, permit: object, actual: Actual) -> None:
-        """Book what the attempt used, soon; what goes wrong is the admission's to repeat."""
 
 
 @runtime_checkable

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from llm_integrations._core.admission import Ask, Posting
+from llm_integrations._core.admission import Admission, Ask
 from llm_integrations._core.clock import Clock, id_by_time
 from llm_integrations.anthropic.batches.exchanges import OpenBatches
 from llm_integrations.anthropic.catalogue import shape_of
@@ -60,7 +60,7 @@ class Desk:
 
     __slots__ = ("_batches", "_books")
 
-    def __init__(self, admission: Posting, clock: Clock) -> None:
+    def __init__(self, admission: Admission, clock: Clock) -> None:
         self._books = Books(admission, clock, OutputGuess())
         self._batches = OpenBatches(self._books)
 

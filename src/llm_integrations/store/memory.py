@@ -66,11 +66,6 @@ class _MemoryStore(SqliteStore):
         self._inline.write_all()
         return await super().entrust(call_id, attempt, lease_s)
 
-    def post(self, settlement: Settlement, failed: Callable[[StoreError], None]) -> None:
-        """See `GovernanceStore`."""
-        if not self._inline.settle(settlement):
-            super().post(settlement, failed)
-
     async def sweep(self) -> int:
         """See `GovernanceStore`."""
         self._inline.write_all()
@@ -228,19 +223,6 @@ class _Inline:
         """Run one operation in a transaction of its own."""
         self._changes += 1  # it may change what budgets have left
         return self._run(operation)
-
-    def post(
-        self, operation: Callable[[Operations], T], failed: Callable[[StoreError], None]
-    ) -> None:
-        """Run one operation in a transaction of its own."""
-        self._changes += 1
-        try:
-            self._run(operation)
-        except StoreError as error:
-            failed(error)
-
-    async def flush(self) -> None:
-        """Do nothing: what is posted here is done."""
 
     async def read(self, question: Callable[[Operations], T]) -> T:
         """Write what was put aside, then look."""

@@ -2,8 +2,7 @@
 
 Asyncio tasks hand operations to the writer's queue, all those of one turn of the event loop
 together; it takes all that wait, runs them in one transaction and tells everyone after the commit.
-What nobody waits for rides along: alone, a commit costs as much as all the rest of it. Reads open a
-connection of their own, so a long report delays no call; they come after what was posted.
+Reads open a connection of their own, so a long report delays no call.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import sqlite3
 import threading
 from contextlib import closing, suppress
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Final, Generic, Protocol, Self, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Generic, Protocol, Self, TypeVar, cast
 
 from llm_integrations.errors import StoreError, StoreUnavailable
 from llm_integrations.store import sqlite_sums as sums
@@ -44,9 +43,6 @@ T = TypeVar("T")
 MEMORY: Final = ":memory:"
 _BUSY_S: Final = 5.0
 _BATCH: Final = 256
-_POSTED_S: Final = 0.005
-"""So long something posted waits for a commit that it can be part of."""
-
 _OLDEST: Final = (3, 37, 0)  # STRICT tables
 
 
@@ -55,14 +51,6 @@ class Writes(Protocol):
 
     async def write(self, operation: Callable[[Operations], T]) -> T:
         """Run one operation and return when it is committed."""
-
-    def post(
-        self, operation: Callable[[Operations], T], failed: Callable[[StoreError], None]
-    ) -> None:
-        """Run one operation soon; say only if it failed."""
-
-    async def flush(self) -> None:
-        """Return when all that was posted is committed."""
 
     async def close(self) -> None:
         """Finish what has begun and let go."""
@@ -101,7 +89,7 @@ class SqliteStore:
         """
         database = await asyncio.to_thread(connect, path)
         writer = _Writer(database, asyncio.get_running_loop())
-        return cls(writer, _Reader(path, writer), clock)
+        return cls(writer, _Reader(path), clock)
 
     def share_limits(self, owner: str) -> None:
         """See `GovernanceStore`; a pool in a file would be one commit for each call."""
@@ -142,14 +130,6 @@ class SqliteStore:
     async def settle(self, settlement: Settlement) -> bool:
         """See `GovernanceStore`."""
         return await self._writes.write(lambda ops: ops.settle(settlement))
-
-    def post(self, settlement: Settlement, failed: Callable[[StoreError], None]) -> None:
-        """See `GovernanceStore`."""
-        self._writes.post(lambda ops: ops.settle(settlement), failed)
-
-    async def flush(self) -> None:
-        """See `GovernanceStore`."""
-        await self._writes.flush()
 
     async def load_entries(
         self, wanted: EntryFilter, *, limit: int, before: EntryRow | None = None
@@ -212,15 +192,13 @@ class SqliteStore:
 class _Reader:
     """Asks on a connection of its own, in a thread of its own."""
 
-    __slots__ = ("_path", "_writer")
+    __slots__ = ("_path",)
 
-    def __init__(self, path: str, writer: _Writer) -> None:
+    def __init__(self, path: str) -> None:
         self._path = path
-        self._writer = writer
 
     async def __call__(self, question: Callable[[Operations], T]) -> T:
-        """Run one operation on what is committed, and on all that this process has posted."""
-        await self._writer.flush()
+        """Run one operation on what is committed."""
         return await asyncio.to_thread(self._ask, question)
 
     def _ask(self, question: Callable[[Operations], T]) -> T:
@@ -246,11 +224,6 @@ class _Job(Generic[T]):
         self.error: Exception | None = None
         self.result: T | None = None
 
-    @property
-    def is_told(self) -> bool:
-        """Whether somebody is to be told of the end."""
-        return True
-
     def run(self, operations: Operations) -> None:
         """Run on the writer's thread."""
         self.error = None
@@ -266,61 +239,17 @@ class _Job(Generic[T]):
             self.future.set_result(cast("T", self.result))
 
 
-class _Posted:
-    """An operation that nobody waits for; `failed` hears of its end if that was not the commit."""
-
-    __slots__ = ("_failed", "error", "operation")
-
-    def __init__(
-        self, operation: Callable[[Operations], object], failed: Callable[[StoreError], None]
-    ) -> None:
-        self.operation = operation
-        self.error: Exception | None = None
-        self._failed = failed
-
-    @property
-    def is_told(self) -> bool:
-        """Whether somebody is to be told of the end."""
-        return self.error is not None
-
-    def run(self, operations: Operations) -> None:
-        """Run on the writer's thread."""
-        self.error = None
-        self.operation(operations)
-
-    def deliver(self) -> None:
-        """Tell of a failure, on the loop of whoever posted."""
-        if isinstance(self.error, StoreError):
-            self._failed(self.error)
-        elif self.error is not None:
-            raise self.error  # a mistake of ours: the loop reports it
-
-
-_AnyJob: TypeAlias = _Job[object] | _Posted
-
-
 class _Writer:
-    """The one thread that writes: group commit over all that waits in its queue.
+    """The one thread that writes: group commit over all that waits in its queue."""
 
-    Attributes:
-        _posted: how many operations were posted; `_written` of them are behind us.
-    """
-
-    __slots__ = (
-        "_alarm", "_closing", "_database", "_is_due", "_loop", "_new", "_operations", "_posted",
-        "_queue", "_thread", "_written",
-    )  # fmt: skip
+    __slots__ = ("_closing", "_database", "_loop", "_new", "_operations", "_queue", "_thread")
 
     def __init__(self, database: sqlite3.Connection, loop: asyncio.AbstractEventLoop) -> None:
         self._database = database
         self._operations = Operations(database)
         self._loop = loop
-        self._new: list[_AnyJob] = []
-        self._is_due = False
-        self._alarm: asyncio.TimerHandle | None = None
-        self._posted = 0
-        self._written = 0  # by the thread alone
-        self._queue: SimpleQueue[list[_AnyJob] | None] = SimpleQueue()
+        self._new: list[_Job[object]] = []
+        self._queue: SimpleQueue[list[_Job[object]] | None] = SimpleQueue()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
         self._thread.start()
@@ -333,45 +262,20 @@ class _Writer:
         job = _Job(operation, future)
         # What all tasks ask for in this turn goes over at once: with 64 of them a fifth of the
         # commits, and of the switches between the two threads.
-        if not self._is_due:
-            self._is_due = True
+        if not self._new:
             self._loop.call_soon(self._hand_over)
         self._new.append(cast("_Job[object]", job))  # it delivers to its own future only
         return await future
-
-    def post(
-        self, operation: Callable[[Operations], T], failed: Callable[[StoreError], None]
-    ) -> None:
-        """Queue one operation for the next commit, or for one of its own in `_POSTED_S`."""
-        if self._closing:
-            raise StoreUnavailable("the store is closed")
-        self._posted += 1
-        self._new.append(_Posted(operation, failed))
-        if self._alarm is None:
-            self._alarm = self._loop.call_later(_POSTED_S, self._ring)
-
-    async def flush(self) -> None:
-        """Return when all that was posted is committed, or has failed."""
-        if self._posted != self._written:
-            with suppress(StoreUnavailable):  # told to those whose operations failed
-                await self.write(_nothing)
 
     async def close(self) -> None:
         """Write what is queued, then stop the thread."""
         if not self._closing:
             self._closing = True
-            if self._alarm is not None:
-                self._alarm.cancel()
             self._hand_over()
             self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 
-    def _ring(self) -> None:
-        self._alarm = None
-        self._hand_over()
-
     def _hand_over(self) -> None:
-        self._is_due = False
         if self._new:
             self._queue.put(self._new)
             self._new = []
@@ -380,12 +284,10 @@ class _Writer:
         with closing(self._database):
             while (batch := self._take()) is not None:
                 self._commit(batch)
-                self._written += sum(type(job) is _Posted for job in batch)
-                if any(job.is_told for job in batch):
-                    with suppress(RuntimeError):  # the loop is gone, and with it all who waited
-                        self._loop.call_soon_threadsafe(_deliver, batch)
+                with suppress(RuntimeError):  # the loop is gone, and with it all who waited
+                    self._loop.call_soon_threadsafe(_deliver, batch)
 
-    def _take(self) -> list[_AnyJob] | None:
+    def _take(self) -> list[_Job[object]] | None:
         """Return all that waits, at least one; None at the end."""
         jobs = self._queue.get()
         if jobs is None:
@@ -402,7 +304,7 @@ class _Writer:
             batch += jobs
         return batch
 
-    def _commit(self, batch: list[_AnyJob]) -> None:
+    def _commit(self, batch: list[_Job[object]]) -> None:
         """Run all in one transaction; if one fails, each in a transaction of its own."""
         error = self._attempt(batch)
         if error is None:
@@ -414,7 +316,7 @@ class _Writer:
         for job in batch:
             job.error = self._attempt([job])
 
-    def _attempt(self, batch: Sequence[_AnyJob]) -> Exception | None:
+    def _attempt(self, batch: list[_Job[object]]) -> Exception | None:
         try:
             self._database.execute("BEGIN IMMEDIATE")
             for job in batch:
@@ -429,14 +331,9 @@ class _Writer:
         return None
 
 
-def _deliver(batch: list[_AnyJob]) -> None:
+def _deliver(batch: list[_Job[object]]) -> None:
     for job in batch:
-        if job.is_told:
-            job.deliver()
-
-
-def _nothing(_: Operations) -> None:
-    """Change nothing: whoever waits for it waits for all before."""
+        job.deliver()
 
 
 def connect(path: str) -> sqlite3.Connection:
