@@ -88,6 +88,10 @@ def take(client: DBOSClient, executor_id: str, count: int) -> frozenset[str]:
     )
 
 
+async def keep_no_books() -> None:
+    """Nothing is paid for here."""
+
+
 async def be_workers(dsn: str, first: int, count: int) -> None:
     """Be workers until killed: take work, hold it, scan."""
     log_to_stderr(verbose=False)
@@ -102,6 +106,7 @@ async def be_workers(dsn: str, first: int, count: int) -> None:
                 executor_id=name,
                 engine=cast("Engine", Holding(take(client, name, HELD_BY_EACH))),
                 store=store,
+                catch_up=keep_no_books,
                 clock=SystemClock(),
             )
             await presence.enter()

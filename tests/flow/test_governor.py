@@ -446,6 +446,31 @@ async def test_a_charge_survives_a_database_that_is_away_when_it_is_settled(
         assert (entry.state, entry.cost_pusd) == ("settled", USD // 20)
 
 
+async def test_what_is_late_is_booked_as_soon_as_the_database_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_integrations.store.sqlite._BUSY_S", 0.05)
+    path = tmp_path / "books.db"
+    async with Governor.open(f"sqlite:///{path}") as governor:
+        settled, left = await governor.admit(ask(0.2)), await governor.admit(ask(0.2))
+        blocker = sqlite3.connect(path, isolation_level=None)
+        blocker.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailable):
+            await governor.settle(settled, paid(0.05))
+        leaving = asyncio.create_task(governor.settle(left, paid(0.05)))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        await asyncio.sleep(0.3)
+        assert {entry.state for entry in await governor.ledger.entries()} == {"held"}
+        blocker.execute("ROLLBACK")
+        blocker.close()
+        async with asyncio.timeout(LEASE_S / 6):  # long before the heartbeat
+            while await governor.ledger.total_pusd() < USD // 10:  # noqa: ASYNC110 - no event tells
+                await asyncio.sleep(0.05)
+        assert await governor.ledger.total_pusd() == USD // 10
+
+
 async def test_a_heartbeat_that_fails_is_told_and_the_next_one_catches_up(
     tmp_path: Path,
     clock: ManualClock,

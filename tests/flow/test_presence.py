@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import psycopg
@@ -12,7 +12,7 @@ import pytest
 from llm_integrations._core.clock import SystemClock
 from llm_integrations._core.http import AiohttpTransport
 from llm_integrations.anthropic import AnthropicClient, AnthropicConfig, Message, MessageRequest
-from llm_integrations.errors import LeaseLost, RetryLater
+from llm_integrations.errors import LeaseLost, RetryLater, StoreUnavailable
 from llm_integrations.governance import Governor
 from llm_integrations.jira import BasicAuth, JiraClient, JiraConfig
 from llm_integrations.service.engine import Engine, EngineOptions
@@ -21,6 +21,7 @@ from llm_integrations.service.presence import Presence, PresenceOptions
 from llm_integrations.simulators import ClaudeSimulator, JiraSimulator
 from llm_integrations.simulators.faults import StatusError
 from llm_integrations.store.deliveries import DeliveryStore
+from llm_integrations.store.intake import Arrival, IntakeConnection
 from llm_integrations.store.presence import PresenceConnection
 
 QUESTION = MessageRequest(
@@ -28,9 +29,17 @@ QUESTION = MessageRequest(
 )
 
 
+async def nothing_late() -> None:
+    """Nothing was paid for while the database was away."""
+
+
 @asynccontextmanager
 async def present(
-    dsn: str, name: str = "worker", *, options: PresenceOptions | None = None
+    dsn: str,
+    name: str = "worker",
+    *,
+    catch_up: Callable[[], Awaitable[None]] = nothing_late,
+    options: PresenceOptions | None = None,
 ) -> AsyncIterator[Presence]:
     """A worker that has entered and does nothing by itself: only the fence can stop it."""
     store = DeliveryStore(dsn)
@@ -40,6 +49,7 @@ async def present(
         executor_id=name,
         engine=Engine(dsn, EngineOptions(executor_id=name)),
         store=store,
+        catch_up=catch_up,
         clock=SystemClock(),
         options=options,
     )
@@ -244,6 +254,40 @@ async def test_only_what_is_still_its_own_is_taken_from_a_worker(service_url: st
             "taken": "PENDING",
             "guilty": "CANCELLED",
         }
+
+
+async def test_an_orphan_waits_until_what_was_paid_for_it_is_in_the_books(service_url: str) -> None:
+    intake = IntakeConnection(service_url)
+    await intake.admit(
+        [Arrival(delivery_id="d", site="s", identifier="i", partition="p", body=b"{}")]
+    )
+    await intake.close()
+    seen: list[str] = []
+    async with await psycopg.AsyncConnection.connect(service_url, autocommit=True) as admin:
+
+        async def status() -> str:
+            row = await (await admin.execute("SELECT status FROM dbos.workflow_status")).fetchone()
+            assert row is not None
+            return str(row[0])
+
+        async def catch_up() -> None:
+            seen.append(await status())
+            if len(seen) < 3:
+                raise StoreUnavailable
+
+        await admin.execute(
+            "UPDATE dbos.workflow_status SET status = 'PENDING', executor_id = 'worker'"
+        )
+        options = PresenceOptions(scan_s=0.05, orphan_s=0.1)
+        async with present(service_url, catch_up=catch_up, options=options) as presence:
+            looking = asyncio.create_task(presence.run())
+            async with asyncio.timeout(10):
+                while not presence.requeued["orphan"]:  # noqa: ASYNC110 - no event tells
+                    await asyncio.sleep(0.02)
+            looking.cancel()
+            await asyncio.wait([looking])
+        assert seen[:3] == ["PENDING"] * 3
+        assert await status() == "ENQUEUED"
 
 
 @pytest.mark.parametrize(

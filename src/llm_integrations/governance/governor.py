@@ -8,9 +8,9 @@ when the line is long. Whoever is cancelled in the line gives the hold back.
 
 The ledger row of an attempt is written before it is sent and settled after. If the database is
 away when an attempt ends, its caller gets `StoreUnavailable`, the row stays held, and the
-governor tries again with each heartbeat; if the process dies meanwhile, its lease of `LEASE_S`
-runs out and another process, or the next one to open, books the row as "unknown": its hold then
-counts as spent.
+governor tries again until it is back (`late`); if the process dies meanwhile, its lease of
+`LEASE_S` runs out and another process, or the next one to open, books the row as "unknown": its
+hold then counts as spent.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from llm_integrations.governance.budgets import (
     us_of,
 )
 from llm_integrations.governance.home import HomeLoop, living_on_a_thread
+from llm_integrations.governance.late import LateBooks
 from llm_integrations.governance.ledger import Ledger
 from llm_integrations.governance.limiter import Limiter, check_limits
 from llm_integrations.governance.reports import Reports
@@ -140,8 +141,7 @@ class Governor:
         opens = None if self._pools is None else self._pools.open_line
         self._limiter = Limiter(limits, clock=clock, open_line=opens)
         self._tags: ContextVar[Mapping[str, str]] = ContextVar("tags", default={})  # noqa: B039 - never changed, only replaced
-        self._late: list[Settlement] = []
-        self._catching_up = asyncio.Lock()
+        self._late = LateBooks(store, clock)
         self._undoing: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -201,14 +201,19 @@ class Governor:
         except BaseException:
             await governor._close()
             raise
-        keeper = asyncio.create_task(governor._keep_alive(), name="governor")
-        keeper.add_done_callback(_report_end)
+        keepers = [
+            asyncio.create_task(governor._keep_alive(), name="governor"),
+            asyncio.create_task(governor._late.run(), name="late books"),
+        ]
+        for keeper in keepers:
+            keeper.add_done_callback(_report_end)
         try:
             yield governor
         finally:
             await governor.home.close()
-            keeper.cancel()
-            await asyncio.wait([keeper])
+            for keeper in keepers:
+                keeper.cancel()
+            await asyncio.wait(keepers)
             await governor._stop()
 
     @classmethod
@@ -357,15 +362,7 @@ class Governor:
         Raises:
             StoreUnavailable: the database is still away.
         """
-        async with self._catching_up:
-            while self._late:
-                try:
-                    await self.store.settle(self._late[0])
-                except StoreUnavailable:
-                    raise
-                except StoreError as error:
-                    _logger.warning("an attempt stays unknown: %s", error)
-                del self._late[0]
+        await self._late.catch_up()
 
     def observe(self, ask: Ask, seen: Observation, sent_at: float) -> None:
         """Learn the server's limits from headers; a pause holds back the whole group."""
@@ -457,11 +454,11 @@ class Governor:
         task.add_done_callback(self._undoing.discard)
 
     async def _book(self, settlement: Settlement) -> None:
-        """Settle; when the database is away, remember to do it later."""
+        """Settle; when the database is away, or nobody waits any more, remember to do it later."""
         try:
             await self.store.settle(settlement)
-        except StoreUnavailable:
-            self._late.append(settlement)
+        except (asyncio.CancelledError, StoreUnavailable):
+            self._late.add(settlement)
             raise
 
     async def _book_quietly(self, settlement: Settlement) -> None:
@@ -558,9 +555,9 @@ def _own(permit: object) -> Permit:
 
 
 def _report_end(keeper: asyncio.Task[None]) -> None:
-    """Say so if the heartbeat ended by anything but the governor's own end."""
+    """Say so if a task of the governor ended by anything but the governor's own end."""
     if not keeper.cancelled() and (error := keeper.exception()) is not None:
-        _logger.error("the governor's heartbeat has ended", exc_info=error)
+        _logger.error("the %s's task has ended", keeper.get_name(), exc_info=error)
 
 
 def _plausible(cost_pusd: int | None) -> int | None:

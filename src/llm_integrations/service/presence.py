@@ -8,7 +8,8 @@ queues them again. What must hold, each learned from a failing run:
 2. After a start of PostgreSQL nobody counts as dead for ten seconds: all locks are gone then. The
    same holds for a worker that just came back, for the others may have lost theirs with it.
 3. A living worker can own workflows that it does not run (its engine lost one when the database
-   went away). What is not running for four seconds is queued again.
+   went away). What is not running for four seconds is queued again, but not before the answers that
+   this worker paid for meanwhile are in the books: whoever begins it would buy them once more.
 4. Who kills workers is found without harming those beside it: at its third death a workflow is a
    suspect, suspects are tried one at a time in the whole fleet, and only what dies twice on trial
    is dead. What only slept, or waited for a free handler, did not die. Acquitted is who ends, or
@@ -36,7 +37,7 @@ from llm_integrations.errors import LeaseLost, StoreError
 from llm_integrations.store.presence import IDLE_S, PresenceConnection
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from llm_integrations._core.clock import Clock
     from llm_integrations.service.engine import Engine
@@ -92,6 +93,9 @@ class _Suspect(NamedTuple):
 class Presence:
     """One worker's presence in the fleet.
 
+    Args:
+        catch_up: books what this worker could not book while the database was away.
+
     Attributes:
         requeued: how many deliveries it queued again, by why.
         take_overs: how many dead workers it took work from.
@@ -107,6 +111,7 @@ class Presence:
         executor_id: str,
         engine: Engine,
         store: DeliveryStore,
+        catch_up: Callable[[], Awaitable[None]],
         clock: Clock,
         options: PresenceOptions | None = None,
     ) -> None:
@@ -115,6 +120,7 @@ class Presence:
         self._executor_id = executor_id
         self._engine = engine
         self._store = store
+        self._catch_up = catch_up
         self._clock = clock
         self._is_held = False
         self._lost_at = 0.0
@@ -236,6 +242,7 @@ class Presence:
         self._is_held = False
         try:
             async with asyncio.timeout(CHECK_DEADLINE_S):
+                await self._catch_up()
                 await self._connection.leave()
         except (StoreError, TimeoutError):
             # Then peers see a death, which costs them a scan and nothing else.
@@ -271,6 +278,7 @@ class Presence:
         orphan_s = self._options.orphan_s
         orphans = [one for one, since in self._idle_since.items() if now - since >= orphan_s]
         if orphans:
+            await self._catch_up()
             await self._requeue(self._executor_id, orphans, "orphan")
             _log.warning("orphans queued again", worker=self._executor_id, count=len(orphans))
 

@@ -326,6 +326,7 @@ class App:
             executor_id=executor_id,
             engine=engine,
             store=books.deliveries,
+            catch_up=books.governor.catch_up,
             clock=self._clock,
             options=self._presence,
         )
