@@ -20,10 +20,12 @@ import aiohttp
 import psycopg
 import pytest
 
+from llm_integrations._core.admission import Ask
 from llm_integrations._core.clock import SystemClock
 from llm_integrations._core.config import Secret
 from llm_integrations.anthropic import Message, MessageRequest
 from llm_integrations.errors import ConfigError, StoreUnavailable
+from llm_integrations.governance import Governor, Limit
 from llm_integrations.service import Action, AddComment, App, Context
 from llm_integrations.service.database import open_database
 from llm_integrations.service.database.roles import render_roles
@@ -321,6 +323,7 @@ async def test_service_rides_out_a_restart_and_loses_and_repeats_nothing(
 ) -> None:
     async with world_on(url) as world:
         keys = await handle(world, 3)
+        more = [await world.jira.create_issue(project="DEMO", summary="x") for _ in range(3)]
         refusals: list[int] = []
         if how == "terminate":
             with psycopg.connect(server.url(), autocommit=True) as connection:
@@ -330,20 +333,41 @@ async def test_service_rides_out_a_restart_and_loses_and_repeats_nothing(
                 )
         else:
             await asyncio.to_thread(server.kill if how == "kill" else lambda: server.stop(how))
-            refusals = [await world.post(100, keys[0])]
+            refusals = [await world.post(3, more[0])]
             await asyncio.to_thread(server.restart_after_kill)
         began = asyncio.get_running_loop().time()
-        more = [await world.jira.create_issue(project="DEMO", summary="x") for _ in range(3)]
         for number, key in enumerate(more, 3):
             refusals += await world.post_until_taken(number, key)
         taken_s = asyncio.get_running_loop().time() - began
         assert await world.ended(6) == ["done"] * 6
         handled_s = asyncio.get_running_loop().time() - began
         print(f"{how}: taken in after {taken_s:.1f} s, all handled after {handled_s:.1f} s")
-        assert set(refusals) <= {503}
+        # The backends of a killed postmaster end a moment after it, and may take one more.
+        assert set(refusals) <= ({202, 503} if how == "kill" else {503})
         assert [len(world.jira.comments(key)) for key in keys + more] == [1] * 6
         assert len(world.claude.charges) == 6
         assert handled_s < 30
+
+
+# --- limits ---------------------------------------------------------------------------------------
+
+
+async def test_limits_are_shared_on_this_version_too(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where no turn is taken, each process goes on with one of its own."""
+    ask = Ask(group="opus", patience_s=0.5)
+    limits = [Limit(concurrency=1)]
+    async with (
+        Governor.open(url, limits=limits) as one,
+        Governor.open(url, limits=limits) as other,
+    ):
+        permit = await one.admit(ask)
+        with pytest.raises(TimeoutError):
+            await other.admit(ask)
+        await one.cancel(permit)
+        await other.cancel(await other.admit(ask))
+    assert "share" not in caplog.text
 
 
 class Tunnel:
