@@ -557,7 +557,7 @@ def _own(permit: object) -> Permit:
 def _report_end(keeper: asyncio.Task[None]) -> None:
     """Say so if a task of the governor ended by anything but the governor's own end."""
     if not keeper.cancelled() and (error := keeper.exception()) is not None:
-        _logger.error("the %s's task has ended", keeper.get_name(), exc_info=error)
+        _logger.error("the task %r of a governor has ended", keeper.get_name(), exc_info=error)
 
 
 def _plausible(cost_pusd: int | None) -> int | None:
