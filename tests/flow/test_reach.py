@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import traceback
 
 import psycopg
@@ -10,6 +11,7 @@ import pytest
 from llm_integrations.errors import ConfigError, StoreUnavailable
 from llm_integrations.governance import Governor
 from llm_integrations.store.deliveries import DeliveryStore
+from llm_integrations.store.reach import connect
 
 
 async def test_a_database_that_takes_no_writes_any_more_is_away(service_url: str) -> None:
@@ -35,3 +37,31 @@ async def test_an_address_that_cannot_be_read_is_refused_without_its_password(
     shown = traceback.format_exception(refused.value, chain=True)
     lines = [line for line in "".join(shown).splitlines() if "Governor.open(" not in line]
     assert password not in "\n".join([*lines, caplog.text])
+
+
+async def test_closing_fails_the_statement_that_another_task_waits_for(service_url: str) -> None:
+    """psycopg frees the connection under that task: the process crashes, or hangs on uvloop."""
+    for _ in range(5):
+        connection = await connect(service_url)
+        asking = asyncio.create_task(connection.execute("SELECT pg_sleep(60)"))
+        await asyncio.sleep(0.02)
+        await connection.close()
+        assert asking.done()
+        with pytest.raises(psycopg.OperationalError):
+            asking.result()
+        assert connection.closed
+        other = await connect(service_url)  # it gets the descriptor of the closed one
+        try:
+            for _ in range(10):
+                await other.execute("SELECT pg_sleep(0.02)")
+        finally:
+            await other.close()
+
+
+async def test_closing_fails_the_statements_that_queue_for_the_connection(service_url: str) -> None:
+    connection = await connect(service_url)
+    asking = [asyncio.create_task(connection.execute("SELECT pg_sleep(60)")) for _ in range(3)]
+    await asyncio.sleep(0.02)
+    await connection.close()
+    done, _ = await asyncio.wait(asking, timeout=5)
+    assert [type(task.exception()) for task in done] == [psycopg.OperationalError] * 3

@@ -8,9 +8,11 @@ gave the address is told more when it lets nobody in: `explain_connect`.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import psycopg
@@ -54,9 +56,11 @@ class Connection(AsyncConnection[tuple[Any, ...]]):
     """
 
     answer_s = ANSWER_S
+    _waited_for: asyncio.Event | None = None  # while a statement is under way; set when it ends
 
     async def wait(self, gen: PQGen[_T], *args: Any, **more: Any) -> _T:  # noqa: ANN401 - psycopg's
         """Wait for an answer, within the deadline."""
+        ended = self._waited_for = asyncio.Event()
         try:
             async with asyncio.timeout(self.answer_s):
                 return await super().wait(gen, *args, **more)
@@ -67,6 +71,27 @@ class Connection(AsyncConnection[tuple[Any, ...]]):
         except psycopg.errors.ReadOnlySqlTransaction:
             self.pgconn.finish()
             raise
+        finally:
+            self._waited_for = None
+            ended.set()
+
+    async def close(self) -> None:
+        """Close it; a statement that another task waits for fails before.
+
+        psycopg alone frees the connection under that task, which then goes on with the freed memory
+        and waits for a descriptor that is somebody else's by now: the process crashes, or a new
+        connection is told that it is closed.
+        """
+        if self._waited_for is not None:
+            with (
+                suppress(OSError, psycopg.OperationalError),  # it has ended already
+                socket.socket(fileno=os.dup(self.pgconn.socket)) as peer,
+            ):
+                peer.shutdown(socket.SHUT_RDWR)
+        while (ended := self._waited_for) is not None:
+            await ended.wait()
+        await super().close()
+        self.pgconn.finish()
 
 
 async def connect(dsn: str, *, answer_s: float = ANSWER_S) -> Connection:
