@@ -199,6 +199,11 @@ def test_money_is_summed_up_by_whatever_tag_callers_wrote(
     told = json.loads(capsys.readouterr().out)
     spent = [(row["key"], row["spent_usd"]) for row in told["rows"]]
     assert (told["by"], spent) == ("team", [("search", "0.000008"), ("billing", "0.000002")])
+    page = tmp_path / "spend.html"
+    assert costs(ledger=url, tag="team", html=page) == 0
+    by_team, by_model = re.split("By model", page.read_text().partition("By team")[2])[:2]
+    assert by_team.index("search") < by_team.index("billing")
+    assert "By issue" in by_model
     with pytest.raises(ConfigError, match="--tag model"):
         costs(ledger=url, tag="model")
 

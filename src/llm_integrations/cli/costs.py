@@ -62,8 +62,8 @@ def costs(
     - `llm-integrations costs --ledger sqlite:///costs.db --tag team`
 
     Args:
-        by: What to sum up by.
-        tag: Sum up by this tag instead, as the callers wrote it.
+        by: What to sum up by; the page of --html has all of them.
+        tag: Sum up by this tag instead, as the callers wrote it; with --html beside the others.
         days: Only the last so many times 24 hours; with --html calendar days, 30 without.
         zone: Whose midnight ends a day and a month, like Europe/Berlin.
         html: Write a page with plots to this file instead: one file that asks nobody for anything.
@@ -77,7 +77,7 @@ def costs(
         raise ConfigError(f"--tag {tag}: a tag of that name cannot be told from the {tag} itself")
     opening = open_ledger(ledger, settings)
     if html is not None:
-        return _write_page(opening, html, days or _PAGE_DAYS, zone)
+        return _write_page(opening, html, days or _PAGE_DAYS, zone, tag)
     key = tag or by
     found, forecasts, budgets = asyncio.run(_load(opening, key, days, zone))
     if json:
@@ -183,12 +183,12 @@ async def _load(
     return found, forecasts, budgets
 
 
-def _write_page(opening: Opening, path: Path, days: int, zone: str) -> int:
+def _write_page(opening: Opening, path: Path, days: int, zone: str, tag: str | None) -> int:
     from importlib.resources import files
 
     from llm_integrations.service.console.spend import draw_spend_file
 
-    report, budgets = asyncio.run(_load_report(opening, days, zone))
+    report, budgets = asyncio.run(_load_report(opening, days, zone, tag))
     static = files("llm_integrations.service.console") / "static"
     style = (static / "console.css").read_text(encoding="utf-8")
     try:
@@ -200,12 +200,13 @@ def _write_page(opening: Opening, path: Path, days: int, zone: str) -> int:
 
 
 async def _load_report(
-    opening: Opening, days: int, zone: str
+    opening: Opening, days: int, zone: str, tag: str | None
 ) -> tuple[SpendReport, list[BudgetState]]:
     from llm_integrations._core.clock import SystemClock
 
     async with opening as governor:
-        report = await governor.reports.load(now=SystemClock().now(), days=days, zone=zone)
+        now = SystemClock().now()
+        report = await governor.reports.load(now=now, days=days, zone=zone, tag=tag)
         return report, await governor.budgets.state()
 
 

@@ -69,7 +69,8 @@ class SpendReport(Struct, frozen=True, kw_only=True):
         since: the first local midnight that counts.
         total: all of it under one key.
         days: every day from the first to today, also those that cost nothing, by date.
-        by: by "model", "project", "handler" and "issue", the dearest first.
+        by: by the tag that was asked for, "model", "project", "handler" and "issue", the dearest
+            first.
         forecasts: of today and of this month.
     """
 
@@ -156,8 +157,16 @@ class Reports:
             expected_pusd=spent + pace * (end_us - now_us) // _DAY_US,
         )
 
-    async def load(self, *, now: datetime, days: int = 30, zone: str = "UTC") -> SpendReport:
+    async def load(
+        self, *, now: datetime, days: int = 30, zone: str = "UTC", tag: str | None = None
+    ) -> SpendReport:
         """Return the report of the last `days` days of a zone, today among them.
+
+        Args:
+            now: up to when the ledger counts.
+            days: how many, from 1.
+            zone: whose midnight ends a day.
+            tag: sum up by this one, too.
 
         Raises:
             ConfigError: there is no such zone.
@@ -169,13 +178,14 @@ class Reports:
         since = moment_of(window_of("day", zone, us_of(noon))[0])
         counted = {row.key: row for row in await self.spend_by("day", since=since, zone=zone)}
         dates = [(first + timedelta(days=number)).isoformat() for number in range(days)]
+        keys = dict.fromkeys((tag, *_REPORTED) if tag else _REPORTED)
         return SpendReport(
             now=now,
             since=since,
             zone=zone,
             total=_sum("", counted.values()),
             days=tuple(counted.get(date) or _sum(date, ()) for date in dates),
-            by={key: tuple(await self.spend_by(key, since=since)) for key in _REPORTED},
+            by={key: tuple(await self.spend_by(key, since=since)) for key in keys},
             forecasts=(
                 await self.forecast("day", now=now, zone=zone),
                 await self.forecast("month", now=now, zone=zone),
