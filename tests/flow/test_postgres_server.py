@@ -389,9 +389,19 @@ class Tunnel:
                 client, _ = self.listener.accept()
             except OSError:
                 return
-            there = socket.create_connection(self._to)
+            try:
+                there = socket.create_connection(self._to)
+            except OSError:
+                client.close()
+                continue
             for one, other in ((client, there), (there, client)):
                 threading.Thread(target=self._pass_on, args=(one, other), daemon=True).start()
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)  # a close alone does not end the accept
+        self.listener.close()
+        self.flows.set()
 
     def _pass_on(self, one: socket.socket, other: socket.socket) -> None:
         with suppress(OSError):
@@ -403,11 +413,17 @@ class Tunnel:
         one.close()
 
 
+@pytest.fixture
+def tunnel(server: debian.Server) -> Iterator[Tunnel]:
+    tunnel = Tunnel(server.port)
+    yield tunnel
+    tunnel.close()
+
+
 @pytest.mark.timeout(180)
 async def test_peer_that_says_nothing_more_is_given_up_and_nothing_is_lost(
-    server: debian.Server, url: str
+    server: debian.Server, url: str, tunnel: Tunnel
 ) -> None:
-    tunnel = Tunnel(server.port)
     port = tunnel.listener.getsockname()[1]
     async with world_on(url.replace(f":{server.port}/", f":{port}/")) as world:
         keys = await handle(world, 1)
@@ -424,4 +440,3 @@ async def test_peer_that_says_nothing_more_is_given_up_and_nothing_is_lost(
         print(f"recovered in {asyncio.get_running_loop().time() - began:.1f} s")
         assert [len(world.jira.comments(key)) for key in [*keys, more]] == [1, 1]
         assert len(world.claude.charges) == 2
-    tunnel.listener.close()
