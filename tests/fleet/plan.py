@@ -19,6 +19,8 @@ class Plan:
 
     Attributes:
         deliveries: distinct webhooks.
+        open_issues: events are of so many issues at a time, of each for its share of the run, as
+            tickets come and are closed; of all of them all the time without.
         per_s: how many of them happen in a second.
         duplicated: the share that is sent twice.
         reordered: the share that is sent after the next one of its issue.
@@ -34,6 +36,7 @@ class Plan:
     deliveries: int
     issues: int
     per_s: float
+    open_issues: int | None = None
     duplicated: float = 0.2
     reordered: float = 0.1
     receivers: int = 2
@@ -79,7 +82,7 @@ def draw_parcels(plan: Plan, issues: dict[str, str], start_ms: int) -> list[Parc
     dice = random.Random(plan.seed)
     keys = sorted(issues)
     happens = [
-        (number, dice.choice(keys), (number + dice.random()) / plan.per_s)
+        (number, dice.choice(_open(plan, keys, number)), (number + dice.random()) / plan.per_s)
         for number in range(plan.deliveries)
     ]
     next_of: dict[str, float] = {}
@@ -100,6 +103,14 @@ def draw_parcels(plan: Plan, issues: dict[str, str], start_ms: int) -> list[Parc
             again_s = due_s + dice.choice((0.0, dice.uniform(0.0, 3.0)))
             parcels.append(_parcel(plan.seed, number, key, issues[key], times[number], again_s))
     return sorted(parcels, key=lambda parcel: parcel.due_s)
+
+
+def _open(plan: Plan, keys: list[str], number: int) -> list[str]:
+    """Return the issues that the event of this number may be of."""
+    if plan.open_issues is None:
+        return keys
+    first = number * (len(keys) - plan.open_issues) // plan.deliveries
+    return keys[first : first + plan.open_issues]
 
 
 def _parcel(

@@ -125,3 +125,14 @@ def test_a_seed_draws_the_same_parcels_and_as_many_repeats_and_swaps_as_asked() 
             late.add(parcel.name)
         newest[parcel.issue_key] = max(parcel.occurred_ms, newest.get(parcel.issue_key, 0))
     assert 0.07 < len(late) / 2_000 < 0.35
+
+
+def test_tickets_come_and_are_closed_when_only_some_are_open_at_a_time() -> None:
+    plan = Plan(seed=3, deliveries=2_000, issues=220, per_s=100, open_issues=20)
+    issues = {f"DEMO-{number}": str(number) for number in range(220)}
+    numbers: dict[str, list[int]] = {}
+    for parcel in draw_parcels(plan, issues, 1_000):
+        numbers.setdefault(parcel.issue_key, []).append(int(parcel.name.rpartition("-")[2]))
+    assert len(numbers) > 210
+    assert max(len(set(each)) for each in numbers.values()) < 40
+    assert max(max(each) - min(each) for each in numbers.values()) <= 20 * 10
