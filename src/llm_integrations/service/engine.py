@@ -157,6 +157,9 @@ class Engine:
             # Without a number every statement may get a thread of its own: a hundred that wait for
             # eight connections, and for each other at every bytecode.
             "max_executor_threads": 16,
+            # Nothing here waits for DBOS's messages, events or streams. Listening for them takes a
+            # connection, and a thread that wakes up a hundred times a second.
+            "use_listen_notify": False,
             # A frozen process must not keep row locks that a take-over waits for.
             "sys_db_idle_transaction_timeout_sec": 10,
             "run_migrations": False,
