@@ -431,7 +431,7 @@ async def test_peer_that_says_nothing_more_is_given_up_and_nothing_is_lost(
         more = await world.jira.create_issue(project="DEMO", summary="x")
         began = asyncio.get_running_loop().time()
         assert await world.post(1, more) == 503
-        assert asyncio.get_running_loop().time() - began < 12
+        assert asyncio.get_running_loop().time() - began < 30  # ten, and not the statement's sixty
         await asyncio.sleep(3)
         tunnel.flows.set()
         began = asyncio.get_running_loop().time()

@@ -117,7 +117,7 @@ async def test_who_does_not_finish_a_head_is_told_so_in_time(door: Door, sent: b
     reader, writer = await door.connect()
     writer.write(sent)
     assert await answer_to(reader) == b"HTTP/1.1 408 Request Timeout"
-    assert PATIENCE_S * 0.9 < time.monotonic() - began < PATIENCE_S + 2
+    assert PATIENCE_S * 0.9 < time.monotonic() - began < PATIENCE_S + 5
     assert door.receiver.counts == {"head too slow": 1}
     writer.close()
 
