@@ -177,9 +177,7 @@ async def test_living_worker_takes_over_from_a_killed_one(
     took_s = asyncio.get_running_loop().time() - began
     assert ends == ["done"] * 6
     assert len(world.claude.charges) == 6
-    assert (
-        took_s < 30
-    )  # five seconds are promised and measured by the soak; this may be a busy machine
+    assert took_s < 30  # the soak measures the promise, five seconds; this machine may be busy
     await kill(second, signal.SIGTERM)
     assert second.returncode == 0
 
