@@ -13,7 +13,7 @@ from asyncio.subprocess import PIPE, Process
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -88,16 +88,12 @@ class Span:
 
     @classmethod
     async def of(cls, simulator: ClaudeSimulator, limits: Mapping[str, Limits], s: float) -> Span:
-        """Watch for so many seconds."""
-        now = time.time()
-        return await cls(simulator, limits, now, now).longer(s)
-
-    async def longer(self, s: float) -> Span:
-        """Watch for so many seconds more, and until what came in them is answered."""
+        """Watch for so many seconds, and until what came in them is answered."""
+        since = time.time()
         await asyncio.sleep(s)
         until = time.time()
         await asyncio.sleep(ANSWERED_S)
-        return replace(self, until=until)
+        return cls(simulator, limits, since, until)
 
     @property
     def refusals(self) -> dict[str, int]:
