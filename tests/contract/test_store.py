@@ -93,6 +93,11 @@ def end(call_id: str = "call-1", cost: int | None = 10, **changes: object) -> Se
     return msgspec.structs.replace(row, **changes)
 
 
+def surprised(error: StoreError) -> None:
+    """Be told of a failure that nobody expected."""
+    raise AssertionError from error
+
+
 async def counters(store: GovernanceStore) -> list[tuple[str, str, int, int]]:
     return [
         (row.budget, row.key, row.spent_pusd, row.held_pusd)
@@ -546,6 +551,117 @@ async def test_what_was_written_is_there_after_reopening(shared_url: str) -> Non
     assert await second.load_budgets() == [budget()]
     assert await second.settle(end())
     await second.close()
+
+
+async def test_what_is_posted_is_seen_by_whoever_looks_next(store: GovernanceStore) -> None:
+    await store.save_budgets([budget()])
+    assert await store.hold(hold(windows=(DAY,))) is None
+
+    store.post(end(), surprised)
+
+    assert await counters(store) == [("cap", "", 10, 0)]
+    (row,) = await store.load_entries(EVERYTHING, limit=10)
+    assert (row.state, row.cost_pusd) == ("settled", 10)
+    assert await store.settle(end()) is False
+
+
+async def test_a_hold_fits_into_what_was_posted_just_before_it(store: GovernanceStore) -> None:
+    await store.save_budgets([budget()])
+    assert await store.hold(hold(windows=(DAY,))) is None
+    store.post(end(cost=40), surprised)
+    assert await store.hold(hold("call-2", windows=(DAY,))) is None
+
+
+async def test_what_is_posted_is_written_soon_though_nobody_asks(shared_url: str) -> None:
+    first = await open_store(shared_url, clock=SystemClock())
+    second = await open_store(shared_url, clock=SystemClock())
+    await first.hold(hold())
+    first.post(end(), surprised)
+    for _ in range(1_000):
+        if await second.total_pusd(["settled"]):
+            break
+        await asyncio.sleep(0.005)
+    assert await second.total_pusd(["settled"]) == 10
+    await first.close()
+    await second.close()
+
+
+async def test_what_is_posted_last_is_written_by_closing(shared_url: str) -> None:
+    first = await open_store(shared_url, clock=SystemClock())
+    await first.hold(hold())
+    first.post(end(), surprised)
+    await first.close()
+    with pytest.raises(StoreUnavailable, match="closed"):
+        first.post(end("call-2"), surprised)
+    second = await open_store(shared_url, clock=SystemClock())
+    assert await second.total_pusd(["settled"]) == 10
+    await second.close()
+
+
+async def test_who_posts_to_a_locked_file_is_told_and_others_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_integrations.store.sqlite._BUSY_S", 0.05)
+    path = tmp_path / "books.db"
+    opened = await open_store(f"sqlite:///{path}", clock=SystemClock())
+    await opened.hold(hold())
+    blocker = sqlite3.connect(path, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    told: list[StoreError] = []
+    opened.post(end(), told.append)
+    (row,) = await opened.load_entries(EVERYTHING, limit=10)
+    assert row.state == "held"
+    assert [type(error) for error in told] == [StoreUnavailable]
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    opened.post(end(), surprised)
+    assert await opened.total_pusd(["settled"]) == 10
+    await opened.close()
+
+
+async def test_a_hold_at_once_takes_along_what_was_posted(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'books.db'}"
+    first = await open_store(url, clock=SystemClock())
+    second = await open_store(url, clock=SystemClock())
+    await first.hold(hold(), at_once=True)
+    first.post(end(), surprised)
+    assert await first.hold(hold("call-2"), at_once=True) is None
+    assert await second.total_pusd(["settled"]) == 10
+    with pytest.raises(StoreError, match="already"):
+        await first.hold(hold("call-2"), at_once=True)
+    await first.close()
+    await second.close()
+
+
+async def test_a_hold_at_once_leaves_waiting_for_a_lock_to_the_writer(tmp_path: Path) -> None:
+    path = tmp_path / "books.db"
+    opened = await open_store(f"sqlite:///{path}", clock=SystemClock())
+    blocker = sqlite3.connect(path, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    holding = [
+        asyncio.create_task(opened.hold(hold(f"call-{number}"), at_once=True))
+        for number in range(3)
+    ]
+    await asyncio.sleep(0)  # a loop that waited would wait for us
+    assert not any(task.done() for task in holding)
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    assert await asyncio.gather(*holding) == [None] * 3
+    await opened.close()
+
+
+async def test_the_log_of_a_file_does_not_grow_with_what_is_held_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_integrations.store.sqlite._CHECKPOINT", 8)
+    opened = await open_store(f"sqlite:///{tmp_path / 'books.db'}", clock=SystemClock())
+    log = tmp_path / "books.db-wal"
+    sizes = []
+    for number in range(96):
+        await opened.hold(hold(f"call-{number:02}"), at_once=True)
+        sizes.append(log.stat().st_size)
+    assert max(sizes[48:]) <= 2 * max(sizes[:24])
+    await opened.close()
 
 
 async def test_a_closed_store_says_so(shared_url: str) -> None:

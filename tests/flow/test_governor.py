@@ -471,6 +471,38 @@ async def test_what_is_late_is_booked_as_soon_as_the_database_is_back(
         assert await governor.ledger.total_pusd() == USD // 10
 
 
+async def test_what_is_posted_while_the_database_is_away_is_booked_later(
+    tmp_path: Path,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("llm_integrations.store.sqlite._BUSY_S", 0.05)
+    path = tmp_path / "books.db"
+    async with Governor.open(f"sqlite:///{path}", clock=clock) as governor:
+        permit = await governor.admit(ask(0.2))
+        blocker = sqlite3.connect(path, isolation_level=None)
+        blocker.execute("BEGIN IMMEDIATE")
+        governor.post(permit, paid(0.05))
+        (entry,) = await governor.ledger.entries()
+        assert entry.state == "held"
+        assert "is booked later" in caplog.text
+        blocker.execute("ROLLBACK")
+        blocker.close()
+        await governor.catch_up()
+        (entry,) = await governor.ledger.entries()
+        assert (entry.state, entry.cost_pusd) == ("settled", USD // 20)
+
+
+async def test_what_is_posted_last_is_booked_by_closing(tmp_path: Path, clock: ManualClock) -> None:
+    url = f"sqlite:///{tmp_path / 'books.db'}"
+    async with Governor.open(url, clock=clock) as governor:
+        governor.post(await governor.admit(ask(0.2)), paid(0.05))
+        assert governor.tally.charged_pusd.total() == USD // 20
+    async with Governor.open(url, clock=clock) as governor:
+        assert await governor.ledger.total_pusd() == USD // 20
+
+
 async def test_a_heartbeat_that_fails_is_told_and_the_next_one_catches_up(
     tmp_path: Path,
     clock: ManualClock,

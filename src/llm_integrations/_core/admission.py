@@ -14,7 +14,7 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from datetime import datetime
 
-__all__ = ["Actual", "Admission", "Ask", "Handover", "Keep", "Observation"]
+__all__ = ["Actual", "Admission", "Ask", "Handover", "Keep", "Observation", "Posting"]
 
 State = Literal["settled", "partial", "refused", "unknown"]
 
@@ -41,6 +41,7 @@ class Ask(Struct, frozen=True, kw_only=True):
         call_id: one id for all attempts of a call; `Caller` numbers the attempts.
         patience_s: how long to stand in line for room, for callers without a deadline of their own;
             then it is a `TimeoutError`.
+        at_once: whether its row is not to wait for a commit that it can share with others.
     """
 
     group: str
@@ -59,6 +60,7 @@ class Ask(Struct, frozen=True, kw_only=True):
     call_id: str = ""
     attempt: int = 1
     patience_s: float | None = None
+    at_once: bool = False
 
 
 class Actual(Struct, frozen=True, kw_only=True):
@@ -130,6 +132,13 @@ class Admission(Protocol):
 
     def observe(self, ask: Ask, seen: Observation, sent_at: float) -> None:
         """Learn from headers; `sent_at` is when that request left, on the monotonic clock."""
+
+
+class Posting(Admission, Protocol):
+    """An admission with books that one need not wait for."""
+
+    def post(self, permit: object, actual: Actual) -> None:
+        """Book what the attempt used, soon; what goes wrong is the admission's to repeat."""
 
 
 @runtime_checkable

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from llm_integrations._core.admission import Admission, Ask
+from llm_integrations._core.admission import Ask, Posting
 from llm_integrations._core.clock import Clock, id_by_time
 from llm_integrations.anthropic.batches.exchanges import OpenBatches
 from llm_integrations.anthropic.catalogue import shape_of
@@ -38,6 +38,7 @@ class Sent(NamedTuple):
         tags: for the ledger and budgets.
         workspace: that it names, whose limits are its own.
         patience_s: how long it may stand in line; None for as long as it takes.
+        at_once: see `Ask`.
     """
 
     method: str
@@ -48,6 +49,7 @@ class Sent(NamedTuple):
     tags: Mapping[str, str] = {}
     workspace: str = ""
     patience_s: float | None = None
+    at_once: bool = False
 
 
 class Desk:
@@ -60,7 +62,7 @@ class Desk:
 
     __slots__ = ("_batches", "_books")
 
-    def __init__(self, admission: Admission, clock: Clock) -> None:
+    def __init__(self, admission: Posting, clock: Clock) -> None:
         self._books = Books(admission, clock, OutputGuess())
         self._batches = OpenBatches(self._books)
 
@@ -107,6 +109,7 @@ def _numbered(ask: Ask, sent: Sent) -> Ask:
         tags=sent.tags,
         workspace=sent.workspace,
         patience_s=sent.patience_s,
+        at_once=sent.at_once,
     )
 
 

@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from llm_integrations._core.admission import Actual, Admission, Ask, Observation
+from llm_integrations._core.admission import Actual, Ask, Observation, Posting
 from llm_integrations._core.call import Response, refused
 from llm_integrations._core.clock import Clock
 from llm_integrations._core.codec import encode
@@ -75,7 +75,7 @@ class Books(NamedTuple):
         guess: learns how long answers are.
     """
 
-    admission: Admission
+    admission: Posting
     clock: Clock
     guess: OutputGuess
 
@@ -168,7 +168,7 @@ class Exchange:
         await self.observe()
         permit, self._permit = self._permit, None
         if permit is not None:
-            await self._books.admission.settle(permit, self._actual or UNKNOWN)
+            self._books.admission.post(permit, self._actual or UNKNOWN)
 
     async def drop(self) -> None:
         """End an exchange that got no answer: nothing is booked unless it may have arrived."""
@@ -176,7 +176,7 @@ class Exchange:
         if permit is None:
             return
         if self.has_left:
-            await self._books.admission.settle(permit, UNKNOWN)
+            self._books.admission.post(permit, UNKNOWN)
         else:
             await self._books.admission.cancel(permit)
 

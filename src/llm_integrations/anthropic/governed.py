@@ -113,6 +113,8 @@ def _begin(desk: Desk, request: httpx2.Request, path: str, body: bytes) -> Excha
             call_id,
             workspace=said.get("anthropic-workspace-id", ""),
             patience_s=_patience_s(request),
+            # Meanwhile its connection is idle, and httpx2 probes all idle ones with each request.
+            at_once=True,
         )
     )
 

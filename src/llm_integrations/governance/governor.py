@@ -268,7 +268,7 @@ class Governor:
             raise InvalidRequest("the call may cost more than four million dollars, or less than 0")
         hold = self._hold(ask)
         try:
-            refusal = await self.store.hold(hold)
+            refusal = await self.store.hold(hold, at_once=ask.at_once)
         except (asyncio.CancelledError, StoreUnavailable):
             self._undo(hold)  # it may have been written
             raise
@@ -290,31 +290,20 @@ class Governor:
         Raises:
             StoreUnavailable: it could not be booked yet; it will be, at the latest as "unknown".
         """
-        permit = _own(permit)
-        if permit.reservation is not None:
-            self._limiter.finish(permit.reservation, actual)
-        self._count(permit, actual)
-        keep = permit.ask.keep
-        kept = None
-        if keep is not None and actual.answer is not None:
-            kept = Checkpoint(keep.scope, keep.name, actual.answer)
-        await self._book(
-            Settlement(
-                call_id=permit.call_id,
-                attempt=permit.ask.attempt,
-                state=actual.state,
-                cost_pusd=_plausible(actual.cost_pusd),
-                at_most_pusd=_plausible(actual.at_most_pusd),
-                served=_storable(actual.model),
-                request_id=_storable(actual.request_id),
-                counters=_encode(actual.counters),
-                raw=actual.raw,
-                settled_us=us_of(self._clock.now()),
-                latency_ms=actual.latency_ms,
-                ttft_ms=actual.ttft_ms,
-                keep=kept,
-            )
-        )
+        await self._book(self._end(_own(permit), actual))
+
+    def post(self, permit: object, actual: Actual) -> None:
+        """Book what the attempt used, without waiting for the commit; safe to repeat.
+
+        It is written within milliseconds, with whatever is written next; this governor's budgets
+        and ledger know of it at once. If the process dies before, the attempt is "unknown"; if the
+        database is away, it is booked later. Where an answer is to be kept, `settle` it.
+        """
+        settlement = self._end(_own(permit), actual)
+        try:
+            self.store.post(settlement, lambda error: self._put_off(settlement, error))
+        except StoreError as error:
+            self._put_off(settlement, error)
 
     async def cancel(self, permit: object) -> None:
         """Give everything back: nothing was sent."""
@@ -362,6 +351,7 @@ class Governor:
         Raises:
             StoreUnavailable: the database is still away.
         """
+        await self.store.flush()
         await self._late.catch_up()
 
     def observe(self, ask: Ask, seen: Observation, sent_at: float) -> None:
@@ -403,6 +393,39 @@ class Governor:
             estimate_pusd=ask.hold_pusd if ask.estimate_pusd is None else ask.estimate_pusd,
             windows=self.budgets.book.find_windows(tags, now_us),
         )
+
+    def _end(self, permit: Permit, actual: Actual) -> Settlement:
+        """End what the permit took of the limits, and return how its row ends."""
+        if permit.reservation is not None:
+            self._limiter.finish(permit.reservation, actual)
+        self._count(permit, actual)
+        keep = permit.ask.keep
+        kept = None
+        if keep is not None and actual.answer is not None:
+            kept = Checkpoint(keep.scope, keep.name, actual.answer)
+        return Settlement(
+            call_id=permit.call_id,
+            attempt=permit.ask.attempt,
+            state=actual.state,
+            cost_pusd=_plausible(actual.cost_pusd),
+            at_most_pusd=_plausible(actual.at_most_pusd),
+            served=_storable(actual.model),
+            request_id=_storable(actual.request_id),
+            counters=_encode(actual.counters),
+            raw=actual.raw,
+            settled_us=us_of(self._clock.now()),
+            latency_ms=actual.latency_ms,
+            ttft_ms=actual.ttft_ms,
+            keep=kept,
+        )
+
+    def _put_off(self, settlement: Settlement, error: StoreError) -> None:
+        """Note that a settlement nobody waits for was not booked."""
+        if isinstance(error, StoreUnavailable):
+            self._late.add(settlement)
+            _logger.warning("an attempt is booked later: %s", error)
+        else:
+            _logger.warning("an attempt stays unknown: %s", error)
 
     def _count(self, permit: Permit, actual: Actual) -> None:
         """Count an attempt once, with what the ledger will say that it costs."""

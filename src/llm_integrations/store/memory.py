@@ -51,7 +51,7 @@ class _MemoryStore(SqliteStore):
         super().__init__(inline, inline.read, clock)
         self._inline = inline
 
-    async def hold(self, hold: Hold) -> Refusal | None:
+    async def hold(self, hold: Hold, *, at_once: bool = False) -> Refusal | None:
         """See `GovernanceStore`."""
         return self._inline.hold(hold)
 
@@ -65,6 +65,11 @@ class _MemoryStore(SqliteStore):
         """See `GovernanceStore`."""
         self._inline.write_all()
         return await super().entrust(call_id, attempt, lease_s)
+
+    def post(self, settlement: Settlement, failed: Callable[[StoreError], None]) -> None:
+        """See `GovernanceStore`."""
+        if not self._inline.settle(settlement):
+            super().post(settlement, failed)
 
     async def sweep(self) -> int:
         """See `GovernanceStore`."""
@@ -219,10 +224,23 @@ class _Inline:
             self.write_ended()
         return True
 
-    async def write(self, operation: Callable[[Operations], T]) -> T:
+    async def write(self, operation: Callable[[Operations], T], *, at_once: bool = False) -> T:
         """Run one operation in a transaction of its own."""
         self._changes += 1  # it may change what budgets have left
         return self._run(operation)
+
+    def post(
+        self, operation: Callable[[Operations], T], failed: Callable[[StoreError], None]
+    ) -> None:
+        """Run one operation in a transaction of its own."""
+        self._changes += 1
+        try:
+            self._run(operation)
+        except StoreError as error:
+            failed(error)
+
+    async def flush(self) -> None:
+        """Do nothing: what is posted here is done."""
 
     async def read(self, question: Callable[[Operations], T]) -> T:
         """Write what was put aside, then look."""

@@ -39,7 +39,7 @@ from llm_integrations.store.rollups import CAP_ROWS, Rolled, merge
 from llm_integrations.store.shared_limits import SharedLimits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from llm_integrations._core.clock import Clock
     from llm_integrations.store.records import AttemptState, Hold, Settlement, WindowClaim
@@ -126,7 +126,7 @@ ORDER BY name COLLATE "C"
 class PostgresStore:
     """A `GovernanceStore` in a PostgreSQL database; open it with `open`."""
 
-    __slots__ = ("_clock", "_dsn", "_keeps", "_kept", "_pool", "_writes")
+    __slots__ = ("_clock", "_dsn", "_keeps", "_kept", "_pool", "_posted", "_writes")
 
     def __init__(self, dsn: str, pool: Pool, clock: Clock) -> None:
         self._dsn = dsn
@@ -134,6 +134,7 @@ class PostgresStore:
         self._writes = Batches(self._write_all, cap=_BATCH)
         self._keeps = Batches(self._keep_all, cap=_KEEP_BATCH)
         self._kept = Batches(self._load_all_kept, cap=_KEEP_BATCH)
+        self._posted: set[asyncio.Future[Row | None]] = set()
         self._clock = clock
 
     @classmethod
@@ -213,7 +214,7 @@ class PostgresStore:
         """See `GovernanceStore`."""
         return await self._write(_MARK_ALERTED, (percent, window, percent)) is not None
 
-    async def hold(self, hold: Hold) -> Refusal | None:
+    async def hold(self, hold: Hold, *, at_once: bool = False) -> Refusal | None:
         """See `GovernanceStore`."""
         row = await self._write(
             _HOLD,
@@ -238,28 +239,27 @@ class PostgresStore:
 
     async def settle(self, settlement: Settlement) -> bool:
         """See `GovernanceStore`."""
-        kept = settlement.keep
-        row = await self._write(
-            _SETTLE,
-            (
-                settlement.call_id,
-                settlement.attempt,
-                settlement.state,
-                settlement.settled_us,
-                settlement.cost_pusd,
-                settlement.served,
-                settlement.request_id,
-                settlement.counters,
-                settlement.raw,
-                settlement.latency_ms,
-                settlement.ttft_ms,
-                kept and kept.scope,
-                kept and kept.name,
-                kept and kept.result,
-                settlement.at_most_pusd,
-            ),
-        )
-        return row == (True,)
+        return await self._write(_SETTLE, _settle_values(settlement)) == (True,)
+
+    def post(self, settlement: Settlement, failed: Callable[[StoreError], None]) -> None:
+        """See `GovernanceStore`."""
+        booked = self._writes.ask((_SETTLE, _settle_values(settlement)))
+        self._posted.add(booked)
+
+        def end(booked: asyncio.Future[Row | None]) -> None:
+            self._posted.discard(booked)
+            error = booked.exception()
+            if isinstance(error, StoreError):
+                failed(error)
+            elif error is not None:
+                raise error  # a mistake of ours: the loop reports it
+
+        booked.add_done_callback(end)
+
+    async def flush(self) -> None:
+        """See `GovernanceStore`."""
+        if self._posted:
+            await asyncio.wait(self._posted)
 
     async def load_entries(
         self, wanted: EntryFilter, *, limit: int, before: EntryRow | None = None
@@ -384,9 +384,32 @@ class PostgresStore:
         return [found[scope] for scope in scopes]
 
     async def _read(self, query: LiteralString, values: Values = ()) -> list[Row]:
+        await self.flush()
         with reaching():
             async with self._pool.connection() as connection:
                 return await (await connection.execute(query, values)).fetchall()
+
+
+def _settle_values(settlement: Settlement) -> Values:
+    """Return the values of `_SETTLE`."""
+    kept = settlement.keep
+    return (
+        settlement.call_id,
+        settlement.attempt,
+        settlement.state,
+        settlement.settled_us,
+        settlement.cost_pusd,
+        settlement.served,
+        settlement.request_id,
+        settlement.counters,
+        settlement.raw,
+        settlement.latency_ms,
+        settlement.ttft_ms,
+        kept and kept.scope,
+        kept and kept.name,
+        kept and kept.result,
+        settlement.at_most_pusd,
+    )
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Two implementations, SQLite and PostgreSQL, pass one contract suite. Rules for b
 1. A write that has begun runs to its end even if the task that awaits it is cancelled. The
    opposite operation, issued later by the same process, is executed after it.
 2. Writes are grouped: what many tasks ask for at once is one commit, and each is told after it.
+   What is posted goes with the next commit, or with one of its own soon; looks come after it.
 3. `hold` over several windows is one guarded statement: all are claimed or none is.
 4. An attempt is settled once. Only "unknown" may be corrected later, since it is a guess.
 5. Budgets count what attempts are charged. Those that are hard and reserve the bound count the most
@@ -21,8 +22,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from llm_integrations.errors import StoreError
     from llm_integrations.store.records import (
         AlertRow,
         AttemptState,
@@ -67,8 +69,12 @@ class GovernanceStore(Protocol):
     async def mark_alerted(self, window: int, percent: int) -> bool:
         """Note that so much of a window is told; return False if somebody else was first."""
 
-    async def hold(self, hold: Hold) -> Refusal | None:
+    async def hold(self, hold: Hold, *, at_once: bool = False) -> Refusal | None:
         """Claim the money and write the row, or change nothing and say which budget refused.
+
+        Args:
+            hold: the attempt, and what it claims.
+            at_once: whether waiting for others to share a commit with is dearer than a commit.
 
         Raises:
             StoreError: the ledger has this attempt already.
@@ -79,6 +85,21 @@ class GovernanceStore(Protocol):
 
         Moves the claimed money from held to spent; "refused" and "released" give all of it back.
         """
+
+    def post(self, settlement: Settlement, failed: Callable[[StoreError], None]) -> None:
+        """Book the end of an attempt, and do not wait for the commit.
+
+        Args:
+            settlement: how it ended; it is in the next commit of this process, or in one of its own
+                within milliseconds, and in what is asked of this store from now on.
+            failed: called on the loop if it could not be booked.
+
+        Raises:
+            StoreUnavailable: this is closed.
+        """
+
+    async def flush(self) -> None:
+        """Return when all that was posted is booked, or has failed."""
 
     async def load_entries(
         self, wanted: EntryFilter, *, limit: int, before: EntryRow | None = None

@@ -2,7 +2,12 @@
 
 Asyncio tasks hand operations to the writer's queue, all those of one turn of the event loop
 together; it takes all that wait, runs them in one transaction and tells everyone after the commit.
-Reads open a connection of their own, so a long report delays no call.
+What is posted goes along with the next commit, or gets one of its own soon. What is wanted at once
+is committed on the event loop, if that takes no waiting: the writer is idle and no other process
+holds the lock (docs/decisions/0019). Checkpoints wait for the disk and are the writer's alone.
+
+Reads open a connection of their own, so a long report delays no call; they come after what was
+posted.
 """
 
 from __future__ import annotations
@@ -43,14 +48,32 @@ T = TypeVar("T")
 MEMORY: Final = ":memory:"
 _BUSY_S: Final = 5.0
 _BATCH: Final = 256
+_POSTED_S: Final = 0.005
+"""So long something posted waits for a commit that it can be part of."""
+
+_CHECKPOINT: Final = 512
+"""After so many commits the write-ahead log (about 12 MB then) goes back into the file.
+
+Meanwhile all calls wait. Four times as often made a governed call of 64 tasks 150 us dearer; a log
+that only grows does so too, since each of its pages is a new one.
+"""
+
 _OLDEST: Final = (3, 37, 0)  # STRICT tables
 
 
 class Writes(Protocol):
     """Where operations that change something are run."""
 
-    async def write(self, operation: Callable[[Operations], T]) -> T:
+    async def write(self, operation: Callable[[Operations], T], *, at_once: bool = False) -> T:
         """Run one operation and return when it is committed."""
+
+    def post(
+        self, operation: Callable[[Operations], object], failed: Callable[[StoreError], None]
+    ) -> None:
+        """Run one operation soon; say only if it failed."""
+
+    async def flush(self) -> None:
+        """Return when all that was posted is committed, or has failed."""
 
     async def close(self) -> None:
         """Finish what has begun and let go."""
@@ -89,7 +112,7 @@ class SqliteStore:
         """
         database = await asyncio.to_thread(connect, path)
         writer = _Writer(database, asyncio.get_running_loop())
-        return cls(writer, _Reader(path), clock)
+        return cls(writer, _Reader(path, writer), clock)
 
     def share_limits(self, owner: str) -> None:
         """See `GovernanceStore`; a pool in a file would be one commit for each call."""
@@ -123,13 +146,21 @@ class SqliteStore:
         """See `GovernanceStore`."""
         return await self._writes.write(lambda ops: ops.mark_alerted(window, percent))
 
-    async def hold(self, hold: Hold) -> Refusal | None:
+    async def hold(self, hold: Hold, *, at_once: bool = False) -> Refusal | None:
         """See `GovernanceStore`."""
-        return await self._writes.write(lambda ops: ops.hold(hold))
+        return await self._writes.write(lambda ops: ops.hold(hold), at_once=at_once)
 
     async def settle(self, settlement: Settlement) -> bool:
         """See `GovernanceStore`."""
         return await self._writes.write(lambda ops: ops.settle(settlement))
+
+    def post(self, settlement: Settlement, failed: Callable[[StoreError], None]) -> None:
+        """See `GovernanceStore`."""
+        self._writes.post(lambda ops: ops.settle(settlement), failed)
+
+    async def flush(self) -> None:
+        """See `GovernanceStore`."""
+        await self._writes.flush()
 
     async def load_entries(
         self, wanted: EntryFilter, *, limit: int, before: EntryRow | None = None
@@ -192,13 +223,15 @@ class SqliteStore:
 class _Reader:
     """Asks on a connection of its own, in a thread of its own."""
 
-    __slots__ = ("_path",)
+    __slots__ = ("_path", "_writer")
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, writer: _Writer) -> None:
         self._path = path
+        self._writer = writer
 
     async def __call__(self, question: Callable[[Operations], T]) -> T:
-        """Run one operation on what is committed."""
+        """Run one operation on what is committed, with all that this process has posted."""
+        await self._writer.flush()
         return await asyncio.to_thread(self._ask, question)
 
     def _ask(self, question: Callable[[Operations], T]) -> T:
@@ -214,109 +247,189 @@ class _Reader:
 
 
 class _Job(Generic[T]):
-    """An operation on its way through the writer, and the future that awaits its result."""
+    """An operation on its way through the writer.
 
-    __slots__ = ("error", "future", "operation", "result")
+    Attributes:
+        future: awaits its result; None where nobody does.
+    """
 
-    def __init__(self, operation: Callable[[Operations], T], future: asyncio.Future[T]) -> None:
-        self.operation = operation
-        self.future = future
+    __slots__ = ("_failed", "_operation", "error", "future", "result")
+
+    def __init__(
+        self,
+        operation: Callable[[Operations], T],
+        failed: Callable[[StoreError], None] | None = None,
+    ) -> None:
+        self._operation = operation
+        self._failed = failed
+        self.future: asyncio.Future[T] | None = None
         self.error: Exception | None = None
         self.result: T | None = None
 
+    @property
+    def is_posted(self) -> bool:
+        """Whether nobody waits for it."""
+        return self._failed is not None
+
     def run(self, operations: Operations) -> None:
-        """Run on the writer's thread."""
+        """Run on the thread that writes."""
         self.error = None
-        self.result = self.operation(operations)
+        self.result = self._operation(operations)
 
     def deliver(self) -> None:
         """Tell the waiter, on its loop; one that was cancelled no longer listens."""
-        if self.future.done():
+        if self.future is None:
+            self._report()
+        elif self.future.done():
             return
-        if self.error is not None:
+        elif self.error is not None:
             self.future.set_exception(self.error)
         else:
             self.future.set_result(cast("T", self.result))
 
+    def _report(self) -> None:
+        """Tell whoever posted it of a failure."""
+        if self._failed is not None and isinstance(self.error, StoreError):
+            self._failed(self.error)
+        elif self.error is not None:
+            raise self.error  # a mistake of ours: the loop reports it
+
 
 class _Writer:
-    """The one thread that writes: group commit over all that waits in its queue."""
+    """Group commit over all that waits in its queue, on a thread; what cannot wait, on the loop.
 
-    __slots__ = ("_closing", "_database", "_loop", "_new", "_operations", "_queue", "_thread")
+    Both use one connection, never at the same time: the loop only while nothing is with the thread.
+    """
+
+    __slots__ = (
+        "_alarm", "_away", "_closing", "_commits", "_database", "_is_due", "_loop", "_new",
+        "_operations", "_posted", "_queue", "_thread",
+    )  # fmt: skip
 
     def __init__(self, database: sqlite3.Connection, loop: asyncio.AbstractEventLoop) -> None:
+        database.execute("PRAGMA wal_autocheckpoint = 0")
+        database.execute("PRAGMA busy_timeout = 0")  # the loop waits for no lock
         self._database = database
         self._operations = Operations(database)
+        self._commits = 0
         self._loop = loop
         self._new: list[_Job[object]] = []
+        self._posted = 0
+        self._away = 0
+        self._is_due = False
+        self._alarm: asyncio.TimerHandle | None = None
         self._queue: SimpleQueue[list[_Job[object]] | None] = SimpleQueue()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
         self._thread.start()
 
-    async def write(self, operation: Callable[[Operations], T]) -> T:
-        """Queue one operation and wait for the commit that contains it."""
+    async def write(self, operation: Callable[[Operations], T], *, at_once: bool = False) -> T:
+        """Run one operation and wait for the commit that contains it."""
         if self._closing:
             raise StoreUnavailable("the store is closed")
-        future: asyncio.Future[T] = self._loop.create_future()
-        job = _Job(operation, future)
+        job = _Job(operation)
+        self._new.append(cast("_Job[object]", job))  # it delivers to its own future only
+        if at_once and self._write_here():
+            return cast("T", job.result)
+        job.future = self._loop.create_future()
         # What all tasks ask for in this turn goes over at once: with 64 of them a fifth of the
         # commits, and of the switches between the two threads.
-        if not self._new:
+        if not self._is_due:
+            self._is_due = True
             self._loop.call_soon(self._hand_over)
-        self._new.append(cast("_Job[object]", job))  # it delivers to its own future only
-        return await future
+        return await job.future
+
+    def post(
+        self, operation: Callable[[Operations], object], failed: Callable[[StoreError], None]
+    ) -> None:
+        """Queue one operation for the next commit, or for one of its own in `_POSTED_S`."""
+        if self._closing:
+            raise StoreUnavailable("the store is closed")
+        self._new.append(_Job(operation, failed))
+        self._posted += 1
+        if self._alarm is None:
+            self._alarm = self._loop.call_later(_POSTED_S, self._ring)
+
+    async def flush(self) -> None:
+        """Return when all that was posted is committed, or has failed."""
+        if self._posted:
+            with suppress(StoreUnavailable):  # told to those whose operations failed
+                await self.write(_nothing, at_once=True)
 
     async def close(self) -> None:
         """Write what is queued, then stop the thread."""
         if not self._closing:
             self._closing = True
+            if self._alarm is not None:
+                self._alarm.cancel()
             self._hand_over()
             self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 
+    def _write_here(self) -> bool:
+        """Commit all that is new; return False if it is for the thread: to wait, or to sort out."""
+        is_free = not (self._away or self._is_due or self._commits >= _CHECKPOINT)
+        if not is_free or self._attempt(self._new) is not None:
+            return False
+        self._new = []
+        self._posted = 0
+        return True
+
+    def _ring(self) -> None:
+        self._alarm = None
+        if self._new and not self._write_here():
+            self._hand_over()
+
     def _hand_over(self) -> None:
+        self._is_due = False
         if self._new:
+            self._away += 1
             self._queue.put(self._new)
             self._new = []
 
     def _run(self) -> None:
         with closing(self._database):
-            while (batch := self._take()) is not None:
-                self._commit(batch)
+            while (taken := self._take()) is not None:
+                self._commit([job for batch in taken for job in batch])
+                self._checkpoint()
                 with suppress(RuntimeError):  # the loop is gone, and with it all who waited
-                    self._loop.call_soon_threadsafe(_deliver, batch)
+                    self._loop.call_soon_threadsafe(self._deliver, taken)
 
-    def _take(self) -> list[_Job[object]] | None:
-        """Return all that waits, at least one; None at the end."""
+    def _take(self) -> list[list[_Job[object]]] | None:
+        """Return all that waits, at least one batch; None at the end."""
         jobs = self._queue.get()
         if jobs is None:
             return None
-        batch = jobs
-        while len(batch) < _BATCH:
+        taken = [jobs]
+        while sum(map(len, taken)) < _BATCH:
             try:
                 jobs = self._queue.get_nowait()
             except Empty:
-                return batch
+                break
             if jobs is None:
                 self._queue.put(None)
-                return batch
-            batch += jobs
-        return batch
+                break
+            taken.append(jobs)
+        return taken
+
+    def _deliver(self, taken: list[list[_Job[object]]]) -> None:
+        self._away -= len(taken)
+        for batch in taken:
+            self._posted -= sum(job.is_posted for job in batch)
+            for job in batch:
+                job.deliver()
 
     def _commit(self, batch: list[_Job[object]]) -> None:
         """Run all in one transaction; if one fails, each in a transaction of its own."""
+        self._database.execute(f"PRAGMA busy_timeout = {round(_BUSY_S * 1000)}")
         error = self._attempt(batch)
-        if error is None:
-            return
-        if len(batch) == 1 or isinstance(error, StoreUnavailable):
+        if error is not None:
+            alone = len(batch) == 1 or isinstance(error, StoreUnavailable)
             for job in batch:
-                job.error = error
-            return
-        for job in batch:
-            job.error = self._attempt([job])
+                job.error = error if alone else self._attempt([job])
+        self._database.execute("PRAGMA busy_timeout = 0")
 
-    def _attempt(self, batch: list[_Job[object]]) -> Exception | None:
+    def _attempt(self, batch: Sequence[_Job[object]]) -> Exception | None:
         try:
             self._database.execute("BEGIN IMMEDIATE")
             for job in batch:
@@ -328,12 +441,19 @@ class _Writer:
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
             return translated(error, "the ledger") if isinstance(error, sqlite3.Error) else error
+        self._commits += 1
         return None
 
+    def _checkpoint(self) -> None:
+        """Write the log back into the file, now and then; what fails is tried again."""
+        if self._commits >= _CHECKPOINT:
+            self._commits = 0
+            with suppress(sqlite3.Error):
+                self._database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
-def _deliver(batch: list[_Job[object]]) -> None:
-    for job in batch:
-        job.deliver()
+
+def _nothing(_: Operations) -> None:
+    """Change nothing: whoever waits for it waits for all before."""
 
 
 def connect(path: str) -> sqlite3.Connection:
