@@ -619,6 +619,16 @@ async def test_who_posts_to_a_locked_file_is_told_and_others_are_not(
     await opened.close()
 
 
+async def test_a_mistake_that_is_posted_keeps_nobody_from_an_answer(tmp_path: Path) -> None:
+    opened = await open_store(f"sqlite:///{tmp_path / 'books.db'}", clock=SystemClock())
+    reported: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: reported.append(told))
+    opened.post(end(cost=2**70), surprised)  # more than a column takes
+    assert await opened.hold(hold("call-2")) is None
+    assert [type(told["exception"]) for told in reported] == [OverflowError]
+    await opened.close()
+
+
 async def test_a_hold_at_once_takes_along_what_was_posted(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'books.db'}"
     first = await open_store(url, clock=SystemClock())

@@ -287,8 +287,10 @@ class _Job(Generic[T]):
         """Tell whoever posted it of a failure."""
         if self._failed is not None and isinstance(self.error, StoreError):
             self._failed(self.error)
-        elif self.error is not None:
-            raise self.error  # a mistake of ours: the loop reports it
+        elif self.error is not None:  # a mistake of ours, which must not keep others from theirs
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "a posted write failed", "exception": self.error}
+            )
 
 
 class _Writer:
