@@ -33,7 +33,7 @@ from llm_integrations._core.codec import Undecodable, decode
 from llm_integrations.anthropic.catalogue import RequestShape, find_model, limit_group
 from llm_integrations.anthropic.pricing import Rates, prices_of, table_version
 
-__all__ = ["Hold", "OutputGuess", "affordable_tokens", "ask_for", "hold_for", "input_bound"]
+__all__ = ["Hold", "OutputGuess", "affordable_tokens", "ask_for", "hold_for"]
 
 Json: TypeAlias = Any  # the JSON border
 
@@ -50,6 +50,11 @@ DEFAULT_WINDOW: Final = 1_000_000
 DEFAULT_IMAGE_TOKENS: Final = 4_784
 FIRST_GUESS_OUTPUT: Final = 512.0
 NO_TAGS: Final[Mapping[str, str]] = {}
+# All that a hold looks for in a body, in one pass: 30 us for 100 KB, where one for each took 125.
+_MARK: Final = re.compile(
+    rb'"(tool_use|tool_result|image|document|container_upload|cache_control)(?=")'
+)
+_MEDIA: Final = frozenset({b"image", b"document", b"container_upload"})
 
 
 class Hold(NamedTuple):
@@ -69,7 +74,8 @@ def hold_for(
     shape: RequestShape, body: bytes, *, at: date | None = None, batch: bool = False
 ) -> Hold:
     """Return the hold for a request; see the rules above."""
-    tokens = input_bound(shape, body)
+    marks = _MARK.findall(body)
+    tokens = _input_bound(shape, body, marks)
     bounded = _is_bounded(shape)
     prices = prices_of(shape.model)
     if prices is None:
@@ -80,7 +86,7 @@ def hold_for(
         rates = prices.fast
     percent = prices.us_percent if shape.inference_geo in {None, "us"} else 100
     percent_parts = 200 if batch else 100
-    prompt = tokens * _dearest_input(rates, body) * percent
+    prompt = tokens * _dearest_input(rates, marks) * percent
     pusd = -(-(prompt + shape.max_tokens * rates.output * percent) // percent_parts)
     return Hold(pusd, bounded, tokens, -(-prompt // percent_parts))
 
@@ -144,16 +150,17 @@ def _likely(hold: Hold, max_tokens: int, input_tokens: int, output_tokens: int) 
     return prompt + (hold.pusd - hold.prompt_pusd) * output_tokens // max(max_tokens, 1)
 
 
-def input_bound(shape: RequestShape, body: bytes) -> int:
+def _input_bound(shape: RequestShape, body: bytes, marks: list[bytes]) -> int:
     """Return the most tokens that a request's prompt can have."""
     entry = find_model(shape.model)
     window = DEFAULT_WINDOW if entry is None else entry.max_input_tokens
     if shape.thread is not None:
         return window
-    media_bytes, images, unbounded = _media(body)
+    has_media = not _MEDIA.isdisjoint(marks)
+    media_bytes, images, unbounded = _media(body) if has_media else (0, 0, False)
     if unbounded:
         return window
-    blocks = body.count(b'"tool_use"') + body.count(b'"tool_result"')
+    blocks = marks.count(b"tool_use") + marks.count(b"tool_result")
     tokens = (
         shape.size_bytes
         - media_bytes
@@ -181,21 +188,18 @@ def _is_bounded(shape: RequestShape) -> bool:
     )
 
 
-def _dearest_input(rates: Rates, body: bytes) -> int:
+def _dearest_input(rates: Rates, marks: list[bytes]) -> int:
     """Return the rate of the dearest class that a prompt token can fall into."""
-    if b'"cache_control"' not in body:
+    if b"cache_control" not in marks:
         return rates.input
     return max(rates.input, rates.cache_write_5m or 0, rates.cache_write_1h or 0)
 
 
 _dict_decoder: Final = msgspec.json.Decoder(dict[str, Any])
-_MEDIA: Final = re.compile(rb'"(?:image|document|container_upload)"')
 
 
 def _media(body: bytes) -> tuple[int, int, bool]:
     """Return (bytes of base64 data, number of images, is there media without a bound)."""
-    if _MEDIA.search(body) is None:
-        return 0, 0, False
     try:
         request = decode(_dict_decoder, body)
     except Undecodable:
