@@ -660,9 +660,11 @@ async def test_a_hold_at_once_leaves_waiting_for_a_lock_to_the_writer(tmp_path: 
     await opened.close()
 
 
+@pytest.mark.parametrize("pages", [0, 16_384])
 async def test_the_log_of_a_file_does_not_grow_with_what_is_held_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pages: int
 ) -> None:
+    monkeypatch.setattr("llm_integrations.store.sqlite._LOG_PAGES", pages)
     monkeypatch.setattr("llm_integrations.store.sqlite._CHECKPOINT", 8)
     opened = await open_store(f"sqlite:///{tmp_path / 'books.db'}", clock=SystemClock())
     log = tmp_path / "books.db-wal"

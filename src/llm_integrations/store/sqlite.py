@@ -51,8 +51,11 @@ _BATCH: Final = 256
 _POSTED_S: Final = 0.005
 """So long something posted waits for a commit that it can be part of."""
 
-_CHECKPOINT: Final = 256
-"""After so many commits the write-ahead log (about 6 MB then) goes back into the file."""
+_CHECKPOINT: Final = 512
+"""After so many commits what is in the write-ahead log goes back into the file."""
+
+_LOG_PAGES: Final = 16_384
+"""A log that is longer (64 MB) is begun anew, though commits wait for that."""
 
 _OLDEST: Final = (3, 37, 0)  # STRICT tables
 
@@ -453,18 +456,19 @@ class _Writer:
         return None
 
     def _checkpoint(self) -> None:
-        """Write the log back into the file, and begin it anew; if that fails, the next time.
+        """Write the log back into the file, on a connection of its own; if that fails, next time.
 
-        Most of it goes beside the commits of the loop, on a connection of its own: 64 tasks that
-        waited for it together made a governed call 150 us dearer. The second part takes the lock
-        for what was committed meanwhile: a log that never ends has new pages only, which cost more.
+        It goes beside commits, and the first commit after it begins the log anew, unless one came
+        meanwhile. Where they never end, the log grows until it is worth taking their lock: 64 tasks
+        that wait for it together probe each other's connections (100 us a call, were it each time).
         """
         with (
             suppress(sqlite3.Error),
             closing(sqlite3.connect(self._path, timeout=0, isolation_level=None)) as database,
         ):
-            database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            database.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+            _, pages, _ = database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if pages > _LOG_PAGES:
+                database.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
 
 
 def _nothing(_: Operations) -> None:
