@@ -665,13 +665,15 @@ async def test_the_log_of_a_file_does_not_grow_with_what_is_held_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pages: int
 ) -> None:
     monkeypatch.setattr("llm_integrations.store.sqlite._LOG_PAGES", pages)
-    monkeypatch.setattr("llm_integrations.store.sqlite._CHECKPOINT", 8)
+    monkeypatch.setattr("llm_integrations.store.sqlite._CHECKPOINT", 9)
     opened = await open_store(f"sqlite:///{tmp_path / 'books.db'}", clock=SystemClock())
     log = tmp_path / "books.db-wal"
     sizes = []
+    await opened.beat("process-1", 30)  # so that each checkpoint falls between two beats
     for number in range(96):
         await opened.hold(hold(f"call-{number:02}"), at_once=True)
-        await opened.beat("process-1", 30)  # the writer's, behind the checkpoint
+        await opened.beat("process-1", 30)
+        await opened.beat("process-1", 30)  # waits for the writer's checkpoint
         sizes.append(log.stat().st_size)
     assert max(sizes[48:]) <= 2 * max(sizes[:24])
     await opened.close()

@@ -393,13 +393,13 @@ class _Writer:
     def _run(self) -> None:
         with closing(self._database):
             while (taken := self._take()) is not None:
+                if not all(taken):
+                    self._checkpoint()
                 jobs = [job for batch in taken for job in batch]
                 if jobs:
                     self._commit(jobs)
                     with suppress(RuntimeError):  # the loop is gone, and with it all who waited
                         self._loop.call_soon_threadsafe(self._deliver, taken)
-                if not all(taken):
-                    self._checkpoint()
 
     def _take(self) -> list[list[_Job[object]]] | None:
         """Return all that waits, at least one batch; an empty one asks for a checkpoint.
