@@ -41,7 +41,10 @@ WHERE NOT EXISTS (SELECT FROM llm_integrations.run r
                   WHERE r.delivery_id = i.delivery_id AND r.outcome IS NOT NULL)
 """
 _LEDGER = """
-SELECT coalesce(i.identifier, ''), l.owner, l.state, l.request_id, l.cost_pusd, l.hold_pusd
+SELECT coalesce(i.identifier, ''), l.owner, l.state, l.request_id, l.cost_pusd, l.hold_pusd,
+       l.state = 'settled' AND EXISTS (
+           SELECT FROM llm_integrations.death d WHERE d.workflow_id = l.delivery
+           AND extract(epoch FROM d.died_at) * 1000000 BETWEEN l.created_us AND l.settled_us)
 FROM llm_integrations.ledger l LEFT JOIN llm_integrations.inbox i ON i.delivery_id = l.delivery
 """
 _UNFINISHED = """
@@ -218,8 +221,9 @@ async def _gather(stage: Stage, sent: list[Sent], faults: int) -> Evidence:
                 request_id=str(request_id),
                 cost_pusd=_number(cost),
                 hold_pusd=_number(hold),
+                is_late=bool(is_late),
             )
-            for name, owner, state, request_id, cost, hold in await stage.rows(_LEDGER)
+            for name, owner, state, request_id, cost, hold, is_late in await stage.rows(_LEDGER)
         ],
         faults=faults,
         unfinished={str(s): int(str(n)) for s, n in await stage.rows(_UNFINISHED)},

@@ -61,6 +61,19 @@ def test_a_run_without_fault_breaks_no_promise() -> None:
     assert broken(GOOD) == set()
 
 
+def both_settled(*, is_late: bool) -> Evidence:
+    """Return a run in which both charges of the first event are settled in the end."""
+    first, cut = GOOD.ledger[0], GOOD.ledger[6]
+    again = replace(first, owner="b", request_id="r-cut")
+    elsewhere = replace(cut, name="n-2")  # so that some process had a call in flight
+    rows = [replace(first, is_late=is_late), again, *GOOD.ledger[1:6], elsewhere, GOOD.ledger[7]]
+    return replace(GOOD, ledger=rows)
+
+
+def test_who_wakes_up_frozen_may_settle_what_was_taken_from_it() -> None:
+    assert broken(both_settled(is_late=True)) == set()
+
+
 ONE_OUTCOME = "every delivery has exactly one stored outcome"
 EARNED = "an event is done, or stale because a younger one of its issue is done"
 ONE_EFFECT = "each decision has exactly one effect in Jira"
@@ -103,6 +116,7 @@ TAKEN = "every webhook is acknowledged within Jira's retries"
             {HAS_ROW},
         ),
         (replace(GOOD, faults=0), {REPEATS}),
+        (both_settled(is_late=False), {REPEATS}),
         (replace(GOOD, unfinished={"PENDING": 1}), {QUEUE}),
     ],
 )
