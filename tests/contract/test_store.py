@@ -24,6 +24,7 @@ from llm_integrations.store.records import (
     Settlement,
     WindowClaim,
 )
+from tests.locks import locked
 
 EVERYTHING = EntryFilter()
 DAY = WindowClaim("cap", "", 0, 1_000)
@@ -605,15 +606,12 @@ async def test_who_posts_to_a_locked_file_is_told_and_others_are_not(
     path = tmp_path / "books.db"
     opened = await open_store(f"sqlite:///{path}", clock=SystemClock())
     await opened.hold(hold())
-    blocker = sqlite3.connect(path, isolation_level=None)
-    blocker.execute("BEGIN IMMEDIATE")
-    told: list[StoreError] = []
-    opened.post(end(), told.append)
-    (row,) = await opened.load_entries(EVERYTHING, limit=10)
-    assert row.state == "held"
-    assert [type(error) for error in told] == [StoreUnavailable]
-    blocker.execute("ROLLBACK")
-    blocker.close()
+    with locked(path):
+        told: list[StoreError] = []
+        opened.post(end(), told.append)
+        (row,) = await opened.load_entries(EVERYTHING, limit=10)
+        assert row.state == "held"
+        assert [type(error) for error in told] == [StoreUnavailable]
     opened.post(end(), surprised)
     assert await opened.total_pusd(["settled"]) == 10
     await opened.close()
@@ -646,16 +644,13 @@ async def test_a_hold_at_once_takes_along_what_was_posted(tmp_path: Path) -> Non
 async def test_a_hold_at_once_leaves_waiting_for_a_lock_to_the_writer(tmp_path: Path) -> None:
     path = tmp_path / "books.db"
     opened = await open_store(f"sqlite:///{path}", clock=SystemClock())
-    blocker = sqlite3.connect(path, isolation_level=None)
-    blocker.execute("BEGIN IMMEDIATE")
-    holding = [
-        asyncio.create_task(opened.hold(hold(f"call-{number}"), at_once=True))
-        for number in range(3)
-    ]
-    await asyncio.sleep(0)  # a loop that waited would wait for us
-    assert not any(task.done() for task in holding)
-    blocker.execute("ROLLBACK")
-    blocker.close()
+    with locked(path):
+        holding = [
+            asyncio.create_task(opened.hold(hold(f"call-{number}"), at_once=True))
+            for number in range(3)
+        ]
+        await asyncio.sleep(0)  # a loop that waited would wait for us
+        assert not any(task.done() for task in holding)
     assert await asyncio.gather(*holding) == [None] * 3
     await opened.close()
 
@@ -706,14 +701,11 @@ async def test_a_locked_sqlite_file_is_unavailable_not_silent(
     monkeypatch.setattr("llm_integrations.store.sqlite._BUSY_S", 0.05)
     path = tmp_path / "books.db"
     opened = await open_store(f"sqlite:///{path}", clock=SystemClock())
-    blocker = sqlite3.connect(path, isolation_level=None)
-    blocker.execute("BEGIN IMMEDIATE")
-    with pytest.raises(StoreUnavailable, match="locked"):
-        await opened.hold(hold())
-    with pytest.raises(StoreUnavailable, match="locked"):
-        await open_store(f"sqlite:///{path}", clock=SystemClock())
-    blocker.execute("ROLLBACK")
-    blocker.close()
+    with locked(path):
+        with pytest.raises(StoreUnavailable, match="locked"):
+            await opened.hold(hold())
+        with pytest.raises(StoreUnavailable, match="locked"):
+            await open_store(f"sqlite:///{path}", clock=SystemClock())
     assert await opened.hold(hold()) is None
     await opened.close()
 

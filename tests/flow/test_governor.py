@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -27,6 +26,7 @@ from llm_integrations.governance import Budget, Governor, Limit, filter_of
 from llm_integrations.governance.governor import LEASE_S
 from llm_integrations.governance.limiter import Limiter
 from tests.clocks import START, ManualClock, settle_down
+from tests.locks import locked
 
 USD = 10**12
 
@@ -431,16 +431,13 @@ async def test_a_charge_survives_a_database_that_is_away_when_it_is_settled(
     path = tmp_path / "books.db"
     async with Governor.open(f"sqlite:///{path}", clock=clock) as governor:
         permit = await governor.admit(ask(0.2))
-        blocker = sqlite3.connect(path, isolation_level=None)
-        blocker.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StoreUnavailable):
-            await governor.settle(permit, paid(0.05))
-        with pytest.raises(StoreUnavailable):
-            await governor.admit(ask(0.2))
-        (entry,) = await governor.ledger.entries()
-        assert entry.state == "held"
-        blocker.execute("ROLLBACK")
-        blocker.close()
+        with locked(path):
+            with pytest.raises(StoreUnavailable):
+                await governor.settle(permit, paid(0.05))
+            with pytest.raises(StoreUnavailable):
+                await governor.admit(ask(0.2))
+            (entry,) = await governor.ledger.entries()
+            assert entry.state == "held"
     async with Governor.open(f"sqlite:///{path}", clock=clock) as governor:
         (entry,) = await governor.ledger.entries()
         assert (entry.state, entry.cost_pusd) == ("settled", USD // 20)
@@ -453,18 +450,15 @@ async def test_what_is_late_is_booked_as_soon_as_the_database_is_back(
     path = tmp_path / "books.db"
     async with Governor.open(f"sqlite:///{path}") as governor:
         settled, left = await governor.admit(ask(0.2)), await governor.admit(ask(0.2))
-        blocker = sqlite3.connect(path, isolation_level=None)
-        blocker.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StoreUnavailable):
-            await governor.settle(settled, paid(0.05))
-        leaving = asyncio.create_task(governor.settle(left, paid(0.05)))
-        await asyncio.sleep(0)
-        leaving.cancel()
-        await asyncio.wait([leaving])
-        await asyncio.sleep(0.3)
-        assert {entry.state for entry in await governor.ledger.entries()} == {"held"}
-        blocker.execute("ROLLBACK")
-        blocker.close()
+        with locked(path):
+            with pytest.raises(StoreUnavailable):
+                await governor.settle(settled, paid(0.05))
+            leaving = asyncio.create_task(governor.settle(left, paid(0.05)))
+            await asyncio.sleep(0)
+            leaving.cancel()
+            await asyncio.wait([leaving])
+            await asyncio.sleep(0.3)
+            assert {entry.state for entry in await governor.ledger.entries()} == {"held"}
         async with asyncio.timeout(LEASE_S / 6):  # long before the heartbeat
             while await governor.ledger.total_pusd() < USD // 10:  # noqa: ASYNC110 - no event tells
                 await asyncio.sleep(0.05)
@@ -481,14 +475,11 @@ async def test_what_is_posted_while_the_database_is_away_is_booked_later(
     path = tmp_path / "books.db"
     async with Governor.open(f"sqlite:///{path}", clock=clock) as governor:
         permit = await governor.admit(ask(0.2))
-        blocker = sqlite3.connect(path, isolation_level=None)
-        blocker.execute("BEGIN IMMEDIATE")
-        governor.post(permit, paid(0.05))
-        (entry,) = await governor.ledger.entries()
-        assert entry.state == "held"
-        assert "is booked later" in caplog.text
-        blocker.execute("ROLLBACK")
-        blocker.close()
+        with locked(path):
+            governor.post(permit, paid(0.05))
+            (entry,) = await governor.ledger.entries()
+            assert entry.state == "held"
+            assert "is booked later" in caplog.text
         await governor.catch_up()
         (entry,) = await governor.ledger.entries()
         assert (entry.state, entry.cost_pusd) == ("settled", USD // 20)
@@ -514,21 +505,20 @@ async def test_a_heartbeat_that_fails_is_told_and_the_next_one_catches_up(
     budgets = [Budget("cap", usd="1")]
     async with Governor.open(f"sqlite:///{path}", clock=clock, budgets=budgets) as governor:
         permit = await governor.admit(ask(0.2))
-        blocker = sqlite3.connect(path, isolation_level=None)
-        blocker.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StoreUnavailable):
-            await governor.settle(permit, paid(0.05))
-        cancelled = asyncio.create_task(governor.admit(ask(0.2)))
-        await settle_down()
-        cancelled.cancel()
-        await clock.advance(LEASE_S / 3)
+        with locked(path):
+            with pytest.raises(StoreUnavailable):
+                await governor.settle(permit, paid(0.05))
+            cancelled = asyncio.create_task(governor.admit(ask(0.2)))
+            await settle_down()
+            cancelled.cancel()
+            await clock.advance(LEASE_S / 3)
 
-        async def is_told() -> bool:
-            return all(text in caplog.text for text in ("cannot be reached", "given back later"))
+            async def is_told() -> bool:
+                return all(
+                    text in caplog.text for text in ("cannot be reached", "given back later")
+                )
 
-        await until(is_told)
-        blocker.execute("ROLLBACK")
-        blocker.close()
+            await until(is_told)
         await clock.advance(LEASE_S / 3)
 
         async def is_booked() -> bool:
