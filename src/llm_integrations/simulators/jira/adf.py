@@ -97,6 +97,9 @@ _RULES: Final[dict[str, _Rule]] = {
     "mediaInline": _Rule(attrs=("id", "collection")),
     "placeholder": _Rule(attrs=("text",)),
 }
+_SAY_CONTENT: Final = frozenset({"tableRow", "layoutSection"})
+"""What may be empty and has to say so."""
+
 _BESIDE_CODE: Final = frozenset({"code", "link", "annotation"})
 _MEMBERS: Final = frozenset({"type", "attrs", "content", "marks"})
 
@@ -175,6 +178,8 @@ def _shape_problem(node: Json, kind: str, rule: _Rule) -> str | None:
         return "mediaSingle has a layout, and its width in pixels or per cent"
     if kind == "nestedExpand" and "attrs" not in node:
         return "nestedExpand lacks attrs"
+    if kind in _SAY_CONTENT and "content" not in node:
+        return f"{kind} lacks content"
     if rule.filled and not node.get("content"):
         return f"{kind} must not be empty"
     if kind == "date" and not str(attrs["timestamp"]).lstrip("-").isdigit():
