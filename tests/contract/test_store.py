@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -746,18 +747,28 @@ async def test_a_server_that_ends_the_connection_is_unavailable_then_back(
 STEPS = migrate.load_migrations("sqlite")
 
 
-@pytest.mark.parametrize("version", range(1, len(STEPS)))
-async def test_files_of_every_older_version_are_brought_forward_with_what_is_in_them(
-    tmp_path: Path, version: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "books.db"
-    with monkeypatch.context() as older, sqlite3.connect(path, isolation_level=None) as database:
+@contextmanager
+def older_file(path: Path, version: int) -> Iterator[sqlite3.Connection]:
+    """Make a file of an older version, with a budget in it."""
+    with (
+        pytest.MonkeyPatch.context() as older,
+        closing(sqlite3.connect(path, isolation_level=None)) as database,
+    ):
         older.setattr(migrate, "load_migrations", lambda _: STEPS[:version])
         migrate.migrate_sqlite(database)
         database.execute(
             "INSERT INTO budget (name, limit_pusd, span, tag, zone, hard)"
             " VALUES ('cap', 100, 'day', NULL, 'UTC', 1)"
         )
+        yield database
+
+
+@pytest.mark.parametrize("version", range(1, len(STEPS)))
+async def test_files_of_every_older_version_are_brought_forward_with_what_is_in_them(
+    tmp_path: Path, version: int
+) -> None:
+    path = tmp_path / "books.db"
+    with older_file(path, version) as database:
         database.execute(
             "INSERT INTO budget_window (budget, key, start_us, end_us, spent_pusd)"
             " VALUES ('cap', '', 0, 1000, 10)"
@@ -767,7 +778,6 @@ async def test_files_of_every_older_version_are_brought_forward_with_what_is_in_
             " charged_pusd, price_version, tags, windows, created_us)"
             " VALUES ('old', 1, 'o', 'g', 'partial', 'm', 60, 10, 10, '', '{}', '[1]', 500)"
         )
-    database.close()
     store = await open_store(f"sqlite:///{path}", clock=SystemClock())
     assert await store.load_budgets() == [budget()]
     assert await counters(store) == [("cap", "", 10, 0)]
@@ -778,6 +788,69 @@ async def test_files_of_every_older_version_are_brought_forward_with_what_is_in_
     await store.settle(end("c", 20, state="partial", at_most_pusd=50))
     (window,) = await store.load_windows(500)
     assert (window.spent_pusd, window.held_pusd, window.unsure_pusd) == (30, 0, 30)
+    await store.close()
+
+
+@pytest.mark.parametrize("version", range(1, len(STEPS)))
+async def test_what_was_on_its_way_under_an_older_version_ends_under_this_one(
+    tmp_path: Path, version: int
+) -> None:
+    path = tmp_path / "books.db"
+    with older_file(path, version) as database:
+        database.execute(
+            "INSERT INTO budget_window (budget, key, start_us, end_us, spent_pusd, held_pusd)"
+            " VALUES ('cap', '', 0, 1000, 30, 60)"
+        )
+        for call_id, state, amount, charged in (
+            ("paid", "settled", 60, 10),
+            ("lost", "unknown", 20, 20),
+            ("away", "held", 60, 0),
+        ):
+            database.execute(
+                "INSERT INTO ledger (call_id, attempt, owner, grp, state, model, hold_pusd,"
+                " charged_pusd, price_version, tags, issue, windows, created_us)"
+                " VALUES (?, 1, 'o', 'g', ?, 'm', ?, ?, 'v', '{\"a\":1}', 'ABC-1', '[1]', 500)",
+                (call_id, state, amount, charged),
+            )
+        if version >= 2:
+            database.execute(
+                "INSERT INTO rollup SELECT 0, 'm', 'g', '', '', state, 1, 0, charged_pusd, 0"
+                " FROM ledger"
+            )
+            database.execute("UPDATE rolled SET until_us = 900000000")
+        if version >= 3:
+            database.execute(
+                "UPDATE ledger SET estimate_pusd = 40, estimated = '[1]' WHERE state = 'held'"
+            )
+            database.execute("UPDATE budget_window SET held_pusd = 40")
+    store = await open_store(f"sqlite:///{path}", clock=SystemClock())
+
+    async def sums() -> tuple[int, int, int]:
+        (row,) = await store.spend_by("group", EVERYTHING)
+        return row.attempts, row.spent_pusd, row.unknown_pusd
+
+    assert await sums() == (3, 10, 20)
+    for call_id in ("paid", "lost", "away"):
+        with pytest.raises(StoreError, match="already"):
+            await store.hold(hold(call_id))
+    late_us = 2 * 86_400_000_000
+    assert await store.settle(end("away", 5, settled_us=late_us))
+    assert await store.settle(end("lost", 3, settled_us=late_us))
+    for call_id in ("paid", "lost", "away"):
+        assert not await store.settle(end(call_id))
+    assert await counters(store) == [("cap", "", 18, 0)]
+    assert await store.total_pusd(["settled"]) == 18
+    assert await sums() == (3, 18, 0)
+    found = await store.load_entries(EVERYTHING, limit=10)
+    assert [(row.call_id, row.charged_pusd) for row in found] == [
+        ("paid", 10),
+        ("lost", 3),
+        ("away", 5),
+    ]
+    assert {(row.issue, row.tags, row.price_version) for row in found} == {
+        ("ABC-1", '{"a":1}', "v")
+    }
+    assert await store.sweep() == 0
     await store.close()
 
 

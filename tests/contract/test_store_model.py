@@ -417,10 +417,14 @@ class CountsWhatCame(Faulty):
         return await self.inner.settle(replace(settlement, at_most_pusd=None))
 
 
-# The guards of the two statements, taken out; what is left expects as many values.
+# The guards of the two statements, taken out; what is left expects as many values. What guards the
+# end of an attempt is that it stands among those on their way, and only once.
+HELD = f"SELECT {sqlite_sql.HELD_COLUMNS} FROM"
 NO_GUARD = {
     "CLAIM": "UPDATE budget_window SET held_pusd = held_pusd + ? WHERE id = ? AND ? IS NOT NULL",
-    "SETTLE_ENTRY": sqlite_sql.SETTLE_ENTRY.replace("state = ?\nRET", "? IS NOT NULL\nRET"),
+    "SETTLE_HELD": sqlite_sql.SETTLE_UNKNOWN.replace(
+        "FROM ledger", f"FROM ({HELD} held UNION ALL {HELD} ledger)"
+    ),
 }
 # The same in the functions of a PostgreSQL: what is replaced by what.
 NO_GUARD_IN = {
@@ -431,7 +435,7 @@ NO_GUARD_IN = {
 
 @pytest.mark.parametrize(
     ("breaks", "statement"),
-    [(LooksBeforeItHolds, "CLAIM"), (LooksBeforeItSettles, "SETTLE_ENTRY")],
+    [(LooksBeforeItHolds, "CLAIM"), (LooksBeforeItSettles, "SETTLE_HELD")],
     ids=["budget", "ledger"],
 )
 def test_the_model_finds_a_store_that_checks_and_then_adds_within_2000_steps(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import msgspec
@@ -210,32 +210,42 @@ async def test_nothing_is_forgotten_that_is_not_summed_up_or_still_on_its_way(
 async def test_no_single_step_is_long(store: GovernanceStore) -> None:
     per_slot = CAP_ROWS // 2 - 1
     await asyncio.gather(
-        *[
-            book(store, str(number), number // per_slot * SLOT_US, state=None)
-            for number in range(5 * per_slot)
-        ]
+        *[book(store, str(number), number // per_slot * SLOT_US) for number in range(5 * per_slot)]
     )
     assert 0 < await store.roll_up(9 * SLOT_US) <= 3 * CAP_ROWS // 2
 
 
-async def test_a_report_by_issue_reads_an_index_and_none_of_a_million_rows(tmp_path: Path) -> None:
+async def plans(tmp_path: Path, question: Callable[[Operations], object]) -> list[str]:
+    """Return how SQLite finds the answer in the ledger; what is on its way is never much."""
     store = await open_store(f"sqlite:///{tmp_path / 'books.db'}", clock=SystemClock())
     assert isinstance(store, SqliteStore)
-    plans: list[str] = []
+    found: list[str] = []
 
     def explain(ops: Operations) -> None:
         asked: list[str] = []
         ops.database.set_trace_callback(asked.append)
-        sums.spend_by(ops.database, "issue", EVERYTHING)
+        question(ops)
         ops.database.set_trace_callback(None)
-        for question in asked:
-            plans.extend(
-                str(row[3]) for row in ops.database.execute(f"EXPLAIN QUERY PLAN {question}")
+        for statement in asked:
+            found.extend(
+                str(row[3]) for row in ops.database.execute(f"EXPLAIN QUERY PLAN {statement}")
             )
 
     await store._reads(explain)
     await store.close()
-    assert plans == ["SCAN ledger USING COVERING INDEX ledger_issue"]
+    return [line for line in found if "ledger" in line]
+
+
+async def test_a_report_by_issue_reads_an_index_and_none_of_a_million_rows(tmp_path: Path) -> None:
+    found = await plans(tmp_path, lambda ops: sums.spend_by(ops.database, "issue", EVERYTHING))
+    assert found == ["SCAN ledger USING COVERING INDEX ledger_issue"]
+
+
+async def test_a_page_of_entries_reads_no_more_of_a_million_rows_than_it_shows(
+    tmp_path: Path,
+) -> None:
+    found = await plans(tmp_path, lambda ops: ops.load_entries(EVERYTHING, 50, None))
+    assert found == ["SCAN ledger USING INDEX ledger_created"]
 
 
 def test_a_question_within_one_slot_goes_to_the_rows() -> None:

@@ -126,7 +126,7 @@ ORDER BY name COLLATE "C"
 class PostgresStore:
     """A `GovernanceStore` in a PostgreSQL database; open it with `open`."""
 
-    __slots__ = ("_clock", "_dsn", "_keeps", "_kept", "_pool", "_posted", "_writes")
+    __slots__ = ("_clock", "_dsn", "_keeps", "_kept", "_pool", "_posted", "_writes", "on_look")
 
     def __init__(self, dsn: str, pool: Pool, clock: Clock) -> None:
         self._dsn = dsn
@@ -136,6 +136,7 @@ class PostgresStore:
         self._kept = Batches(self._load_all_kept, cap=_KEEP_BATCH)
         self._posted: set[asyncio.Future[Row | None]] = set()
         self._clock = clock
+        self.on_look: Callable[[], object] = _nobody
 
     @classmethod
     async def open(cls, dsn: str, clock: Clock) -> Self:
@@ -384,10 +385,15 @@ class PostgresStore:
         return [found[scope] for scope in scopes]
 
     async def _read(self, query: LiteralString, values: Values = ()) -> list[Row]:
+        self.on_look()
         await self.flush()
         with reaching():
             async with self._pool.connection() as connection:
                 return await (await connection.execute(query, values)).fetchall()
+
+
+def _nobody() -> None:
+    """Have nothing to post."""
 
 
 def _settle_values(settlement: Settlement) -> Values:

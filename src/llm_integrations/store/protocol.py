@@ -43,7 +43,13 @@ __all__ = ["GovernanceStore"]
 
 
 class GovernanceStore(Protocol):
-    """Ledger, budgets, owners and kept answers in one database."""
+    """Ledger, budgets, owners and kept answers in one database.
+
+    Attributes:
+        on_look: called before each look at ledger and budgets: posts what is to be seen.
+    """
+
+    on_look: Callable[[], object]
 
     def share_limits(self, owner: str) -> SharedLimits | None:
         """Return the limits of all processes that use this database; None: it has none."""

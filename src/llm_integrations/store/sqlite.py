@@ -94,12 +94,13 @@ class SqliteStore:
         clock: what time it is for leases and kept answers.
     """
 
-    __slots__ = ("_clock", "_reads", "_writes")
+    __slots__ = ("_clock", "_reads", "_writes", "on_look")
 
     def __init__(self, writes: Writes, reads: Reads, clock: Clock) -> None:
         self._writes = writes
         self._reads = reads
         self._clock = clock
+        self.on_look: Callable[[], object] = _nobody
 
     @classmethod
     async def open(cls, path: str, clock: Clock) -> Self:
@@ -131,15 +132,15 @@ class SqliteStore:
 
     async def load_budgets(self) -> list[BudgetRow]:
         """See `GovernanceStore`."""
-        return await self._reads(lambda ops: ops.load_budgets())
+        return await self._look(lambda ops: ops.load_budgets())
 
     async def load_windows(self, now_us: int) -> list[WindowRow]:
         """See `GovernanceStore`."""
-        return await self._reads(lambda ops: ops.load_windows(now_us))
+        return await self._look(lambda ops: ops.load_windows(now_us))
 
     async def load_alerting(self, now_us: int) -> list[AlertRow]:
         """See `GovernanceStore`."""
-        return await self._reads(lambda ops: ops.load_alerting(now_us))
+        return await self._look(lambda ops: ops.load_alerting(now_us))
 
     async def mark_alerted(self, window: int, percent: int) -> bool:
         """See `GovernanceStore`."""
@@ -165,19 +166,19 @@ class SqliteStore:
         self, wanted: EntryFilter, *, limit: int, before: EntryRow | None = None
     ) -> list[EntryRow]:
         """See `GovernanceStore`."""
-        return await self._reads(lambda ops: ops.load_entries(wanted, limit, before))
+        return await self._look(lambda ops: ops.load_entries(wanted, limit, before))
 
     async def total_pusd(self, states: Sequence[AttemptState]) -> int:
         """See `GovernanceStore`."""
-        return await self._reads(lambda ops: sums.total_pusd(ops.database, states))
+        return await self._look(lambda ops: sums.total_pusd(ops.database, states))
 
     async def spend_by(self, key: str, wanted: EntryFilter) -> list[SpendRow]:
         """See `GovernanceStore`."""
-        return await self._reads(lambda ops: sums.spend_by(ops.database, key, wanted))
+        return await self._look(lambda ops: sums.spend_by(ops.database, key, wanted))
 
     async def spend_by_time(self, step_us: int, wanted: EntryFilter) -> list[SpendRow]:
         """See `GovernanceStore`."""
-        return await self._reads(lambda ops: sums.spend_by_time(ops.database, step_us, wanted))
+        return await self._look(lambda ops: sums.spend_by_time(ops.database, step_us, wanted))
 
     async def roll_up(self, before_us: int) -> int:
         """See `GovernanceStore`."""
@@ -208,12 +209,16 @@ class SqliteStore:
 
     async def load_kept(self, scope: str) -> dict[str, bytes]:
         """See `GovernanceStore`."""
-        return await self._reads(lambda ops: ops.load_kept(scope))
+        return await self._look(lambda ops: ops.load_kept(scope))
 
     async def keep(self, scope: str, name: str, result: bytes) -> bytes:
         """See `GovernanceStore`."""
         now_us = self._now_us()
         return await self._writes.write(lambda ops: ops.keep(scope, name, result, now_us))
+
+    async def _look(self, question: Callable[[Operations], T]) -> T:
+        self.on_look()
+        return await self._reads(question)
 
     def _now_us(self) -> int:
         return _microseconds(self._clock.now())
@@ -469,6 +474,10 @@ class _Writer:
             _, pages, _ = database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             if pages > _LOG_PAGES:
                 database.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+
+
+def _nobody() -> None:
+    """Have nothing to post."""
 
 
 def _nothing(_: Operations) -> None:

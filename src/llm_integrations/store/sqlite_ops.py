@@ -53,7 +53,7 @@ class Look(NamedTuple):
     left_pusd: int
 
 
-class Begun(NamedTuple):
+class Begun(Struct, frozen=True, gc=False):
     """A hold that has its money, and the windows that gave it.
 
     Attributes:
@@ -89,24 +89,30 @@ class _Ended(NamedTuple):
 class Operations:
     """What can be done in a transaction."""
 
-    __slots__ = ("_moves", "_window_ids", "database")
+    __slots__ = ("_begun", "_ended", "_moves", "_window_ids", "database")
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self.database = database
         self._window_ids: dict[WindowClaim, int] = {}
         self._moves: dict[int, tuple[int, int, int]] = {}
+        self._begun: dict[tuple[str, int], Begun] = {}
+        self._ended: list[tuple[object, ...]] = []
 
     def forget(self) -> None:
         """Drop what was learned from rows that may be gone, and what was not finished."""
         self._window_ids.clear()
         self._moves.clear()
+        self._ended.clear()
 
     def finish(self) -> None:
-        """Write what is due before a commit, or before somebody looks at the windows.
+        """Write what is due before a commit, or before somebody looks at it.
 
         Settlements of one transaction mostly draw from the same windows: adding them up first
-        saves an update for each (8 us of the writer's time).
+        saves an update for each (8 us of the writer's time). Their rows are written together.
         """
+        if self._ended:
+            ended, self._ended = self._ended, []
+            self.database.executemany(sql.INSERT_ENDED, ended)
         if self._moves:
             moves, self._moves = self._moves, {}
             for window, move in moves.items():
@@ -137,15 +143,24 @@ class Operations:
 
     def settle(self, settlement: Settlement) -> bool:
         """See `GovernanceStore.settle`."""
-        ended = self._end(settlement, "held")
+        place = (settlement.call_id, settlement.attempt)
+        begun = self._begun.pop(place, None)
+        if begun is not None and self.database.execute(sql.DROP_HELD, place).rowcount:
+            self._ended.append(_ended_row(begun, settlement))
+            self._charge(begun, settlement)
+            self.keep_answer(settlement)
+            return True
+        self.finish()
+        ended = self._end(settlement, sql.SETTLE_HELD)
         charged_before = 0
         is_held = ended is not None
-        if ended is None and settlement.state != "unknown":
-            place = (settlement.call_id, settlement.attempt)
+        if is_held:
+            self.database.execute(sql.DROP_HELD, place)
+        elif settlement.state != "unknown":
             row = self.database.execute(sql.FIND_ENTRY, place).fetchone()
             if row is not None and row[0] == "unknown":
                 charged_before = row[1]
-                ended = self._end(settlement, "unknown")
+                ended = self._end(settlement, sql.SETTLE_UNKNOWN)
         if ended is None:
             return False
         estimated = _read_ids(ended.estimated) if ended.estimated else ()
@@ -154,30 +169,37 @@ class Operations:
             held_pusd = ended.estimate_pusd if window in estimated else ended.hold_pusd
             given_back = held_pusd if is_held else 0
             self._move(window, given_back, ended.charged_pusd - charged_before, unsure_pusd)
-        self._keep(settlement)
+        self.keep_answer(settlement)
         return True
 
-    def book(self, running: Iterable[Begun], ended: Sequence[tuple[Begun, Settlement]]) -> None:
-        """Write rows of attempts that nothing is known of yet: some on their way, some ended."""
+    def change_windows(self, changes: Iterable[tuple[int, tuple[int, int, int]]]) -> None:
+        """Take from what windows hold, and add to what they have spent and may have."""
+        for window, change in changes:
+            if any(change):
+                self._move(window, *change)
+
+    def write_held(self, running: Iterable[Begun]) -> None:
+        """Write rows of attempts that have their money, on their way."""
         for begun in running:
             self._begin(begun)
-            for window in begun.windows:
-                self._move(window, -begun.amount_in(window), 0)
+
+    def write_ended(self, ended: Iterable[tuple[Begun, Settlement]]) -> None:
+        """Write rows of attempts that have ended, and whose windows know."""
         self.database.executemany(sql.INSERT_ENDED, [_ended_row(*one) for one in ended])
-        for begun, settlement in ended:
-            charge_pusd = charge_of(settlement, begun.hold.hold_pusd)
-            unsure_pusd = unsure_of(settlement, charge_pusd)
-            for window in begun.windows:
-                self._move(window, 0, charge_pusd, unsure_pusd)
-            self._keep(settlement)
 
     def has(self, call_id: str, attempt: int) -> bool:
         """Return whether the ledger has this attempt."""
-        return self.database.execute(sql.FIND_ENTRY, (call_id, attempt)).fetchone() is not None
+        return self.database.execute(sql.HAS_ENTRY, (call_id, attempt)).fetchone() is not None
 
-    def drop_oldest(self, keep: int) -> dict[AttemptState, int]:
-        """Delete all but the newest rows, if they ended for good; return their charges by state."""
-        last = self.database.execute(sql.NTH_NEWEST, (keep,)).fetchone()
+    def drop_oldest(self, keep: int, *, tolerance: int) -> dict[AttemptState, int]:
+        """Delete all but the newest rows, if they ended for good; return their charges by state.
+
+        Nothing is deleted as long as there are no more than `tolerance` beyond those to keep.
+        """
+        find = self.database.execute
+        if tolerance and find(sql.NTH_NEWEST, (keep + tolerance,)).fetchone() is None:
+            return {}
+        last = find(sql.NTH_NEWEST, (keep,)).fetchone()
         if last is None:
             return {}
         rows = self.database.execute(sql.SUM_OLD, last).fetchall()
@@ -197,8 +219,7 @@ class Operations:
         """See `GovernanceStore.sweep`."""
         self.database.execute("DELETE FROM ledger_owner WHERE expires_us <= ?", (now_us,))
         lost = self.database.execute(
-            "SELECT call_id, attempt FROM ledger"
-            " WHERE state = 'held' AND owner NOT IN (SELECT id FROM ledger_owner)"
+            "SELECT call_id, attempt FROM held WHERE owner NOT IN (SELECT id FROM ledger_owner)"
         ).fetchall()
         for call_id, attempt in lost:
             self.settle(
@@ -214,9 +235,10 @@ class Operations:
 
     def entrust(self, call_id: str, attempt: int, expires_us: int) -> bool:
         """See `GovernanceStore.entrust`."""
+        self._begun.pop((call_id, attempt), None)  # whoever settles it
         owner = f"{TRUSTEE}{call_id} {attempt}"
         given = self.database.execute(
-            "UPDATE ledger SET owner = ? WHERE call_id = ? AND attempt = ? AND state = 'held'",
+            "UPDATE held SET owner = ? WHERE call_id = ? AND attempt = ?",
             (owner, call_id, attempt),
         )
         if given.rowcount:
@@ -282,10 +304,12 @@ class Operations:
         if before is not None:
             where += " AND (created_us, call_id, attempt) < (?, ?, ?)"
             values += (before.created_us, before.call_id, before.attempt)
+        # Each part comes in this order by itself: nothing is read that is not on the page.
         rows = self.database.execute(
             f"SELECT {sql.ENTRY_COLUMNS} FROM ledger WHERE {where}"  # noqa: S608 - our own words
+            f" UNION ALL SELECT {sql.ENTRY_COLUMNS} FROM held_entry WHERE {where}"
             " ORDER BY created_us DESC, call_id DESC, attempt DESC LIMIT ?",
-            (*values, limit),
+            (*values, *values, limit),
         )
         return [_entry(row) for row in rows]
 
@@ -305,7 +329,15 @@ class Operations:
         ).fetchone()
         return bytes(row[0])
 
-    def _keep(self, settlement: Settlement) -> None:
+    def _charge(self, begun: Begun, settlement: Settlement) -> None:
+        """Move what an attempt held to what is spent."""
+        charge_pusd = charge_of(settlement, begun.hold.hold_pusd)
+        unsure_pusd = unsure_of(settlement, charge_pusd)
+        for window in begun.windows:
+            self._move(window, begun.amount_in(window), charge_pusd, unsure_pusd)
+
+    def keep_answer(self, settlement: Settlement) -> None:
+        """Keep the answer that a settlement came with, if it did."""
         kept = settlement.keep
         if kept is not None:
             place = (kept.scope, kept.name, kept.result, settlement.settled_us)
@@ -313,36 +345,36 @@ class Operations:
 
     def _begin(self, begun: Begun) -> None:
         """Write the row of an attempt that is about to be sent."""
-        hold, windows, estimated = begun
-        try:
-            self.database.execute(
-                sql.INSERT_ENTRY,
-                (
-                    hold.call_id,
-                    hold.attempt,
-                    hold.owner,
-                    hold.group,
-                    hold.model,
-                    hold.hold_pusd,
-                    hold.price_version,
-                    hold.tags,
-                    hold.issue,
-                    hold.delivery,
-                    _write_ids(windows),
-                    hold.created_us,
-                    begun.estimate_pusd,
-                    _write_ids(estimated) if estimated else None,
-                ),
-            )
-        except sqlite3.IntegrityError as error:
+        hold, windows, estimated = begun.hold, begun.windows, begun.estimated
+        written = self.database.execute(
+            sql.INSERT_HELD,
+            (
+                hold.call_id,
+                hold.attempt,
+                hold.owner,
+                hold.group,
+                hold.model,
+                hold.hold_pusd,
+                hold.price_version,
+                hold.tags,
+                hold.issue,
+                hold.delivery,
+                _write_ids(windows),
+                hold.created_us,
+                begun.estimate_pusd,
+                _write_ids(estimated) if estimated else None,
+            ),
+        )
+        if not written.rowcount:
             raise StoreError(
                 f"attempt {hold.attempt} of call {hold.call_id} is in the ledger already"
-            ) from error
+            )
+        self._begun[hold.call_id, hold.attempt] = begun
 
-    def _end(self, settlement: Settlement, state: AttemptState) -> _Ended | None:
-        """Write the end of an attempt in this state; return what its row says."""
+    def _end(self, settlement: Settlement, statement: str) -> _Ended | None:
+        """Write the row of an attempt that has ended; return what it says, None without one."""
         rows = self.database.execute(
-            sql.SETTLE_ENTRY,
+            statement,
             (
                 settlement.state,
                 settlement.cost_pusd,
@@ -357,7 +389,6 @@ class Operations:
                 settlement.ttft_ms,
                 settlement.call_id,
                 settlement.attempt,
-                state,
             ),
         ).fetchall()
         return _Ended(*rows[0]) if rows else None
@@ -422,7 +453,7 @@ def _is_free(settlement: Settlement) -> bool:
 
 def _ended_row(begun: Begun, settlement: Settlement) -> tuple[object, ...]:
     """Return the values of `sql.INSERT_ENDED`."""
-    hold, windows, estimated = begun
+    hold, windows, estimated = begun.hold, begun.windows, begun.estimated
     return (
         hold.call_id,
         hold.attempt,

@@ -6,11 +6,16 @@ from typing import Final
 
 from llm_integrations.store.sqlite_sums import PART
 
-INSERT_ENTRY: Final = """
-INSERT INTO ledger (call_id, attempt, owner, grp, state, model, hold_pusd, price_version,
-                    tags, issue, delivery, windows, created_us, estimate_pusd, estimated)
-VALUES (?, ?, ?, ?, 'held', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
+HELD_COLUMNS: Final = (
+    "call_id, attempt, owner, grp, model, hold_pusd, price_version, tags, issue, delivery, windows,"
+    " created_us, estimate_pusd, estimated"
+)
+# Changes nothing where there is such an attempt: on its way, or ended.
+INSERT_HELD: Final = f"""
+INSERT OR IGNORE INTO held ({HELD_COLUMNS})
+SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14
+WHERE NOT EXISTS (SELECT 1 FROM ledger WHERE call_id = ?1 AND attempt = ?2)
+"""  # noqa: S608 - our own words
 # Budgets that reserve by estimate, and soft ones, count what is known; see `BudgetRow`.
 _COUNTS_UNSURE: Final = "(b.hard AND b.reserve = 'bound')"
 _COUNTED: Final = f"(spent_pusd + unsure_pusd * {_COUNTS_UNSURE})"
@@ -51,14 +56,23 @@ FROM budget_window AS w JOIN budget AS b ON b.name = w.budget WHERE w.id = ?
 FIND_ENTRY: Final = """
 SELECT state, charged_pusd FROM ledger WHERE call_id = ? AND attempt = ?
 """
-# The third value is the charge; NULL where all of the hold counts.
-SETTLE_ENTRY: Final = """
-UPDATE ledger SET state = ?, cost_pusd = ?, charged_pusd = coalesce(?, hold_pusd, 0),
-    at_most_pusd = ?, served = ?, request_id = ?, counters = ?, raw = ?, settled_us = ?,
-    latency_ms = ?, ttft_ms = ?
-WHERE call_id = ? AND attempt = ? AND state = ?
-RETURNING coalesce(hold_pusd, 0), charged_pusd, windows, coalesce(estimate_pusd, 0), estimated
+HAS_ENTRY: Final = """
+SELECT 1 FROM held WHERE call_id = ?1 AND attempt = ?2
+UNION ALL
+SELECT 1 FROM ledger WHERE call_id = ?1 AND attempt = ?2
 """
+# The third value is the charge; NULL where all of the hold counts.
+_SETTLE: Final = f"""
+INTO ledger ({HELD_COLUMNS}, state, cost_pusd, charged_pusd, at_most_pusd, served, request_id,
+    counters, raw, settled_us, latency_ms, ttft_ms)
+SELECT {HELD_COLUMNS}, ?, ?, coalesce(?, hold_pusd, 0), ?, ?, ?, ?, ?, ?, ?, ?
+FROM %s WHERE call_id = ? AND attempt = ?
+RETURNING coalesce(hold_pusd, 0), charged_pusd, windows, coalesce(estimate_pusd, 0), estimated
+"""  # noqa: S608 - our own words
+SETTLE_HELD: Final = f"INSERT {_SETTLE % 'held'}"
+# Not an update: whatever comes into the ledger may have to be summed up once more.
+SETTLE_UNKNOWN: Final = f"INSERT OR REPLACE {_SETTLE % 'ledger'}"
+DROP_HELD: Final = "DELETE FROM held WHERE call_id = ? AND attempt = ?"
 SETTLE_WINDOW: Final = """
 UPDATE budget_window SET held_pusd = held_pusd - ?, spent_pusd = spent_pusd + ?,
     unsure_pusd = unsure_pusd + ?
@@ -80,10 +94,7 @@ NTH_NEWEST: Final = """
 SELECT created_us, call_id, attempt FROM ledger
 ORDER BY created_us DESC, call_id DESC, attempt DESC LIMIT 1 OFFSET ?
 """
-_OLD: Final = (
-    "FROM ledger WHERE (created_us, call_id, attempt) <= (?, ?, ?)"
-    " AND state NOT IN ('held', 'unknown')"
-)
+_OLD: Final = "FROM ledger WHERE (created_us, call_id, attempt) <= (?, ?, ?) AND state <> 'unknown'"
 DELETE_OLD: Final = f"DELETE {_OLD}"
 SUM_OLD: Final = (
     f"SELECT state, sum(charged_pusd / {PART}), sum(charged_pusd % {PART}) {_OLD} GROUP BY state"

@@ -1,7 +1,8 @@
 """Sums over the SQLite ledger, its rollup, and what retention deletes, as plain functions.
 
 A connection inside a transaction flows in; `SpendRow`s flow out. Which part of a question goes to
-the rollup is decided in `rollups`. Nothing here commits.
+the rollup is decided in `rollups`; what is on its way stands apart from both, and is asked always.
+Nothing here commits.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ SELECT created_us FROM ledger WHERE created_us >= ? AND created_us < ?
 ORDER BY created_us LIMIT 1 OFFSET ?
 """
 _COUNT: Final = "SELECT count(*) FROM ledger WHERE created_us >= ? AND created_us < ?"
-_OLDEST_HELD: Final = "SELECT min(created_us) FROM ledger WHERE state = 'held'"
+_OLDEST_HELD: Final = "SELECT min(created_us) FROM held"
 
 
 def total_pusd(database: sqlite3.Connection, states: Sequence[AttemptState]) -> int:
@@ -150,6 +151,8 @@ def _spend(
     for part in rows:
         where, values = where_of(part)
         found += _sum(database, f"SELECT {column}", "ledger_line", where, [*keys, *values])
+    where, values = where_of(wanted)
+    found += _sum(database, f"SELECT {column}", "held_entry", where, [*keys, *values])
     return merge(found)
 
 
