@@ -164,8 +164,8 @@ def test_in_a_batch_all_of_it_costs_half() -> None:
     body = encode_request(request)
     alone = hold_for(shape_of(body), body)
     assert alone.pusd is not None
-    assert hold_for(shape_of(body), body, batch=True) == alone._replace(
-        pusd=-(-alone.pusd // 2), prompt_pusd=-(-alone.prompt_pusd // 2)
+    assert hold_for(shape_of(body), body, batch=True) == msgspec.structs.replace(
+        alone, pusd=-(-alone.pusd // 2), prompt_pusd=-(-alone.prompt_pusd // 2)
     )
 
 

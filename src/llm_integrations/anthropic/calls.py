@@ -148,8 +148,12 @@ class Calls:
         body = encode_request(request, stream=stream)
         shape = self.check(body)
         now = self._clock.now()
-        ask = replace(
-            ask_for(shape, body, at=now, guess=self._guess, tags=tags or {}),
+        ask = ask_for(
+            shape,
+            body,
+            at=now,
+            guess=self._guess,
+            tags=tags or {},
             workspace=self._config.workspace_id or "",
             keep=keep,
             call_id=id_by_time(now),

@@ -160,6 +160,7 @@ class RequestShape(msgspec.Struct, frozen=True, kw_only=True):
     temperature: float | None = None
     top_p: float | None = None
     top_k: float | None = None
+    stream: Json = None
     size_bytes: int = msgspec.field(default=0, name="~size")
 
 

@@ -24,16 +24,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import date
-from typing import Any, Final, NamedTuple, TypeAlias
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, TypeAlias, TypedDict, Unpack
 
 import msgspec
 
-from llm_integrations._core.admission import Ask
+from llm_integrations._core.admission import Ask, Keep
 from llm_integrations._core.codec import Undecodable, decode
 from llm_integrations.anthropic.catalogue import RequestShape, find_model, limit_group
-from llm_integrations.anthropic.pricing import Rates, prices_of, table_version
+from llm_integrations.anthropic.pricing import ModelPrices, Rates, prices_of, table_version
 
-__all__ = ["Hold", "OutputGuess", "affordable_tokens", "ask_for", "hold_for"]
+__all__ = ["About", "Hold", "OutputGuess", "affordable_tokens", "ask_for", "hold_for"]
 
 Json: TypeAlias = Any  # the JSON border
 
@@ -49,7 +50,6 @@ SCHEMA_PROMPT_TOKENS: Final = (
 DEFAULT_WINDOW: Final = 1_000_000
 DEFAULT_IMAGE_TOKENS: Final = 4_784
 FIRST_GUESS_OUTPUT: Final = 512.0
-NO_TAGS: Final[Mapping[str, str]] = {}
 # All that a hold looks for in a body, in one pass: 30 us for 100 KB, where one for each took 125.
 _MARK: Final = re.compile(
     rb'"(tool_use|tool_result|image|document|container_upload|cache_control)(?=")'
@@ -57,7 +57,7 @@ _MARK: Final = re.compile(
 _MEDIA: Final = frozenset({b"image", b"document", b"container_upload"})
 
 
-class Hold(NamedTuple):
+class Hold(msgspec.Struct, frozen=True):
     """The most a request can cost; `bounded` says whether that is certain.
 
     Attributes:
@@ -70,23 +70,56 @@ class Hold(NamedTuple):
     prompt_pusd: int = 0
 
 
+class _Terms(NamedTuple):
+    """What a hold needs to know of a model."""
+
+    group: str
+    window: int
+    image_tokens: int
+    prices: ModelPrices | None
+    price_version: str
+
+
+@lru_cache(maxsize=256)
+def _terms_of(model: str) -> _Terms:
+    entry = find_model(model)
+    return _Terms(
+        group=limit_group(model),
+        window=DEFAULT_WINDOW if entry is None else entry.max_input_tokens,
+        image_tokens=DEFAULT_IMAGE_TOKENS if entry is None else entry.image_tokens + 16,
+        prices=prices_of(model),
+        price_version=table_version(),
+    )
+
+
 def hold_for(
     shape: RequestShape, body: bytes, *, at: date | None = None, batch: bool = False
 ) -> Hold:
     """Return the hold for a request; see the rules above."""
     marks = _MARK.findall(body)
-    tokens = _input_bound(shape, body, marks)
-    bounded = _is_bounded(shape)
-    prices = prices_of(shape.model)
+    terms = _terms_of(shape.model)
+    tokens = shape.size_bytes + FIXED_TOKENS + PER_MESSAGE_TOKENS * len(shape.messages)
+    if marks or shape.tools or shape.output_config is not None:
+        tokens += _beyond_text(shape, body, marks, terms)
+    if tokens > terms.window or shape.thread is not None:
+        tokens = terms.window
+    bounded = (  # whether all that can be billed is in the request
+        shape.mcp_servers is None
+        and shape.container is None
+        and shape.context_management is None
+        and shape.compaction is None
+        and shape.fallbacks is None
+        and (not shape.tools or all(tool.runs_at_caller() for tool in shape.tools))
+    )
+    prices = terms.prices
     if prices is None:
         return Hold(None, bounded, tokens)
-    row = prices.row_at(at)
-    rates = row.rates_for(tokens)
+    rates = prices.rates_at(at, tokens)
     if shape.speed == "fast" and prices.fast is not None:
         rates = prices.fast
     percent = prices.us_percent if shape.inference_geo in {None, "us"} else 100
     percent_parts = 200 if batch else 100
-    prompt = tokens * _dearest_input(rates, marks) * percent
+    prompt = tokens * (_dearest_input(rates, marks) if marks else rates.input) * percent
     pusd = -(-(prompt + shape.max_tokens * rates.output * percent) // percent_parts)
     return Hold(pusd, bounded, tokens, -(-prompt // percent_parts))
 
@@ -99,21 +132,35 @@ def affordable_tokens(hold: Hold, max_tokens: int, left_pusd: int) -> int:
     return max(0, min(max_tokens, for_output * max_tokens // (hold.pusd - hold.prompt_pusd)))
 
 
-class OutputGuess:
-    """How long answers have been lately; limits reserve that, not `max_tokens`."""
+class About(TypedDict, total=False):
+    """What an `Ask` says of a call beside what the request can cost."""
 
-    __slots__ = ("_mean",)
+    workspace: str
+    tags: Mapping[str, str]
+    keep: Keep | None
+    call_id: str
+    attempt: int
+    patience_s: float | None
+    at_once: bool
+
+
+class OutputGuess:
+    """How long answers have been lately; limits reserve that, not `max_tokens`.
+
+    Attributes:
+        output_tokens: the guess.
+    """
+
+    __slots__ = ("_mean", "output_tokens")
 
     def __init__(self) -> None:
         self._mean = FIRST_GUESS_OUTPUT
+        self.output_tokens = round(FIRST_GUESS_OUTPUT)
 
     def learn(self, output_tokens: int) -> None:
         """Move the guess towards one more answer."""
         self._mean += (output_tokens - self._mean) / 16
-
-    def for_at_most(self, max_tokens: int) -> int:
-        """Return the guess for an answer that may have so many tokens."""
-        return min(max_tokens, round(self._mean))
+        self.output_tokens = round(self._mean)
 
 
 def ask_for(
@@ -122,70 +169,53 @@ def ask_for(
     *,
     at: date,
     guess: OutputGuess,
-    tags: Mapping[str, str] = NO_TAGS,
+    **about: Unpack[About],
 ) -> Ask:
-    """Return what sending a message asks of limits and budgets."""
+    """Return what sending a message asks of limits and budgets.
+
+    Args:
+        shape: of the body.
+        body: the JSON of the request.
+        at: the day whose prices count.
+        guess: how long the answer will be.
+        about: what else the `Ask` says of the call.
+    """
     hold = hold_for(shape, body, at=at)
+    terms, max_tokens = _terms_of(shape.model), shape.max_tokens
     input_tokens = min(hold.input_tokens, len(body)) // 4
-    output_tokens = guess.for_at_most(shape.max_tokens)
+    output_tokens = min(max_tokens, guess.output_tokens)
+    estimate_pusd = None
+    if hold.pusd is not None:  # at the rates of the hold, which are the dearest
+        prompt = hold.prompt_pusd * input_tokens // max(hold.input_tokens, 1)
+        for_output = (hold.pusd - hold.prompt_pusd) * output_tokens // max(max_tokens, 1)
+        estimate_pusd = prompt + for_output
     return Ask(
-        group=limit_group(shape.model),
+        group=terms.group,
         input_tokens=input_tokens,
         output_tokens=output_tokens,
         hold_pusd=hold.pusd,
         bounded=hold.bounded,
-        max_output_tokens=shape.max_tokens,
-        estimate_pusd=_likely(hold, shape.max_tokens, input_tokens, output_tokens),
-        price_version=table_version(),
+        max_output_tokens=max_tokens,
+        estimate_pusd=estimate_pusd,
+        price_version=terms.price_version,
         model=shape.model,
-        tags=tags,
+        **about,
     )
 
 
-def _likely(hold: Hold, max_tokens: int, input_tokens: int, output_tokens: int) -> int | None:
-    """Return what so many tokens cost at the rates of the hold, which are the dearest."""
-    if hold.pusd is None:
-        return None
-    prompt = hold.prompt_pusd * input_tokens // max(hold.input_tokens, 1)
-    return prompt + (hold.pusd - hold.prompt_pusd) * output_tokens // max(max_tokens, 1)
-
-
-def _input_bound(shape: RequestShape, body: bytes, marks: list[bytes]) -> int:
-    """Return the most tokens that a request's prompt can have."""
-    entry = find_model(shape.model)
-    window = DEFAULT_WINDOW if entry is None else entry.max_input_tokens
-    if shape.thread is not None:
-        return window
+def _beyond_text(shape: RequestShape, body: bytes, marks: list[bytes], terms: _Terms) -> int:
+    """Return how many tokens more, or less, a prompt can have than its bytes say."""
     has_media = not _MEDIA.isdisjoint(marks)
     media_bytes, images, unbounded = _media(body) if has_media else (0, 0, False)
     if unbounded:
-        return window
+        return terms.window
     blocks = marks.count(b"tool_use") + marks.count(b"tool_result")
-    tokens = (
-        shape.size_bytes
-        - media_bytes
-        + FIXED_TOKENS
-        + PER_MESSAGE_TOKENS * len(shape.messages)
-        + PER_TOOL_BLOCK_TOKENS * blocks
-        + images * (DEFAULT_IMAGE_TOKENS if entry is None else entry.image_tokens + 16)
-    )
+    tokens = PER_TOOL_BLOCK_TOKENS * blocks + images * terms.image_tokens - media_bytes
     if shape.tools:
         tokens += TOOL_PROMPT_TOKENS
     if shape.output_config is not None:
         tokens += SCHEMA_PROMPT_TOKENS
-    return min(tokens, window)
-
-
-def _is_bounded(shape: RequestShape) -> bool:
-    """Whether everything that can be billed is in the request."""
-    return (
-        shape.mcp_servers is None
-        and shape.container is None
-        and shape.context_management is None
-        and shape.compaction is None
-        and shape.fallbacks is None
-        and all(tool.runs_at_caller() for tool in shape.tools)
-    )
+    return tokens
 
 
 def _dearest_input(rates: Rates, marks: list[bytes]) -> int:

@@ -37,7 +37,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cache
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -91,12 +91,6 @@ class _Row(msgspec.Struct, frozen=True, kw_only=True):
     long_prompt: Rates | None
     above_tokens: int
 
-    def rates_for(self, prompt_tokens: int) -> Rates:
-        """Return the rates of the tier that a prompt falls into."""
-        if self.long_prompt is None or prompt_tokens <= self.above_tokens:
-            return self.rates
-        return self.long_prompt
-
 
 class ModelPrices(msgspec.Struct, frozen=True, kw_only=True):
     """All price rows of a model, the oldest first.
@@ -113,16 +107,18 @@ class ModelPrices(msgspec.Struct, frozen=True, kw_only=True):
     fast_until: date | None = None
     us_percent: int
 
-    def row_at(self, at: date | None) -> _Row:
-        """Return the row in force on a day; None is the newest."""
-        if at is None or len(self.rows) == 1:
-            return self.rows[-1]
-        day = _day(at)
-        found = self.rows[0]
-        for row in self.rows:
-            if row.since <= day:
-                found = row
-        return found
+    def rates_at(self, at: date | None, prompt_tokens: int) -> Rates:
+        """Return the rates on a day, for a prompt of that length; None is the newest known."""
+        found = self.rows[-1]
+        if at is not None and len(self.rows) > 1:
+            day = _day(at)
+            found = self.rows[0]
+            for row in self.rows:
+                if row.since <= day:
+                    found = row
+        if found.long_prompt is None or prompt_tokens <= found.above_tokens:
+            return found.rates
+        return found.long_prompt
 
     def fast_at(self, at: date | None) -> Rates | None:
         """Return the fast rates on a day; None is the last there were."""
@@ -131,7 +127,7 @@ class ModelPrices(msgspec.Struct, frozen=True, kw_only=True):
         return None
 
 
-class _Terms(NamedTuple):
+class _Terms(msgspec.Struct, frozen=True, kw_only=True):
     """What is the same for all runs inside a request."""
 
     model: str
@@ -199,7 +195,7 @@ class PriceTable(msgspec.Struct, frozen=True, kw_only=True):
         )
         if (plain | output | read | written_1h | written_5m) < 0:  # the sign of any of them
             return "the usage counts tokens below zero"
-        rates = prices.row_at(terms.at).rates_for(plain + written_5m + written_1h + read)
+        rates = prices.rates_at(terms.at, plain + written_5m + written_1h + read)
         if terms.fast and not terms.in_batch:
             fast = prices.fast_at(terms.at)
             if fast is not None:
@@ -314,17 +310,17 @@ def price_message_details(
             web fetch of 2026-02-09 or later is among them. Without them it counts as billed.
     """
     refused_at_once = message.stop_reason == StopReason.REFUSAL and not message.content
-    if not refused_at_once and message.usage == _NOTHING_TOLD:
-        why = "the answer came without usage"
-        return Price(pusd=None, at_least=False, reason=why, version=_table().version)
-    return price_details(
-        message.usage,
-        message.model,
-        at=at,
-        batch=batch,
-        billed=not refused_at_once,
-        code_ran=_has_run_code(message) and not any(map(_makes_code_free, tool_types)),
-    )
+    table = _table()
+    cost: int | str = 0
+    if not refused_at_once:
+        cost = "the answer came without usage"
+        if message.usage != _NOTHING_TOLD:
+            cost = table.bill(message.usage, message.model, at=at, batch=batch)
+    if isinstance(cost, str):
+        return Price(pusd=None, at_least=False, reason=cost, version=table.version)
+    if _has_run_code(message) and not any(map(_makes_code_free, tool_types)):
+        return Price(pusd=cost, at_least=True, reason=_CODE_RAN, version=table.version)
+    return Price(pusd=cost, at_least=False, reason="", version=table.version)
 
 
 def prices_of(model: str) -> ModelPrices | None:
@@ -339,9 +335,12 @@ def table_version() -> str:
 
 def _has_run_code(message: MessageResponse) -> bool:
     """Whether the answer names a container, or has the result of code that ran in one."""
-    return message.container is not None or any(
-        block.type.endswith("code_execution_tool_result") for block in message.content
-    )
+    if message.container is not None:
+        return True
+    for block in message.content:  # noqa: SIM110 - of one text, as most are: a generator is dearer
+        if block.type.endswith("code_execution_tool_result"):
+            return True
+    return False
 
 
 def _makes_code_free(tool_type: str) -> bool:
@@ -379,7 +378,7 @@ def _day(at: date) -> date:
     """Return the day in UTC; a time without a zone is taken for UTC."""
     if not isinstance(at, datetime):
         return at
-    return at.date() if at.tzinfo is None else at.astimezone(UTC).date()
+    return at.date() if at.tzinfo in {None, UTC} else at.astimezone(UTC).date()
 
 
 class _FileRow(msgspec.Struct, kw_only=True, rename={"since": "from"}):

@@ -247,11 +247,13 @@ class BudgetBook:
         rows: what is stored.
     """
 
-    __slots__ = ("_current", "_rows")
+    __slots__ = ("_current", "_rows", "_same")
 
     def __init__(self, rows: Sequence[BudgetRow] = ()) -> None:
         self._rows = tuple(sorted(rows, key=lambda row: row.name))
         self._current: dict[str, tuple[int, int]] = {}
+        # The windows of every call until one ends, if no budget counts by a tag.
+        self._same: tuple[int, int, tuple[WindowClaim, ...]] = (0, 0, ())
 
     @property
     def rows(self) -> tuple[BudgetRow, ...]:
@@ -260,15 +262,23 @@ class BudgetBook:
 
     def find_windows(self, tags: Mapping[str, str], now_us: int) -> tuple[WindowClaim, ...]:
         """Return the windows that a call with these tags draws from, sorted."""
-        if not self._rows:
-            return ()
+        start_us, end_us, same = self._same
+        if start_us <= now_us < end_us:
+            return same
         found = []
+        is_same = True
+        start_us, end_us = 0, FOREVER_US
         for row in self._rows:
             key = "" if row.tag is None else tags.get(row.tag)
+            is_same = is_same and row.tag is None
             if key is not None:
                 bounds = self.current(row, now_us)
+                start_us, end_us = max(start_us, bounds[0]), min(end_us, bounds[1])
                 found.append(WindowClaim(row.name, key, *bounds, row.reserve == "estimate"))
-        return tuple(found)
+        claims = tuple(found)
+        if is_same:
+            self._same = (start_us, end_us, claims)
+        return claims
 
     def current(self, row: BudgetRow, now_us: int) -> tuple[int, int]:
         """Return the bounds of a budget's window around now."""

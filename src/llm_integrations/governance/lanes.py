@@ -42,19 +42,25 @@ def lane_of(tags: Mapping[str, str]) -> Lane:
 
 
 class Lanes(Generic[T]):
-    """Those who wait, in the order in which they are served."""
+    """Those who wait, in the order in which they are served.
 
-    __slots__ = ("_backfill", "_interactive")
+    Attributes:
+        count: how many.
+    """
+
+    __slots__ = ("_backfill", "_interactive", "count")
 
     def __init__(self) -> None:
+        self.count = 0
         self._interactive: deque[tuple[float, T]] = deque()
         self._backfill: deque[tuple[float, T]] = deque()
 
     def __len__(self) -> int:
-        return len(self._interactive) + len(self._backfill)
+        return self.count
 
     def push(self, waiter: T, lane: Lane, now: float) -> None:
         """Enter at the end of a lane."""
+        self.count += 1
         if lane == "interactive":
             self._interactive.append((now, waiter))
         else:
@@ -66,7 +72,9 @@ class Lanes(Generic[T]):
 
     def pop(self) -> T:
         """Remove who is next."""
-        return self._next_lane().popleft()[1]
+        waiter = self._next_lane().popleft()[1]
+        self.count -= 1
+        return waiter
 
     def first(self, count: int) -> list[T]:
         """Return the next so many, in order; they stay."""
@@ -81,6 +89,7 @@ class Lanes(Generic[T]):
             stay = [entry for entry in lane if id(entry[1]) in kept]
             lane.clear()
             lane.extend(stay)
+        self.count = len(self._interactive) + len(self._backfill)
 
     def _next_lane(self) -> deque[tuple[float, T]]:
         if not self._backfill:

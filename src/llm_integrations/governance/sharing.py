@@ -94,16 +94,10 @@ class SharedPools:
             line.look()
 
 
-class _Placed(Reservation):
+class _Placed(Reservation, eq=False):
     """A reservation, and what the pool had given when it was taken; without, it is a local one."""
 
-    __slots__ = ("place",)
-
-    def __init__(
-        self, line: SharedLine, want: Want, taken_at: float, place: tuple[int, int, int] | None
-    ) -> None:
-        super().__init__(line, want, taken_at)
-        self.place = place
+    place: tuple[int, int, int] | None
 
 
 class SharedLine:

@@ -36,13 +36,11 @@ class Tally:
 
     def add(self, model: str, state: str, charged_pusd: int = 0) -> None:
         """Count one attempt."""
-        key = self._named(model), state
+        key = model if model in self._models else self._named(model), state
         self.attempts[key] += 1
         self.charged_pusd[key] += charged_pusd
 
     def _named(self, model: str) -> str:
-        if model in self._models:
-            return model
         if len(self._models) >= _MODELS_CAP or not _PLAIN.fullmatch(model):
             return OTHER
         self._models.add(model)

@@ -57,7 +57,7 @@ class BudgetRow(Struct, frozen=True, kw_only=True):
         return self.hard and self.reserve == "bound"
 
 
-class WindowClaim(Struct, frozen=True):
+class WindowClaim(Struct, frozen=True, gc=False):
     """The one window of a budget that a hold falls into; `key` is the tag's value, or empty.
 
     Attributes:
@@ -106,7 +106,7 @@ class AlertRow(Struct, frozen=True, kw_only=True):
     alerted_percent: int
 
 
-class Hold(Struct, frozen=True, kw_only=True):
+class Hold(Struct, frozen=True, kw_only=True, gc=False):
     """A new ledger row: an attempt that is about to be sent.
 
     Attributes:
@@ -149,7 +149,7 @@ class Hold(Struct, frozen=True, kw_only=True):
         return MAX_PUSD + 1 if self.estimate_pusd is None else self.estimate_pusd
 
 
-class Checkpoint(Struct, frozen=True):
+class Checkpoint(Struct, frozen=True, gc=False):
     """An answer to keep under (scope, name)."""
 
     scope: str
@@ -157,7 +157,7 @@ class Checkpoint(Struct, frozen=True):
     result: bytes
 
 
-class Settlement(Struct, frozen=True, kw_only=True):
+class Settlement(Struct, frozen=True, kw_only=True, gc=False):
     """How an attempt ended.
 
     Attributes:
