@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import sys
 import threading
 import time
@@ -22,7 +21,7 @@ import pytest
 
 from llm_integrations.anthropic import govern
 from llm_integrations.errors import ConfigError
-from llm_integrations.governance import Budget, Entry, Governor, Limit
+from llm_integrations.governance import Budget, Entry, Governor, Limit, home
 from llm_integrations.simulators import ClaudeSimulator
 from llm_integrations.simulators.anthropic import errors
 from llm_integrations.simulators.anthropic.behaviour import Behaviour
@@ -510,7 +509,7 @@ def test_a_governor_that_is_closed_or_of_another_process_lets_nothing_through(
         with Governor.threaded() as governor:
             govern(sdk, governor)
             with monkeypatch.context() as child:
-                child.setattr(os, "getpid", lambda: -1)
+                child.setattr(home, "_forks", 1_000)  # a real fork: tests/flow/test_governor.py
                 with pytest.raises(anthropic.BadRequestError, match="forked"):
                     sdk.messages.create(**ASK)
         with pytest.raises(anthropic.BadRequestError, match="closed"):

@@ -476,7 +476,7 @@ async def test_what_is_posted_while_the_database_is_away_is_booked_later(
     async with Governor.open(f"sqlite:///{path}", clock=clock) as governor:
         permit = await governor.admit(ask(0.2))
         with locked(path):
-            governor.post(permit, paid(0.05))
+            governor.post(permit, lambda: paid(0.05))
             (entry,) = await governor.ledger.entries()
             assert entry.state == "held"
             assert "is booked later" in caplog.text
@@ -488,7 +488,7 @@ async def test_what_is_posted_while_the_database_is_away_is_booked_later(
 async def test_what_is_posted_last_is_booked_by_closing(tmp_path: Path, clock: ManualClock) -> None:
     url = f"sqlite:///{tmp_path / 'books.db'}"
     async with Governor.open(url, clock=clock) as governor:
-        governor.post(await governor.admit(ask(0.2)), paid(0.05))
+        governor.post(await governor.admit(ask(0.2)), lambda: paid(0.05))
         assert governor.tally.charged_pusd.total() == USD // 20
     async with Governor.open(url, clock=clock) as governor:
         assert await governor.ledger.total_pusd() == USD // 20

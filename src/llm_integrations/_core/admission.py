@@ -6,7 +6,7 @@ admission answers with a permit, the call loop reports the `Actual`; headers bec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
@@ -19,14 +19,14 @@ __all__ = ["Actual", "Admission", "Ask", "Handover", "Keep", "Observation", "Pos
 State = Literal["settled", "partial", "refused", "unknown"]
 
 
-class Keep(Struct, frozen=True, kw_only=True):
+class Keep(Struct, frozen=True, kw_only=True, gc=False):
     """Asks the store to keep the answer under (scope, name), in the commit that settles it."""
 
     scope: str
     name: str
 
 
-class Ask(Struct, frozen=True, kw_only=True):
+class Ask(Struct, frozen=True, kw_only=True, gc=False):
     """What one attempt wants to use, before it is sent.
 
     Attributes:
@@ -63,7 +63,7 @@ class Ask(Struct, frozen=True, kw_only=True):
     at_once: bool = False
 
 
-class Actual(Struct, frozen=True, kw_only=True):
+class Actual(Struct, frozen=True, kw_only=True, gc=False):
     """What one attempt did use.
 
     Attributes:
@@ -99,7 +99,7 @@ class Actual(Struct, frozen=True, kw_only=True):
         return f"Actual(state={self.state!r}, cost_pusd={self.cost_pusd}, {self.request_id!r})"
 
 
-class Observation(Struct, frozen=True, kw_only=True):
+class Observation(Struct, frozen=True, kw_only=True, gc=False):
     """What an answer's headers say of the server's limits.
 
     Attributes:
@@ -137,8 +137,13 @@ class Admission(Protocol):
 class Posting(Admission, Protocol):
     """An admission with books that one need not wait for."""
 
-    def post(self, permit: object, actual: Actual) -> None:
-        """Book what the attempt used, soon; what goes wrong is the admission's to repeat."""
+    def post(self, permit: object, find: Callable[[], Actual]) -> None:
+        """Book what the attempt used, soon; what goes wrong is the admission's to repeat.
+
+        Args:
+            permit: of the attempt.
+            find: returns what it used; called once, on the loop of the admission.
+        """
 
 
 @runtime_checkable

@@ -9,47 +9,41 @@ May be called on any thread.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
-from typing import Final, NamedTuple
-
-from msgspec.structs import replace
+from typing import Final, NamedTuple, Unpack
 
 from llm_integrations._core.admission import Ask, Posting
 from llm_integrations._core.clock import Clock, id_by_time
 from llm_integrations.anthropic.batches.exchanges import OpenBatches
 from llm_integrations.anthropic.catalogue import shape_of
 from llm_integrations.anthropic.exchanges import Books, Exchange, MessageAnswer
-from llm_integrations.anthropic.holds import OutputGuess, ask_for
+from llm_integrations.anthropic.holds import About, OutputGuess, ask_for
 from llm_integrations.errors import InvalidRequest
 
-__all__ = ["Desk", "Sent"]
+__all__ = ["Desk", "Route", "route_of"]
 
 BATCHES: Final = "messages/batches"
 
 
-class Sent(NamedTuple):
-    """A request as it is sent.
+class Route(NamedTuple):
+    """Where a request goes.
 
     Attributes:
-        path: of its address; the part before `/v1/` does not matter.
-        body: whole, for requests that may cost something.
-        call_id: one for all attempts of a call.
-        tags: for the ledger and budgets.
-        workspace: that it names, whose limits are its own.
-        patience_s: how long it may stand in line; None for as long as it takes.
-        at_once: see `Ask`.
+        tail: of its path, after the last `/v1/`.
+        needs_body: whether what the request may cost stands in its body.
     """
 
-    method: str
-    path: str
-    body: bytes = b""
-    attempt: int = 1
-    call_id: str = ""
-    tags: Mapping[str, str] = {}
-    workspace: str = ""
-    patience_s: float | None = None
-    at_once: bool = False
+    tail: str
+    needs_body: bool
+
+
+@lru_cache(maxsize=256)
+def route_of(method: str, path: str) -> Route | None:
+    """Return where a request goes; None if an exchange there would be none of ours."""
+    tail = path.rpartition("/v1/")[2].rstrip("/") if "/v1/" in path else ""
+    if tail.split("/", 1)[0] not in {"messages", "models", "files"}:
+        return None
+    return Route(tail, method == "POST" and tail in {"messages", BATCHES})
 
 
 class Desk:
@@ -66,54 +60,31 @@ class Desk:
         self._books = Books(admission, clock, OutputGuess())
         self._batches = OpenBatches(self._books)
 
-    def new_call_id(self) -> str:
-        """Return an id for a call and all its attempts."""
-        return id_by_time(self._books.clock.now())
+    def begin(self, method: str, path: str, body: bytes, **about: Unpack[About]) -> Exchange:
+        """Return the exchange that a request begins.
 
-    @staticmethod
-    def is_governed(path: str) -> bool:
-        """Whether an exchange at this path would be one of ours."""
-        return _tail(path).split("/", 1)[0] in {"messages", "models", "files"}
-
-    @staticmethod
-    def needs_body(method: str, path: str) -> bool:
-        """Whether what a request may cost stands in its body."""
-        return method == "POST" and _tail(path) in {"messages", BATCHES}
-
-    def begin(self, sent: Sent) -> Exchange:
-        """Return the exchange that a request begins."""
-        tail = _tail(sent.path)
-        if sent.method == "POST" and tail == "messages":
-            return MessageAnswer(self._books, self._message_ask(sent))
+        Args:
+            method: of the request.
+            path: of its address; the part before `/v1/` does not matter.
+            body: whole, where `route_of` says that it is needed.
+            about: what its `Ask` is to say of the call; one without an id is given one.
+        """
+        books = self._books
+        at = books.clock.now()
+        if not about.get("call_id"):
+            about["call_id"] = id_by_time(at)
+        route = route_of(method, path)
+        tail = "" if route is None else route.tail
+        if tail == "messages" and method == "POST":
+            try:
+                shape = shape_of(body)
+            except InvalidRequest:  # the server may read it otherwise: nothing bounds it then
+                ask = Ask(group="*", hold_pusd=None, bounded=False, **about)
+                return MessageAnswer(books, ask, is_stream=True)
+            ask = ask_for(shape, body, at=at, guess=books.guess, **about)
+            return MessageAnswer(books, ask, is_stream=shape.stream is True)
         if tail == BATCHES or tail.startswith(BATCHES + "/"):
             rest = tail.removeprefix(BATCHES).strip("/")
-            ask = _numbered(Ask(group="batches"), sent)
-            return self._batches.begin(ask, sent.method, rest, sent.body)
+            return self._batches.begin(Ask(group="batches", **about), method, rest, body)
         group = tail.replace("messages/", "").split("/", 1)[0]
-        return Exchange(self._books, _numbered(Ask(group=group), sent))
-
-    def _message_ask(self, sent: Sent) -> Ask:
-        try:
-            shape = shape_of(sent.body)
-        except InvalidRequest:  # the server may read it otherwise: nothing bounds it then
-            return _numbered(Ask(group="*", hold_pusd=None, bounded=False), sent)
-        books = self._books
-        return _numbered(ask_for(shape, sent.body, at=books.clock.now(), guess=books.guess), sent)
-
-
-def _numbered(ask: Ask, sent: Sent) -> Ask:
-    return replace(
-        ask,
-        call_id=sent.call_id,
-        attempt=sent.attempt,
-        tags=sent.tags,
-        workspace=sent.workspace,
-        patience_s=sent.patience_s,
-        at_once=sent.at_once,
-    )
-
-
-@lru_cache(maxsize=256)  # most are one path, and each request asks three times
-def _tail(path: str) -> str:
-    """Return what of a path follows the last `/v1/`; empty where there is none."""
-    return path.rpartition("/v1/")[2].rstrip("/") if "/v1/" in path else ""
+        return Exchange(books, Ask(group=group, **about))

@@ -10,15 +10,17 @@ batches are in `batches/exchanges`. Rules:
    the same table and cut off by the same rules as for our own client (`live`).
 3. What cannot be read has no bound: a hard budget refuses it, else it passes and is "unknown".
 4. Answers that are no success cost nothing. Requests that cost nothing keep to their limits.
+5. A plain message is read when the admission books it, with others (`Posting.post`): until then its
+   bytes and headers are kept. A large one is read as soon as it is whole, and so are streams.
 
-`answered`, `feed`, `finish` and `abandon` may be called on any thread; `admit`, `observe`, `end`
-and `drop` are coroutines for the loop of the admission.
+`answered`, `feed`, `finish` and `abandon` may be called on any thread; `observe` and `post` are for
+the loop of the admission, and so are the coroutines `admit`, `end` and `drop`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -62,6 +64,9 @@ __all__ = [
 ]
 
 UNKNOWN: Final = Actual(state="unknown")
+_PUT_OFF_BYTES: Final = 32_768
+_NO_HEADERS: Final[Mapping[str, str]] = {}
+_EVENTS: Final = "text/event-stream"
 HEADERS_READ: Final = (*LIMIT_HEADERS, "content-encoding", "content-type", "request-id")
 """What an exchange reads of an answer's headers; who carries it may leave out the others."""
 
@@ -92,27 +97,26 @@ class Exchange:
     """An exchange that costs nothing; the base of those that do.
 
     Attributes:
+        is_ended_by_post: whether `post` does all that `end` does.
         has_left: whether the server may have seen the request; set by whoever sends it.
     """
 
     __slots__ = (
-        "_actual",
-        "_books",
-        "_is_observed",
-        "_permit",
-        "_response",
-        "_sent_at",
-        "ask",
-        "has_left",
-    )
+        "_actual", "_books", "_headers", "_is_observed", "_latency_ms", "_permit", "_read",
+        "_sent_at", "_status", "ask", "has_left",
+    )  # fmt: skip
+
+    is_ended_by_post: ClassVar[bool] = True
 
     def __init__(self, books: Books, ask: Ask) -> None:
         self._books = books
         self._permit: object | None = None
-        self._response = Response(0, {}, b"")
         self._actual: Actual | None = None
         self._is_observed = True
         self._sent_at = 0.0
+        self._status = self._latency_ms = 0
+        self._headers: Callable[[], Mapping[str, str]] = _no_headers
+        self._read: Response | None = None
         self.ask = ask
         self.has_left = False
 
@@ -126,11 +130,11 @@ class Exchange:
         self._permit = await self._books.admission.admit(self.ask)
         self._sent_at = self._books.clock.monotonic()
 
-    def answered(self, status: int, headers: Mapping[str, str]) -> None:
-        """Take the answer's status, and under lower-case names those of `HEADERS_READ`."""
-        latency_ms = round((self._books.clock.monotonic() - self._sent_at) * 1000)
-        request_id = headers.get("request-id", "")
-        self._response = Response(status, headers, b"", request_id, latency_ms)
+    def answered(self, status: int, headers: Callable[[], Mapping[str, str]]) -> None:
+        """Take the answer's status, and what reads `HEADERS_READ` under lower-case names."""
+        self._latency_ms = round((self._books.clock.monotonic() - self._sent_at) * 1000)
+        self._status = status
+        self._headers = headers
         self._is_observed = False
         if not 200 <= status < 300:
             self._actual = refused(self._response)
@@ -154,21 +158,15 @@ class Exchange:
         """Whether it is known what to book."""
         return self._actual is not None
 
-    async def observe(self) -> None:
-        """Let the limits learn from the headers, once."""
-        if not self._is_observed:
-            self._is_observed = True
-            response, now = self._response, self._books.clock.now()
-            seen: Observation | None = observe_headers(response.status, response.headers, now)
-            if seen is not None:
-                self._books.admission.observe(self.ask, seen, self._sent_at)
-
-    async def end(self) -> None:
-        """Book what was used, once."""
-        await self.observe()
+    def post(self) -> None:
+        """Book what was used, once; what else there is to do at the end is left to `end`."""
         permit, self._permit = self._permit, None
         if permit is not None:
-            self._books.admission.post(permit, self._actual or UNKNOWN)
+            self._books.admission.post(permit, self._find_used)
+
+    async def end(self) -> None:
+        """Book what was used, once, and do what follows from it."""
+        self.post()
 
     async def drop(self) -> None:
         """End an exchange that got no answer: nothing is booked unless it may have arrived."""
@@ -176,9 +174,32 @@ class Exchange:
         if permit is None:
             return
         if self.has_left:
-            self._books.admission.post(permit, UNKNOWN)
+            self._books.admission.post(permit, lambda: UNKNOWN)
         else:
             await self._books.admission.cancel(permit)
+
+    @property
+    def _response(self) -> Response:
+        """The answer but for its body; empty before it came."""
+        if self._read is None:
+            headers = self._headers()
+            request_id = headers.get("request-id", "")
+            self._read = Response(self._status, headers, b"", request_id, self._latency_ms)
+        return self._read
+
+    def _find_used(self) -> Actual:
+        """Return what to book, on the loop of the admission."""
+        self.observe()
+        return self._actual or UNKNOWN
+
+    def observe(self) -> None:
+        """Let the limits learn from the headers, once."""
+        if not self._is_observed:
+            self._is_observed = True
+            response, now = self._response, self._books.clock.now()
+            seen: Observation | None = observe_headers(response.status, response.headers, now)
+            if seen is not None:
+                self._books.admission.observe(self.ask, seen, self._sent_at)
 
     def _unknown(self) -> Actual:
         response = self._response
@@ -190,26 +211,28 @@ class WholeAnswer(Exchange):
 
     __slots__ = ("_inflater", "_pieces")
 
-    def __init__(self, books: Books, ask: Ask) -> None:
-        super().__init__(books, ask)
-        self._pieces: list[bytes] = []
-        self._inflater: Inflater | None = None
+    _inflater: Inflater
+    _pieces: list[bytes]
 
-    def answered(self, status: int, headers: Mapping[str, str]) -> None:
+    def answered(self, status: int, headers: Callable[[], Mapping[str, str]]) -> None:
         """See `Exchange`."""
         super().answered(status, headers)
-        encoding = headers.get("content-encoding", "").strip().lower()
+        self._open()
+
+    def _open(self) -> None:
+        """Read what the headers say of the body."""
+        encoding = self._response.headers.get("content-encoding", "").strip().lower()
         if self._actual is None and not can_inflate(encoding):
             self._actual = self._unreadable()
         self._inflater = Inflater(encoding)
+        self._pieces = []
 
     def feed(self, chunk: bytes) -> bool:
         """See `Exchange`."""
         if self._actual is not None:
             return False
         try:
-            plain = chunk if self._inflater is None else self._inflater.feed(chunk)
-            return self._take(plain)
+            return self._take(self._inflater.feed(chunk))
         except (AnswerMalformed, ConnectionBroken):
             self._actual = self._unreadable()
             return True
@@ -224,41 +247,50 @@ class WholeAnswer(Exchange):
 
 
 class MessageAnswer(WholeAnswer):
-    """A message, plain or as a stream."""
+    """A message, plain or as a stream.
 
-    __slots__ = ("_collector", "_splitter", "_ttft_ms")
+    Args:
+        is_stream: whether the request asks for a stream.
+    """
 
-    def __init__(self, books: Books, ask: Ask) -> None:
+    __slots__ = ("_collector", "_put_off", "_put_off_bytes", "_splitter", "_ttft_ms")
+
+    def __init__(self, books: Books, ask: Ask, *, is_stream: bool) -> None:
         super().__init__(books, ask)
         self._collector: StreamCollector | None = None
-        self._splitter = Splitter()
+        self._put_off: list[bytes] | None = None if is_stream else []
+        self._put_off_bytes = 0
+        self._splitter: Splitter | None = None
         self._ttft_ms: int | None = None
 
-    def answered(self, status: int, headers: Mapping[str, str]) -> None:
+    def answered(self, status: int, headers: Callable[[], Mapping[str, str]]) -> None:
         """See `Exchange`."""
-        super().answered(status, headers)
-        if headers.get("content-type", "").lower().startswith("text/event-stream"):
+        Exchange.answered(self, status, headers)
+        if self._put_off is None:
+            self._open()
+
+    def _open(self) -> None:
+        super()._open()
+        if self._response.headers.get("content-type", "").lower().startswith(_EVENTS):
             self._collector = StreamCollector()
+            self._splitter = Splitter()
+
+    def feed(self, chunk: bytes) -> bool:
+        """See `Exchange`."""
+        if self._put_off is None:
+            return super().feed(chunk)
+        self._put_off.append(chunk)
+        self._put_off_bytes += len(chunk)
+        return self._put_off_bytes > _PUT_OFF_BYTES and self._catch_up()
 
     def finish(self) -> None:
-        """See `Exchange`."""
-        if self._actual is not None:
-            return
-        if self._collector is not None:
-            self._collect(last_events(self._splitter))
-            self.abandon()
-            return
-        try:
-            message = parse_message(b"".join(self._pieces))
-        except AnswerMalformed:
-            self._actual = self._unknown()
-            return
-        self._books.guess.learn(message.usage.output_tokens)
-        at = self._books.clock.now()
-        self._actual = actual_of(message, self._response, at=at, keep=False)
+        """See `Exchange`; what was put off stays so."""
+        if self._put_off is None:
+            self._finish()
 
     def abandon(self) -> None:
         """See `Exchange`."""
+        self._catch_up()
         if self._actual is None and self._collector is not None:
             self._actual = partial_actual(
                 self._collector,
@@ -270,14 +302,57 @@ class MessageAnswer(WholeAnswer):
         if self._actual is None:
             self._actual = self._unknown()
 
-    def _take(self, plain: bytes) -> bool:
-        if self._collector is None:
-            return super()._take(plain)
-        return self._collect(split_events(self._splitter, plain))
+    def _find_used(self) -> Actual:
+        chunks = self._put_off
+        if chunks is not None:
+            headers = self._response.headers
+            is_stream = headers.get("content-type", "").lower().startswith(_EVENTS)
+            if self._actual is None and not is_stream and "content-encoding" not in headers:
+                self._put_off = None
+                self._judge(b"".join(chunks))
+            else:
+                self._catch_up()
+                self._finish()
+        self.observe()
+        return self._actual or UNKNOWN
 
-    def _collect(self, events: list[StreamEvent]) -> bool:
-        collector = self._collector
-        assert collector is not None  # noqa: S101 - asked before
+    def _catch_up(self) -> bool:
+        """Read what was put off; return whether all is known now."""
+        if self._put_off is None:
+            return False
+        chunks, self._put_off = self._put_off, None
+        if self._actual is None:
+            self._open()
+        for chunk in chunks:
+            self.feed(chunk)
+        return self._actual is not None
+
+    def _finish(self) -> None:
+        if self._actual is not None:
+            return
+        if self._collector is not None and self._splitter is not None:
+            self._collect(self._collector, last_events(self._splitter))
+            self.abandon()
+            return
+        self._judge(b"".join(self._pieces))
+
+    def _judge(self, body: bytes) -> None:
+        """Find out what a message cost that is whole."""
+        books = self._books
+        try:
+            message = parse_message(body)
+        except AnswerMalformed:
+            self._actual = self._unknown()
+            return
+        books.guess.learn(message.usage.output_tokens)
+        self._actual = actual_of(message, self._response, at=books.clock.now(), keep=False)
+
+    def _take(self, plain: bytes) -> bool:
+        if self._collector is None or self._splitter is None:
+            return super()._take(plain)
+        return self._collect(self._collector, split_events(self._splitter, plain))
+
+    def _collect(self, collector: StreamCollector, events: list[StreamEvent]) -> bool:
         for event in events:
             collector.add(event)
             if self._ttft_ms is None and type(event) is ContentBlockDelta:
@@ -299,6 +374,10 @@ class MessageAnswer(WholeAnswer):
             if likely is not None:
                 return likely
         return self._unknown()
+
+
+def _no_headers() -> Mapping[str, str]:
+    return _NO_HEADERS
 
 
 def refusal_for(error: IntegrationError) -> Refusal:

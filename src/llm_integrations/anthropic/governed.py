@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 from llm_integrations._core.clock import SystemClock
-from llm_integrations.anthropic.desk import Desk, Sent
+from llm_integrations.anthropic.desk import Desk, route_of
 from llm_integrations.anthropic.exchanges import HEADERS_READ, Exchange, refusal_for
 from llm_integrations.errors import ConfigError, IntegrationError
 
@@ -33,6 +34,7 @@ except ImportError as missing:
 
 if TYPE_CHECKING:
     from llm_integrations.governance import Governor
+    from llm_integrations.governance.home import HomeLoop
 
 __all__ = ["govern"]
 
@@ -41,9 +43,8 @@ ClientT = TypeVar("ClientT", bound="anthropic.Anthropic | anthropic.AsyncAnthrop
 _last_call: ContextVar[tuple[bytes, str]] = ContextVar("last_call", default=(b"", ""))
 _desks: WeakKeyDictionary[Governor, Desk] = WeakKeyDictionary()
 _PLATFORMS: Final = "anthropic.lib."
-_SAID: Final = {
-    name.encode(): name for name in ("x-stainless-retry-count", "anthropic-workspace-id")
-}
+_RETRIES: Final = b"x-stainless-retry-count"
+_WORKSPACE: Final = b"anthropic-workspace-id"
 _ANSWERED: Final = {name.encode(): name for name in HEADERS_READ}
 
 
@@ -97,33 +98,31 @@ def _governed(
 
 def _begin(desk: Desk, request: httpx2.Request, path: str, body: bytes) -> Exchange:
     """Begin the exchange of a request; the SDK counts its attempts in a header."""
-    said = _read(request.headers, _SAID)
-    retries = said.get("x-stainless-retry-count", "0")
-    attempt = int(retries) + 1 if retries.isascii() and retries.isdigit() else 1
-    last_body, call_id = _last_call.get()
-    if attempt == 1 or not call_id or body != last_body:
-        call_id = desk.new_call_id()
-        _last_call.set((body, call_id))
-    return desk.begin(
-        Sent(
-            request.method,
-            path,
-            body,
-            attempt,
-            call_id,
-            workspace=said.get("anthropic-workspace-id", ""),
-            patience_s=_patience_s(request),
-            # Meanwhile its connection is idle, and httpx2 probes all idle ones with each request.
-            at_once=True,
-        )
-    )
-
-
-def _patience_s(request: httpx2.Request) -> float | None:
-    """Return how long the caller waits for a connection; a place in line is waited for as long."""
+    attempt, workspace = 1, ""
+    for name, value in request.headers.raw:  # httpx2 looks one up in 20 us
+        if len(name) == len(_RETRIES) and name.lower() == _RETRIES:
+            attempt = int(value) + 1 if value.isdigit() else 1
+        elif len(name) == len(_WORKSPACE) and name.lower() == _WORKSPACE:
+            workspace = value.decode("latin-1")
     limits = request.extensions.get("timeout")
-    found = limits.get("pool") if isinstance(limits, Mapping) else None
-    return float(found) if isinstance(found, int | float) else None
+    # How long the caller waits for a connection; a place in line is waited for as long.
+    patience_s = limits.get("pool") if isinstance(limits, Mapping) else None
+    last_body, call_id = _last_call.get()
+    is_first = attempt == 1 or body != last_body
+    exchange = desk.begin(
+        request.method,
+        path,
+        body,
+        attempt=attempt,
+        call_id="" if is_first else call_id,
+        workspace=workspace,
+        patience_s=float(patience_s) if isinstance(patience_s, int | float) else None,
+        # Meanwhile its connection is idle, and httpx2 probes all idle ones with each request.
+        at_once=True,
+    )
+    if is_first:
+        _last_call.set((body, exchange.ask.call_id))
+    return exchange
 
 
 def _read(headers: httpx2.Headers, wanted: Mapping[bytes, str]) -> dict[str, str]:
@@ -179,43 +178,49 @@ class _AsyncBody(httpx2.AsyncByteStream):
 class _Ending:
     """Books an exchange once, whichever way its answer ends; the last way is the finalizer."""
 
-    def __init__(self, exchange: Exchange, governor: Governor) -> None:
-        self._exchange = exchange
-        self._home = governor.home
-        self._is_booked = False
+    _exchange: Exchange | None
+    _home: HomeLoop
 
-    def _take_over(self) -> bool:
-        """Return whether it was still to be booked."""
-        was_open, self._is_booked = not self._is_booked, True
-        return was_open
+    def _take_over(self) -> Exchange | None:
+        """Return the exchange if it was still to be booked."""
+        exchange, self._exchange = self._exchange, None
+        return exchange
+
+    def _post(self) -> None:
+        if (exchange := self._take_over()) is None:
+            return
+        if exchange.is_ended_by_post:
+            self._home.do(exchange.post)
+        else:
+            self._home.post(exchange.end)
 
     def _leave(self) -> None:
-        if self._take_over():
+        if self._exchange is not None:
             self._exchange.abandon()
-            self._home.post(self._exchange.end)
+            self._post()
 
     def __del__(self) -> None:
-        self._leave()
+        if self._exchange is not None:
+            self._leave()
 
 
 class _SyncAnswer(_Ending, httpx2.SyncByteStream):
     """An answer's body, read on its way to the SDK."""
 
-    def __init__(
-        self, inner: httpx2.SyncByteStream, exchange: Exchange, governor: Governor
-    ) -> None:
-        super().__init__(exchange, governor)
+    def __init__(self, inner: httpx2.SyncByteStream, exchange: Exchange, home: HomeLoop) -> None:
+        self._exchange = exchange
+        self._home = home
         self._inner = inner
 
     def __iter__(self) -> Generator[bytes]:
         exchange = self._exchange
         for chunk in self._inner:
-            if exchange.feed(chunk) and self._take_over():
-                self._home.post(exchange.end)
+            if exchange is not None and exchange.feed(chunk):
+                self._post()
             yield chunk
-        exchange.finish()
-        if self._take_over():
-            self._home.post(exchange.end)
+        if exchange is not None:
+            exchange.finish()
+        self._post()
 
     def close(self) -> None:
         try:
@@ -227,10 +232,9 @@ class _SyncAnswer(_Ending, httpx2.SyncByteStream):
 class _AsyncAnswer(_Ending, httpx2.AsyncByteStream):
     """The same for a body that is read asynchronously."""
 
-    def __init__(
-        self, inner: httpx2.AsyncByteStream, exchange: Exchange, governor: Governor
-    ) -> None:
-        super().__init__(exchange, governor)
+    def __init__(self, inner: httpx2.AsyncByteStream, exchange: Exchange, home: HomeLoop) -> None:
+        self._exchange = exchange
+        self._home = home
         self._inner = inner
 
     async def __aiter__(self) -> AsyncGenerator[bytes]:
@@ -238,28 +242,32 @@ class _AsyncAnswer(_Ending, httpx2.AsyncByteStream):
         chunks = self._inner.__aiter__()
         try:
             async for chunk in chunks:
-                if exchange.feed(chunk) and self._take_over():
+                if exchange is not None and exchange.feed(chunk):
                     await self._book()
                 yield chunk
-        finally:
+        except BaseException:
             if isinstance(chunks, AsyncGenerator):
                 await chunks.aclose()
-        exchange.finish()
-        if self._take_over():
+            raise
+        if exchange is not None:
+            exchange.finish()
             await self._book()
 
     async def _book(self) -> None:
         """Book before the last bytes are handed out, where that needs no other thread."""
-        if self._home.is_here:
-            await self._home.wait_quietly(self._exchange.end)
+        exchange = self._exchange
+        if exchange is None or exchange.is_ended_by_post or not self._home.is_here:
+            self._post()
         else:
-            self._home.post(self._exchange.end)
+            self._exchange = None
+            await self._home.wait_quietly(exchange.end)
 
     async def aclose(self) -> None:
         try:
             await self._inner.aclose()
         finally:
-            self._leave()
+            if self._exchange is not None:
+                self._leave()
 
 
 class _SyncTransport(httpx2.BaseTransport):
@@ -273,9 +281,10 @@ class _SyncTransport(httpx2.BaseTransport):
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send one attempt, or refuse it."""
         path = request.url.path
-        if not Desk.is_governed(path):
+        route = route_of(request.method, path)
+        if route is None:
             return self.inner.handle_request(request)
-        body = request.read() if Desk.needs_body(request.method, path) else b""
+        body = request.read() if route.needs_body else b""
         exchange, home = _begin(self._desk, request, path, body), self.governor.home
         try:
             home.run(exchange.admit)
@@ -296,9 +305,9 @@ class _SyncTransport(httpx2.BaseTransport):
             raise
         finally:
             request.stream = sent
-        exchange.answered(response.status_code, _read(response.headers, _ANSWERED))
+        exchange.answered(response.status_code, partial(_read, response.headers, _ANSWERED))
         assert isinstance(response.stream, httpx2.SyncByteStream)  # noqa: S101 - the same
-        response.stream = _SyncAnswer(response.stream, exchange, self.governor)
+        response.stream = _SyncAnswer(response.stream, exchange, home)
         return response
 
     def close(self) -> None:
@@ -317,12 +326,13 @@ class _AsyncTransport(httpx2.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send one attempt, or refuse it."""
         path = request.url.path
-        if not Desk.is_governed(path):
+        route = route_of(request.method, path)
+        if route is None:
             return await self.inner.handle_async_request(request)
-        body = await request.aread() if Desk.needs_body(request.method, path) else b""
+        body = await request.aread() if route.needs_body else b""
         exchange, home = _begin(self._desk, request, path, body), self.governor.home
         try:
-            await home.wait(exchange.admit)
+            await (exchange.admit() if home.is_open_here else home.wait(exchange.admit))
         except IntegrationError as error:
             return _refused(error)
         except TimeoutError:
@@ -340,11 +350,11 @@ class _AsyncTransport(httpx2.AsyncBaseTransport):
             raise
         finally:
             request.stream = sent
-        exchange.answered(response.status_code, _read(response.headers, _ANSWERED))
+        exchange.answered(response.status_code, partial(_read, response.headers, _ANSWERED))
         if exchange.is_known:  # a refusal: its pause holds for the SDK's next attempt already
-            home.post(exchange.observe)
+            home.do(exchange.observe)
         assert isinstance(response.stream, httpx2.AsyncByteStream)  # noqa: S101 - the same
-        response.stream = _AsyncAnswer(response.stream, exchange, self.governor)
+        response.stream = _AsyncAnswer(response.stream, exchange, home)
         return response
 
     async def aclose(self) -> None:

@@ -3,8 +3,8 @@
 An `Ask` flows in and a permit out, or a refusal before anything is sent; the `Actual` of the
 attempt flows in and its ledger row is settled. Knows integers and no vendor.
 
-The hold comes first: a refused call then never takes from a limit, and is refused at once even
-when the line is long. Whoever is cancelled in the line gives the hold back.
+The hold comes before the line: a refused call is refused at once even when that is long, and leaves
+the limits as they were. Whoever is cancelled in the line gives the hold back.
 
 The ledger row of an attempt is written before it is sent and settled after. If the database is
 away when an attempt ends, its caller gets `StoreUnavailable`, the row stays held, and the
@@ -44,6 +44,7 @@ from llm_integrations.governance.budgets import (
     percent_due,
     us_of,
 )
+from llm_integrations.governance.endings import Endings
 from llm_integrations.governance.home import HomeLoop, living_on_a_thread
 from llm_integrations.governance.late import LateBooks
 from llm_integrations.governance.ledger import Ledger
@@ -90,16 +91,13 @@ _will_decoder: Final = msgspec.json.Decoder(_Will)
 _WILLS: Final = "handed over: "
 
 
-class Permit:
+class Permit(msgspec.Struct, eq=False):
     """One admitted attempt: what it holds, and the key of its ledger row."""
 
-    __slots__ = ("ask", "call_id", "is_counted", "reservation")
-
-    def __init__(self, ask: Ask, call_id: str, reservation: Reservation | None) -> None:
-        self.ask = ask
-        self.call_id = call_id
-        self.reservation = reservation
-        self.is_counted = False
+    ask: Ask
+    call_id: str
+    reservation: Reservation | None
+    is_counted: bool = False
 
 
 class Governor:
@@ -110,7 +108,6 @@ class Governor:
         budgets: their state, and how to change them.
         ledger: what each attempt cost.
         reports: sums over the ledger.
-        tally: what this process asked for, was charged and told people since it started.
         home: the loop it lives on, for callers on other threads and loops.
     """
 
@@ -128,7 +125,7 @@ class Governor:
         self.budgets = Budgets(store, clock)
         self.ledger = Ledger(store)
         self.reports = Reports(store)
-        self.tally = Tally()
+        self._tally = Tally()
         self.home = HomeLoop()
         self._clock = clock
         self._keep_days = keep_days
@@ -142,6 +139,9 @@ class Governor:
         self._limiter = Limiter(limits, clock=clock, open_line=opens)
         self._tags: ContextVar[Mapping[str, str]] = ContextVar("tags", default={})  # noqa: B039 - never changed, only replaced
         self._late = LateBooks(store, clock)
+        # What a fleet shares, others wait for.
+        self._endings = Endings(self._post, waits=self._pools is None)
+        store.on_look = self._endings.work_off
         self._undoing: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -263,24 +263,33 @@ class Governor:
         tags = self._tags.get()
         if tags:
             ask = replace(ask, tags={**tags, **ask.tags})
-        self._limiter.check(ask)
-        if ask.hold_pusd is not None and not 0 <= ask.hold_pusd <= MAX_PUSD:
+        hold_pusd = ask.hold_pusd
+        if hold_pusd is not None and not 0 <= hold_pusd <= MAX_PUSD:
             raise InvalidRequest("the call may cost more than four million dollars, or less than 0")
+        taken = self._limiter.take(ask)
         hold = self._hold(ask)
         try:
             refusal = await self.store.hold(hold, at_once=ask.at_once)
+            if refusal is not None and self._endings.work_off():
+                refusal = await self.store.hold(hold, at_once=ask.at_once)
         except (asyncio.CancelledError, StoreUnavailable):
-            self._undo(hold)  # it may have been written
+            self._undo(hold, taken)  # it may have been written
+            raise
+        except BaseException:
+            self._give_back(taken)
             raise
         if refusal is not None:
-            self.tally.add(ask.model, "over budget")
+            self._give_back(taken)
+            self._tally.add(ask.model, "over budget")
             raise self._exceeded(hold, refusal)
-        try:
-            reservation = await self._limiter.reserve(ask)
-        except BaseException:
-            self._undo(hold)
-            raise
-        return Permit(ask, hold.call_id, reservation)
+        if taken is None:
+            self._endings.work_off()
+            try:
+                taken = await self._limiter.admit(ask)
+            except BaseException:
+                self._undo(hold)
+                raise
+        return Permit(ask, hold.call_id, taken)
 
     async def settle(self, permit: object, actual: Actual) -> None:
         """Book what the attempt used, and keep its answer in the same commit; safe to repeat.
@@ -292,24 +301,21 @@ class Governor:
         """
         await self._book(self._end(_own(permit), actual))
 
-    def post(self, permit: object, actual: Actual) -> None:
-        """Book what the attempt used, without waiting for the commit; safe to repeat.
+    def post(self, permit: object, find: Callable[[], Actual]) -> None:
+        """Book what the attempt used, with others and without waiting for the commit.
 
-        It is written within milliseconds, with whatever is written next; this governor's budgets
-        and ledger know of it at once. If the process dies before, the attempt is "unknown"; if the
-        database is away, it is booked later. Where an answer is to be kept, `settle` it.
+        It is written within 25 ms; this governor's budgets, limits and ledger count with it at
+        once. If the process dies before, the attempt is "unknown"; if the database is away, it is
+        booked later. Where an answer is to be kept, `settle` it.
         """
-        settlement = self._end(_own(permit), actual)
-        try:
-            self.store.post(settlement, lambda error: self._put_off(settlement, error))
-        except StoreError as error:
-            self._put_off(settlement, error)
+        self._endings.add(_own(permit), find)
+        if self._limiter.waiting:
+            self._endings.work_off()
 
     async def cancel(self, permit: object) -> None:
         """Give everything back: nothing was sent."""
         permit = _own(permit)
-        if permit.reservation is not None:
-            self._limiter.give_back(permit.reservation)
+        self._give_back(permit.reservation)
         await self._book(self._plain(permit.call_id, permit.ask.attempt, "released"))
 
     async def hand_over(
@@ -351,8 +357,15 @@ class Governor:
         Raises:
             StoreUnavailable: the database is still away.
         """
+        self._endings.work_off()
         await self.store.flush()
         await self._late.catch_up()
+
+    @property
+    def tally(self) -> Tally:
+        """What this process asked for, was charged and told people since it started."""
+        self._endings.work_off()
+        return self._tally
 
     def observe(self, ask: Ask, seen: Observation, sent_at: float) -> None:
         """Learn the server's limits from headers; a pause holds back the whole group."""
@@ -386,7 +399,7 @@ class Governor:
             hold_pusd=ask.hold_pusd,
             bounded=ask.bounded,
             price_version=ask.price_version,
-            tags=_encode_tags(tags),
+            tags=_encode_tags(tags) if tags else "{}",
             issue=tags.get("issue"),
             delivery=tags.get("delivery"),
             created_us=now_us,
@@ -419,6 +432,13 @@ class Governor:
             keep=kept,
         )
 
+    def _post(self, permit: Permit, actual: Actual) -> None:
+        settlement = self._end(permit, actual)
+        try:
+            self.store.post(settlement, lambda error: self._put_off(settlement, error))
+        except StoreError as error:
+            self._put_off(settlement, error)
+
     def _put_off(self, settlement: Settlement, error: StoreError) -> None:
         """Note that a settlement nobody waits for was not booked."""
         if isinstance(error, StoreUnavailable):
@@ -435,7 +455,7 @@ class Governor:
         charged = _plausible(actual.cost_pusd)
         if charged is None:
             charged = 0 if actual.state == "refused" else permit.ask.hold_pusd or 0
-        self.tally.add(actual.model or permit.ask.model, actual.state, charged)
+        self._tally.add(actual.model or permit.ask.model, actual.state, charged)
 
     def _exceeded(self, hold: Hold, refusal: Refusal) -> BudgetExceeded:
         """Say which budget refused, and why."""
@@ -469,8 +489,13 @@ class Governor:
         now_us = us_of(self._clock.now())
         return Settlement(call_id=call_id, attempt=attempt, state=state, settled_us=now_us)
 
-    def _undo(self, hold: Hold) -> None:
+    def _give_back(self, reservation: Reservation | None) -> None:
+        if reservation is not None:
+            self._limiter.give_back(reservation)
+
+    def _undo(self, hold: Hold, reservation: Reservation | None = None) -> None:
         """Release a hold from where one cannot wait for it."""
+        self._give_back(reservation)
         release = self._plain(hold.call_id, hold.attempt, "released")
         task = asyncio.get_running_loop().create_task(self._book_quietly(release))
         self._undoing.add(task)
@@ -535,7 +560,7 @@ class Governor:
             window_end=moment_of(row.end_us) if ends else None,
         )
         _logger.warning("%s", alert)
-        self.tally.alerts[row.budget, percent] += 1
+        self._tally.alerts[row.budget, percent] += 1
         if self._on_alert is not None:
             try:
                 self._on_alert(alert)

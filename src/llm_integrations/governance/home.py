@@ -1,8 +1,9 @@
 """The loop that a governor lives on, for callers on other threads and loops.
 
 Coroutines flow in from anywhere; they run where the governor's line, timers and store are. A caller
-waits for what they return (`run` on a thread, `wait` on a loop), or does not (`post`). What is
-posted runs in the order of posting, before whatever the same caller asks for next.
+waits for what they return (`run` on a thread, `wait` on a loop), or does not (`post`, and `do` for
+what is no coroutine). What is posted runs in the order of posting, before whatever the same caller
+asks for next.
 
 A task inherits the context of the thread or task that asked for it, so `governor.tags` holds there
 too. After a fork the child has no such loop: it is told so, and opens a governor of its own.
@@ -33,14 +34,26 @@ _LATER: Final = "an attempt is booked later: %s"
 _logger: Final = logging.getLogger("llm_integrations.governance")
 
 
+_forks = 0
+"""How many forks this process comes after; asking for its number each time is a system call."""
+
+
+def _note_fork() -> None:
+    global _forks  # noqa: PLW0603 - of the process, as its number is
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_note_fork)
+
+
 class HomeLoop:
     """The running loop, as others see it; made on that loop."""
 
-    __slots__ = ("_is_open", "_loop", "_pid", "_posted")
+    __slots__ = ("_forks", "_is_open", "_loop", "_posted")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._pid = os.getpid()
+        self._forks = _forks
         self._posted: set[asyncio.Task[None]] = set()
         self._is_open = True
 
@@ -48,6 +61,12 @@ class HomeLoop:
     def is_open(self) -> bool:
         """Whether coroutines still run here."""
         return self._is_open
+
+    @property
+    def is_open_here(self) -> bool:
+        """Whether coroutines still run here, and the caller is one."""
+        is_here = asyncio._get_running_loop() is self._loop  # noqa: SLF001 - documented, and cheap
+        return is_here and self._is_open and self._forks == _forks
 
     @property
     def is_here(self) -> bool:
@@ -92,13 +111,17 @@ class HomeLoop:
 
         Where the loop is gone, nothing happens: closing the governor has booked what was open.
         """
-        if os.getpid() != self._pid:
+        self.do(lambda: self._spawn(make))
+
+    def do(self, action: Callable[[], None]) -> None:
+        """Call this on the loop: at once if that is the caller's, else soon, as `post` does."""
+        if self._forks != _forks:
             return
         if self.is_here:
-            self._spawn(make)
+            action()
             return
         try:
-            self._loop.call_soon_threadsafe(self._spawn, make)
+            self._loop.call_soon_threadsafe(action)
         except RuntimeError:
             _logger.debug("the governor's loop is closed")
 
@@ -109,7 +132,7 @@ class HomeLoop:
             await asyncio.wait(self._posted)
 
     def _check(self) -> None:
-        if os.getpid() != self._pid:
+        if self._forks != _forks:
             raise ConfigError(
                 "this process was forked off the one whose governor this is: open one in the child"
             )

@@ -72,9 +72,12 @@ class Limiter:
         limits: at most one per group and workspace; "*" is for groups that have none.
         clock: time and chance.
         open_line: makes the line of a pool that has this name and limit; in process without.
+
+    Attributes:
+        waiting: how many stand in line.
     """
 
-    __slots__ = ("_clock", "_limits", "_lines", "_open_line")
+    __slots__ = ("_clock", "_limits", "_lines", "_open_line", "waiting")
 
     def __init__(
         self,
@@ -85,11 +88,12 @@ class Limiter:
     ) -> None:
         self._limits = check_limits(limits)
         self._lines: dict[str, Line] = {}
+        self.waiting = 0
         self._clock = clock
         self._open_line = open_line or (lambda _, limit: LocalLine(limit, clock))
 
-    def check(self, ask: Ask) -> None:
-        """Refuse at once what could only wait in vain, or for too long.
+    def take(self, ask: Ask) -> Reservation | None:
+        """Take it if nobody waits and it is there; an ask for money alone needs no room.
 
         Raises:
             InvalidRequest: the ask is larger than a limit can ever admit, or names no lane.
@@ -97,27 +101,17 @@ class Limiter:
         """
         if ask.tags:
             lane_of(ask.tags)
-        self._check(self._line(ask), ask)
-
-    async def reserve(self, ask: Ask) -> Reservation:
-        """Wait for room and take it; an ask for money alone needs none, however long it is open.
-
-        Raises:
-            RateLimited: the server asked for a pause that is too long, perhaps meanwhile.
-            TimeoutError: there was no room for as long as the ask has patience.
-        """
-        line = self._line(ask)
         want = (ask.requests, ask.input_tokens, ask.output_tokens)
+        line = self._lines.get(ask.group) if not ask.workspace else None
+        if line is None:
+            line = self._line(ask)
         if want == NOTHING:
+            _check_pause(line)
             return Reservation(None, want, self._clock.monotonic())
         taken = line.take(want)
-        if taken is not None:
-            return taken
-        _check_pause(line)
-        if ask.patience_s is None:
-            return await line.wait(want, lane_of(ask.tags))
-        async with asyncio.timeout(ask.patience_s):
-            return await line.wait(want, lane_of(ask.tags))
+        if taken is None:
+            self._check(line, ask)
+        return taken
 
     def finish(self, reservation: Reservation, actual: Actual) -> None:
         """End a reservation with what was used."""
@@ -141,19 +135,21 @@ class Limiter:
             reservation.line.end(reservation, NOTHING)
 
     async def admit(self, ask: Ask) -> Reservation:
-        """See `Admission`."""
-        taken = self._line(ask).take((ask.requests, ask.input_tokens, ask.output_tokens))
-        if taken is not None and not ask.tags:
-            return taken
+        """Wait for room and take it; see `Admission`, and `take` for what is refused at once.
+
+        Raises:
+            TimeoutError: there was no room for as long as the ask has patience.
+        """
+        taken = self.take(ask)
         if taken is not None:
-            try:
-                lane_of(ask.tags)
-            except InvalidRequest:
-                self.give_back(taken)
-                raise
             return taken
-        self.check(ask)
-        return await self.reserve(ask)
+        want = (ask.requests, ask.input_tokens, ask.output_tokens)
+        self.waiting += 1
+        try:
+            async with asyncio.timeout(ask.patience_s):
+                return await self._line(ask).wait(want, lane_of(ask.tags))
+        finally:
+            self.waiting -= 1
 
     async def settle(self, permit: object, actual: Actual) -> None:
         """See `Admission`."""
@@ -227,7 +223,7 @@ class LocalLine:
 
     def take(self, want: Want) -> Reservation | None:
         """See `Line`."""
-        if self._waiting:
+        if self._waiting.count:
             return None
         return self.pool.take_now(want, self._clock.monotonic(), self)
 
@@ -247,7 +243,7 @@ class LocalLine:
     def end(self, reservation: Reservation, used: Want) -> None:
         """See `Line`."""
         self.pool.give_back(reservation, used, self._clock.monotonic())
-        if self._waiting:
+        if self._waiting.count:
             self._serve()
 
     def observe(self, seen: Observation, sent_at: float) -> None:

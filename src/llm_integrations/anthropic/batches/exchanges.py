@@ -39,6 +39,7 @@ class _Creation(WholeAnswer):
     """The creation of a batch: free by itself, with a hold of what the batch can cost."""
 
     __slots__ = ("_batches", "_bill", "_bound", "_made")
+    is_ended_by_post = False
 
     def __init__(self, books: Books, ask: Ask, batches: OpenBatches, bound: BatchBound) -> None:
         super().__init__(books, ask)
@@ -93,6 +94,7 @@ class _Look(WholeAnswer):
     """A look at a batch: tells when it ended, and whether anything of it is billed."""
 
     __slots__ = ("_batches", "_seen")
+    is_ended_by_post = False
 
     def __init__(self, books: Books, ask: Ask, batches: OpenBatches) -> None:
         super().__init__(books, ask)
@@ -119,6 +121,7 @@ class _Deletion(Exchange):
     """A batch is forgotten; unread, its cost can no longer be known."""
 
     __slots__ = ("_batch_id", "_batches")
+    is_ended_by_post = False
 
     def __init__(self, books: Books, ask: Ask, batches: OpenBatches, batch_id: str) -> None:
         super().__init__(books, ask)
@@ -138,6 +141,7 @@ class _Results(WholeAnswer):
     """The results of a batch, which say what it cost."""
 
     __slots__ = ("_batch_id", "_batches", "_is_whole", "_lines", "_seen", "_tally")
+    is_ended_by_post = False
 
     def __init__(self, books: Books, ask: Ask, batches: OpenBatches, batch_id: str) -> None:
         super().__init__(books, ask)

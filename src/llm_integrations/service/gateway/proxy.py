@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from llm_integrations._core.http import Progress
 from llm_integrations._core.http import Request as Outgoing
 from llm_integrations._core.watchdog import Watchdog
-from llm_integrations.anthropic.desk import Desk, Sent
+from llm_integrations.anthropic.desk import Desk
 from llm_integrations.anthropic.exchanges import Exchange, Refusal, error_answer, refusal_for
+from llm_integrations.anthropic.holds import About
 from llm_integrations.errors import ConnectFailed, IntegrationError, TransportError
 from llm_integrations.service.bodies import Bodies, BodyRefused, SenderGone
 from llm_integrations.service.gateway.attempts import Attempts
@@ -66,7 +67,7 @@ class _Call(NamedTuple):
 
     request: Request
     body: bytes
-    sent: Sent
+    about: About
 
 
 class Gateway:
@@ -130,22 +131,20 @@ class Gateway:
         if request.retries:
             attempt = request.retries + 1
             call_id = self._attempts.take_up(attempt, request.path, body, request.tags)
-        sent = Sent(
-            method=request.method,
-            path=request.path,
-            body=body,
-            attempt=attempt,
-            call_id=call_id or self._desk.new_call_id(),
-            tags=request.tags,
-            workspace=request.headers.get("anthropic-workspace-id", ""),
-        )
-        return _Call(request, body, sent)
+        about: About = {
+            "attempt": attempt,
+            "call_id": call_id,
+            "tags": request.tags,
+            "workspace": request.headers.get("anthropic-workspace-id", ""),
+        }
+        return _Call(request, body, about)
 
     # --- through -------------------------------------------------------------------------------
 
     async def _carry(self, call: _Call, send: Send) -> None:
         """Send the request on and hand the answer back."""
-        exchange = self._desk.begin(call.sent)
+        request = call.request
+        exchange = self._desk.begin(request.method, request.path, call.body, **call.about)
         try:
             reply = await self._send(call, exchange)
         except Refused as refused:
@@ -167,7 +166,7 @@ class Gateway:
                 reply = await self._transport.send(_outgoing(call), progress)
             return reply
         except (TransportError, TimeoutError) as error:
-            self._note_failure(call.sent)
+            self._note_failure(call, exchange)
             raise Refused(_no_answer(error)) from None
         except IntegrationError as error:
             raise Refused(refusal_for(error)) from None
@@ -179,15 +178,13 @@ class Gateway:
     async def _hand_back(self, call: _Call, exchange: Exchange, reply: Reply, send: Send) -> None:
         """Pass the answer on as it comes, and book it."""
         headers = {name.lower(): value for name, value in reply.headers.items()}
-        exchange.answered(reply.status, headers)
+        exchange.answered(reply.status, lambda: headers)
         if reply.status >= 400:
-            self._note_failure(call.sent)
+            self._note_failure(call, exchange)
         booking = _Booking(exchange, self._home)
         try:
-            if (
-                exchange.is_known
-            ):  # a refusal: its pause holds for the caller's next attempt already
-                await exchange.observe()
+            if exchange.is_known:  # a refusal: its pause holds for the caller's next attempt
+                self._home.do(exchange.observe)
             if call.request.route.names_itself:
                 await self._hand_back_lines(call, booking, reply, headers, send)
             else:
@@ -239,8 +236,10 @@ class Gateway:
         await send(_start(reply.status, {**headers, "content-length": str(len(said))}))
         await send({"type": "http.response.body", "body": said})
 
-    def _note_failure(self, sent: Sent) -> None:
-        self._attempts.note_failure(sent.call_id, sent.attempt, sent.path, sent.body, sent.tags)
+    def _note_failure(self, call: _Call, exchange: Exchange) -> None:
+        ask = exchange.ask
+        path = call.request.path
+        self._attempts.note_failure(ask.call_id, ask.attempt, path, call.body, ask.tags)
 
 
 class _Booking:
