@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from llm_integrations._core.admission import Actual, Ask
+from llm_integrations.errors import BudgetExceeded, InvalidRequest
 from llm_integrations.governance import Budget, Governor, Limit
 
 USD = 10**12
@@ -135,3 +136,15 @@ async def test_a_mistake_in_finding_out_leaves_that_attempt_unknown_and_the_othe
 def test_a_process_that_was_forked_off_is_told_so() -> None:
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], check=False, timeout=60)
     assert done.returncode == 0
+
+
+async def test_a_call_that_makes_no_sense_takes_no_room(governor: Governor) -> None:
+    for _ in range(5):  # two at the same time may be on their way
+        with pytest.raises(InvalidRequest):
+            await governor.admit(Ask(group="opus", tags={"issue": 7}))  # type: ignore[dict-item]
+        with pytest.raises(InvalidRequest):
+            await governor.admit(Ask(group="opus", tags={"issue": "\ud800"}))
+        with pytest.raises(BudgetExceeded):
+            await governor.admit(ask(2))
+    async with asyncio.timeout(10):
+        governor.post(await governor.admit(ask(0.1)), Found(0.1))

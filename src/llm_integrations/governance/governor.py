@@ -20,7 +20,7 @@ import logging
 import secrets
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from itertools import count
+from itertools import chain, count
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
@@ -266,8 +266,8 @@ class Governor:
         hold_pusd = ask.hold_pusd
         if hold_pusd is not None and not 0 <= hold_pusd <= MAX_PUSD:
             raise InvalidRequest("the call may cost more than four million dollars, or less than 0")
-        taken = self._limiter.take(ask)
         hold = self._hold(ask)
+        taken = self._limiter.take(ask)
         try:
             refusal = await self.store.hold(hold, at_once=ask.at_once)
             if refusal is not None and self._endings.work_off():
@@ -621,9 +621,11 @@ def _storable(text: str) -> str:
 
 def _encode_tags(tags: Mapping[str, str]) -> str:
     try:
-        return _encode(tags)
-    except (TypeError, ValueError) as error:
-        raise InvalidRequest("tags must be text with text for a name") from error
+        if all(isinstance(text, str) for text in chain(tags, tags.values())):
+            return _encode(tags)
+    except ValueError:  # half of a character
+        pass
+    raise InvalidRequest("tags must be text with text for a name")
 
 
 def _encode(values: Mapping[str, object]) -> str:
