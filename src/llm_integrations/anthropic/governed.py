@@ -108,7 +108,7 @@ def _begin(desk: Desk, request: httpx2.Request, path: str, body: bytes) -> Excha
     # How long the caller waits for a connection; a place in line is waited for as long.
     patience_s = limits.get("pool") if isinstance(limits, Mapping) else None
     last_body, call_id = _last_call.get()
-    is_first = attempt == 1 or body != last_body
+    is_first = attempt == 1 or not call_id or body != last_body
     exchange = desk.begin(
         request.method,
         path,
@@ -181,13 +181,10 @@ class _Ending:
     _exchange: Exchange | None
     _home: HomeLoop
 
-    def _take_over(self) -> Exchange | None:
-        """Return the exchange if it was still to be booked."""
-        exchange, self._exchange = self._exchange, None
-        return exchange
-
     def _post(self) -> None:
-        if (exchange := self._take_over()) is None:
+        """Book the exchange if it is still to be booked."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:
             return
         if exchange.is_ended_by_post:
             self._home.do(exchange.post)

@@ -36,14 +36,8 @@ from llm_integrations.errors import (
     StoreError,
     StoreUnavailable,
 )
-from llm_integrations.governance.budgets import (
-    FOREVER_US,
-    BudgetAlert,
-    Budgets,
-    moment_of,
-    percent_due,
-    us_of,
-)
+from llm_integrations.governance.alerts import Alerts
+from llm_integrations.governance.budgets import Budgets, us_of
 from llm_integrations.governance.endings import Endings
 from llm_integrations.governance.home import HomeLoop, living_on_a_thread
 from llm_integrations.governance.late import LateBooks
@@ -61,10 +55,10 @@ if TYPE_CHECKING:
 
     from llm_integrations._core.admission import Actual, Observation
     from llm_integrations._core.clock import Clock
-    from llm_integrations.governance.budgets import Budget
+    from llm_integrations.governance.budgets import Budget, BudgetAlert
     from llm_integrations.governance.limits import Limit, Reservation
     from llm_integrations.store.protocol import GovernanceStore
-    from llm_integrations.store.records import AlertRow, FinalState, Refusal
+    from llm_integrations.store.records import FinalState, Refusal
 
 __all__ = ["LEASE_S", "Governor", "Permit"]
 
@@ -129,9 +123,7 @@ class Governor:
         self.home = HomeLoop()
         self._clock = clock
         self._keep_days = keep_days
-        self._on_alert = on_alert
-        self._tells_alerts = tells_alerts
-        self._refusing: set[tuple[str, str, int]] = set()  # budgets, keys and ends of windows
+        self._alerts = Alerts(store, clock, self._tally, on_alert) if tells_alerts else None
         self._owner = secrets.token_hex(8)
         shared = store.share_limits(self._owner)
         self._pools = None if shared is None else SharedPools(shared, clock)
@@ -464,7 +456,8 @@ class Governor:
         )
         whose = f"{refusal.budget!r}" + (f" of {refusal.key}" if refusal.key else "")
         left = f"{refusal.left_pusd / 10**12:.6f} USD left"
-        self._refusing.add((refusal.budget, refusal.key, refusal.end_us))
+        if self._alerts is not None:
+            self._alerts.note(refusal)
         by_estimate = any(
             claim.by_estimate and claim.budget == refusal.budget for claim in hold.windows
         )
@@ -532,40 +525,12 @@ class Governor:
                 await self.catch_up()
                 await self._sweep()
                 await self.budgets.load()
-                await self._tell()
+                if self._alerts is not None:
+                    await self._alerts.tell()
                 if beat % _TIDY_BEATS == 0:
                     await self.ledger.tidy(self._clock.now(), keep_days=self._keep_days)
             except StoreError as error:
                 _logger.warning("the books cannot be reached: %s", error)
-
-    async def _tell(self) -> None:
-        """Tell people how much is spent, what nobody told them of yet."""
-        if not self._tells_alerts:
-            return
-        refusing, self._refusing = self._refusing, set()
-        for row in await self.store.load_alerting(us_of(self._clock.now())):
-            refused = (row.budget, row.key, row.end_us) in refusing
-            percent = percent_due(row, refused=refused)
-            if percent and await self.store.mark_alerted(row.window, percent):
-                self._alert(row, percent)
-
-    def _alert(self, row: AlertRow, percent: int) -> None:
-        ends = row.end_us < FOREVER_US
-        alert = BudgetAlert(
-            budget=row.budget,
-            key=row.key,
-            percent=percent,
-            spent_pusd=row.spent_pusd,
-            limit_pusd=row.limit_pusd,
-            window_end=moment_of(row.end_us) if ends else None,
-        )
-        _logger.warning("%s", alert)
-        self._tally.alerts[row.budget, percent] += 1
-        if self._on_alert is not None:
-            try:
-                self._on_alert(alert)
-            except Exception:  # the user's code must not stop the heartbeat
-                _logger.exception("on_alert failed")
 
     async def _sweep(self) -> None:
         lost = await self.store.sweep()
@@ -580,7 +545,8 @@ class Governor:
             if self._undoing:
                 await asyncio.wait(self._undoing)
             await self.catch_up()
-            await self._tell()
+            if self._alerts is not None:
+                await self._alerts.tell()
             if self._pools is not None:
                 await self._pools.tell()
             await self.store.retire(self._owner)
