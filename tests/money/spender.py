@@ -1,7 +1,8 @@
 """One process of many callers that spend under one governor.
 
 python -m tests.money.spender ORDERS, a JSON object of `Orders`. Callers take call after call until
-their share is done; about one in ten is cancelled, or leaves its stream, at a moment of its own.
+their share is done; about one in ten is cancelled, or leaves its stream, at a moment of its own;
+one in four is made by the official SDK under `govern()`.
 What a budget refused is written to a file line by line, so that a killed process told it too.
 """
 
@@ -15,6 +16,8 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import TextIO
 
+import anthropic
+import httpx2
 import msgspec
 
 from llm_integrations._core.admission import Ask
@@ -23,6 +26,7 @@ from llm_integrations.anthropic import (
     AnthropicConfig,
     Message,
     MessageRequest,
+    govern,
     pricing,
 )
 from llm_integrations.errors import (
@@ -38,6 +42,8 @@ from llm_integrations.governance.governor import Permit
 MODELS = ("claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5-5")
 CANCELLED, LEFT, STREAMED = 0.05, 0.10, 0.30
 """Shares of the calls, added up: cancelled, stream left early, stream read to its end."""
+BY_SDK = 4
+"""So many calls for each one of the SDK."""
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,9 +82,10 @@ class Diarist(Governor):
         try:
             return await super().admit(ask)
         except BudgetExceeded as error:
+            tags = {**self._tags.get(), **ask.tags}
             refused = Refused(
-                call=ask.tags["call"],
-                issue=ask.tags["issue"],
+                call=tags["call"],
+                issue=tags["issue"],
                 budget=error.budget,
                 hold_pusd=ask.hold_pusd or 0,
                 left_pusd=error.left_pusd,
@@ -104,7 +111,15 @@ def plant_a_wrong_price() -> None:
     pricing._table = lambda: msgspec.structs.replace(right, models=models)  # type: ignore[assignment]
 
 
-async def spend(client: AnthropicClient, orders: Orders, number: int) -> None:
+class Wallet(msgspec.Struct, frozen=True, kw_only=True):
+    """What calls are made with, under one governor."""
+
+    governor: Governor
+    client: AnthropicClient
+    sdk: anthropic.AsyncAnthropic
+
+
+async def spend(wallet: Wallet, orders: Orders, number: int) -> None:
     """Make one call; how it ends is drawn from the seed and its number."""
     dice = random.Random(f"{orders.seed} {number}")
     fate = dice.random()
@@ -115,30 +130,55 @@ async def spend(client: AnthropicClient, orders: Orders, number: int) -> None:
         max_tokens=dice.randint(20, 120),
         messages=[Message.user(f"[call-{number}] [[words:{words}]] {'é' * dice.randint(0, 40)}")],
     )
+    patience_s = dice.random() * 0.05 if fate < CANCELLED else None
+    pieces = dice.randint(1, 20) if fate < LEFT else 1_000
+    ask = ask_by_sdk if number % BY_SDK == 0 else ask_by_client
     try:
-        if fate < CANCELLED:
-            async with asyncio.timeout(dice.random() * 0.05):
-                await client.send_message(request, tags=tags)
-        elif fate < STREAMED:
-            pieces = dice.randint(1, 20) if fate < LEFT else 1_000
-            async with (
-                client.stream_message(request, tags=tags) as stream,
-                aclosing(stream.text()) as text,
-            ):
-                async for _ in text:
-                    pieces -= 1
-                    if not pieces:
-                        break
-        else:
-            await client.send_message(request, tags=tags)
+        async with asyncio.timeout(patience_s):
+            await ask(wallet, request, tags, pieces if CANCELLED <= fate < STREAMED else None)
     except (BudgetExceeded, TimeoutError, APIError, TransportError, StreamInterrupted):
         pass  # the books say what became of it
+    except (anthropic.APIError, httpx2.HTTPError):
+        pass  # the same; what breaks a stream off comes as it is
 
 
-async def call_until_done(client: AnthropicClient, orders: Orders, numbers: Iterator[int]) -> None:
+async def ask_by_client(
+    wallet: Wallet, request: MessageRequest, tags: dict[str, str], pieces: int | None
+) -> None:
+    """Send a message by our client, or read so many pieces of a stream."""
+    if pieces is None:
+        await wallet.client.send_message(request, tags=tags)
+        return
+    async with (
+        wallet.client.stream_message(request, tags=tags) as stream,
+        aclosing(stream.text()) as text,
+    ):
+        async for _ in text:
+            pieces -= 1
+            if not pieces:
+                break
+
+
+async def ask_by_sdk(
+    wallet: Wallet, request: MessageRequest, tags: dict[str, str], pieces: int | None
+) -> None:
+    """Do the same by the official SDK."""
+    fields = msgspec.to_builtins(request)
+    with wallet.governor.tags(**tags):
+        if pieces is None:
+            await wallet.sdk.messages.create(**fields)
+            return
+        async with wallet.sdk.messages.stream(**fields) as stream:
+            async for _ in stream.text_stream:
+                pieces -= 1
+                if not pieces:
+                    break
+
+
+async def call_until_done(wallet: Wallet, orders: Orders, numbers: Iterator[int]) -> None:
     for number in numbers:
         try:
-            await spend(client, orders, number)
+            await spend(wallet, orders, number)
         except StoreUnavailable:
             await asyncio.sleep(0.1)  # the machine is busy; the row is settled later
 
@@ -154,10 +194,12 @@ async def main(orders: Orders, diary: TextIO) -> None:
         governor.diary = diary  # type: ignore[attr-defined]  # `open` says Governor
         async with (
             AnthropicClient(config, governor=governor) as client,
+            anthropic.AsyncAnthropic(api_key="k", base_url=orders.base_url, max_retries=1) as sdk,
             asyncio.TaskGroup() as callers,
         ):
+            wallet = Wallet(governor=governor, client=client, sdk=govern(sdk, governor))
             for _ in range(orders.callers):
-                callers.create_task(call_until_done(client, orders, numbers))
+                callers.create_task(call_until_done(wallet, orders, numbers))
 
 
 if __name__ == "__main__":

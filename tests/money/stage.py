@@ -30,6 +30,7 @@ from llm_integrations.governance import Budget, Governor, filter_of
 from llm_integrations.simulators import ClaudeSimulator
 from llm_integrations.simulators.anthropic.behaviour import Behaviour
 from llm_integrations.simulators.anthropic.errors import StreamCut, overloaded
+from llm_integrations.simulators.anthropic.wire import RecordedRequest
 from llm_integrations.simulators.faults import Cut, Reset
 from tests.money.auditor import Evidence, Line, prompt_of
 from tests.money.spender import Orders, Refused
@@ -171,7 +172,7 @@ class _Crew:
     def _newest(self, number: int) -> int:
         """Return the newest call sent of the share that this one belongs to; -1 for none."""
         requests = self._simulator.requests
-        for request in requests[self._looked_at :]:
+        for request in filter(_is_whole, requests[self._looked_at :]):
             sent = int(_call_of(request.body)[5:])
             share = sent // self._share
             self._sent[share] = max(self._sent.get(share, -1), sent)
@@ -208,7 +209,7 @@ async def gather(
     governor: Governor, simulator: ClaudeSimulator, refusals: Sequence[Refused] = ()
 ) -> Evidence:
     """Return what both sides wrote down."""
-    calls = {one.request_id: _call_of(one.body) for one in simulator.requests}
+    calls = {one.request_id: _call_of(one.body) for one in simulator.requests if _is_whole(one)}
     return Evidence(
         entries=[entry async for entry in governor.ledger.iter_entries()],
         lines=[
@@ -243,6 +244,11 @@ async def _bury(url: str) -> None:
         held = await governor.store.load_entries(filter_of(states=["held"]), limit=1_000_000)
         for owner in {row.owner for row in held}:
             await governor.store.retire(owner)
+
+
+def _is_whole(request: RecordedRequest) -> bool:
+    """Tell whether the body came too: the SDK sends the head first, and may be killed between."""
+    return bool(request.body)
 
 
 def _call_of(body: bytes) -> str:
