@@ -21,6 +21,7 @@ from llm_integrations.governance import Budget, Governor, Limit
 from llm_integrations.store import open_store
 from llm_integrations.store.memory import KEPT_ROWS
 from llm_integrations.store.records import BudgetRow, EntryFilter, Hold, Settlement, WindowClaim
+from llm_integrations.store.sqlite import SqliteStore
 
 TASKS = 64
 PLENTY = 10**12
@@ -209,4 +210,32 @@ async def test_a_ledger_in_memory_forgets_old_attempts_but_not_their_cost() -> N
     assert await store.total_pusd(("settled",)) == (count - 2) * 3
     (window,) = await store.load_windows(1)
     assert (window.spent_pusd, window.held_pusd) == ((count - 2) * 3 + 9, 9)
+    await store.close()
+
+
+async def test_a_heartbeat_writes_no_rows_and_an_end_after_it_only_its_own() -> None:
+    store = await open_store("memory:", clock=SystemClock())
+    assert isinstance(store, SqliteStore)
+    rows = store._writes._rows  # type: ignore[attr-defined]
+    await store.beat("me", 3_600)
+    await store.save_budgets([budget("cap", 10**9)])
+    for number in range(100):
+        await store.hold(attempt(number, CAP))
+        if number != 50:
+            end = Settlement(
+                call_id=f"{number:09}", attempt=1, state="settled", cost_pusd=3, settled_us=number
+            )
+            assert await store.settle(end)
+    await store.beat("me", 3_600)
+    await store.sweep()
+    await store.load_budgets()
+    assert await store.load_alerting(1) == []
+    assert len(rows) == 99
+    late = Settlement(call_id=f"{50:09}", attempt=1, state="settled", cost_pusd=3, settled_us=50)
+    assert await store.settle(late)
+    assert len(rows) == 99
+    assert not await store.settle(late)
+    (window,) = await store.load_windows(1)
+    assert (window.spent_pusd, window.held_pusd) == (300, 0)
+    assert await store.total_pusd(("settled",)) == 300
     await store.close()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from llm_integrations.store.records import (
         AlertRow,
         AttemptState,
+        BudgetRow,
         Hold,
         Settlement,
         WindowClaim,
@@ -65,9 +66,7 @@ class _MemoryStore(SqliteStore):
 
     async def settle(self, settlement: Settlement) -> bool:
         """See `GovernanceStore`."""
-        if self._inline.settle(settlement):
-            return True
-        return await self._inline.write(lambda ops: ops.settle(settlement))
+        return self._inline.settle(settlement) or self._inline.settle_written(settlement)
 
     async def entrust(self, call_id: str, attempt: int, lease_s: float) -> bool:
         """See `GovernanceStore`."""
@@ -76,13 +75,24 @@ class _MemoryStore(SqliteStore):
 
     def post(self, settlement: Settlement, failed: Callable[[StoreError], None]) -> None:
         """See `GovernanceStore`."""
-        if not self._inline.settle(settlement):
-            super().post(settlement, failed)
+        try:
+            if not self._inline.settle(settlement):
+                self._inline.settle_written(settlement)
+        except StoreError as error:
+            failed(error)
 
     async def sweep(self) -> int:
         """See `GovernanceStore`."""
         self._inline.write_running()
         return await super().sweep()
+
+    async def load_budgets(self) -> list[BudgetRow]:
+        """See `GovernanceStore`."""
+        return self._inline.look(lambda ops: ops.load_budgets())
+
+    async def load_kept(self, scope: str) -> dict[str, bytes]:
+        """See `GovernanceStore`."""
+        return self._inline.look(lambda ops: ops.load_kept(scope))
 
     async def load_windows(self, now_us: int) -> list[WindowRow]:
         """See `GovernanceStore`."""
@@ -212,7 +222,6 @@ class _Inline:
         """Note the end of an attempt that was put aside; return False if there is none."""
         running = self._running.pop((settlement.call_id, settlement.attempt), None)
         if running is None:
-            self.write_rows()
             return False
         begun, shares = running
         charge_pusd = charge_of(settlement, begun.hold.hold_pusd)
@@ -227,6 +236,14 @@ class _Inline:
         if len(self._rows) >= KEPT_ROWS + _SURPLUS:
             self._drop_surplus()
         return True
+
+    def settle_written(self, settlement: Settlement) -> bool:
+        """Note the end of an attempt whose row somebody has looked at, or that has ended."""
+        self._changes += 1
+        if self._run(lambda ops: ops.settle(settlement)):
+            return True
+        self.write_rows()  # it may be among these, as one that nobody knew the outcome of
+        return self._run(lambda ops: ops.settle(settlement))
 
     async def write(self, operation: Callable[[Operations], T], *, at_once: bool = False) -> T:
         """Run one operation in a transaction of its own."""
