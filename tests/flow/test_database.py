@@ -372,6 +372,16 @@ async def test_killed_server_comes_back_with_every_committed_row() -> None:
         await database.stop()
 
 
+async def test_server_that_was_started_again_is_stopped_by_its_last_user(place: Path) -> None:
+    database = await open_database(None, folder=place)
+    os.kill(postmaster_pid(place), signal.SIGKILL)
+    await database.ensure_up()
+    await database.ensure_up()
+    assert ask(database.dsn, "SELECT 1") == 1
+    await database.stop()
+    assert not (place / "data" / "postmaster.pid").exists()
+
+
 @needs_proc
 async def test_pid_file_that_names_somebody_else_does_not_stop_the_start(place: Path) -> None:
     database = await open_database(None, folder=place)

@@ -106,6 +106,7 @@ async def test_a_server_that_a_full_disk_has_ended_is_started_again_when_there_i
             ballast.unlink()
             await each_has_one_comment(world, taken, 2_000)
     assert "embedded database up again" in [one["event"] for one in logs]
+    assert not (small_disk / "database" / "data" / "postmaster.pid").exists()  # stopped with us
 
 
 def fill_wal(dsn: str) -> None:

@@ -184,8 +184,10 @@ class Cluster:
         """Use the cluster: make it and start it as needed, or join the server that runs."""
         with _one_line_errors(self.folder), self._settled():
             self._check_version()
-            self._in_use = FileLock(self.folder / "in-use")
-            self._in_use.try_together()
+            is_new = self._in_use is None  # else a server that has ended is started again
+            if self._in_use is None:
+                self._in_use = FileLock(self.folder / "in-use")
+                self._in_use.try_together()
             try:
                 if not self.is_up():
                     if not self._data.exists():
@@ -195,7 +197,8 @@ class Cluster:
                     self._start()
                 self._ensure_database()
             except BaseException:
-                self._let_go()
+                if is_new:
+                    self._let_go()
                 raise
 
     def leave(self) -> None:
