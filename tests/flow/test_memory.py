@@ -17,6 +17,7 @@ import pytest
 
 from llm_integrations._core.clock import SystemClock
 from llm_integrations.anthropic import AnthropicClient, AnthropicConfig, Message, MessageRequest
+from llm_integrations.errors import StoreError
 from llm_integrations.governance import Budget, Governor, Limit
 from llm_integrations.store import open_store
 from llm_integrations.store.memory import KEPT_ROWS
@@ -238,4 +239,26 @@ async def test_a_heartbeat_writes_no_rows_and_an_end_after_it_only_its_own() -> 
     (window,) = await store.load_windows(1)
     assert (window.spent_pusd, window.held_pusd) == (300, 0)
     assert await store.total_pusd(("settled",)) == 300
+    await store.close()
+
+
+async def test_a_second_attempt_and_a_correction_find_what_is_not_written() -> None:
+    store = await open_store("memory:", clock=SystemClock())
+    assert isinstance(store, SqliteStore)
+    rows = store._writes._rows  # type: ignore[attr-defined]
+    await store.save_budgets([budget("cap", 10**9)])
+    unknown = Settlement(call_id=f"{1:09}", attempt=1, state="unknown", settled_us=1)
+    for number in range(3):
+        await store.hold(attempt(number, CAP))
+        assert await store.settle(msgspec.structs.replace(unknown, call_id=f"{number:09}"))
+    with pytest.raises(StoreError, match="already"):
+        await store.hold(attempt(1, CAP))
+    await store.hold(msgspec.structs.replace(attempt(1, CAP), attempt=2))
+    assert len(rows) == 3
+    known = msgspec.structs.replace(unknown, state="settled", cost_pusd=3)
+    assert await store.settle(known)
+    assert not await store.settle(known)
+    assert await store.total_pusd(("settled",)) == 3
+    (window,) = await store.load_windows(1)
+    assert (window.spent_pusd, window.held_pusd) == (9 + 3 + 9, 9)
     await store.close()

@@ -1,8 +1,8 @@
 """Attempts that have ended and are not booked yet: the books are done for many at a time.
 
 In: a permit and how to find out what was used. Out: each, in order, to whoever books it. An attempt
-that is booked by itself finds nothing of all that this touches in the processor's caches, and
-costs three times as much as one among ten (docs/decisions/0021).
+that is booked by itself costs more than one of many, since most of what this touches is then out of
+the processor's caches (docs/decisions/0021).
 
 Nothing is decided by what is not booked: it holds more than it will be charged. Whoever needs to
 know works off first: a look at the books, a hold that is refused, a call that finds no room.

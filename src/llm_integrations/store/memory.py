@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections import deque
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from llm_integrations.errors import StoreError
@@ -39,7 +39,7 @@ __all__ = ["KEPT_ROWS", "open_memory_store"]
 
 T = TypeVar("T")
 KEPT_ROWS: Final = 20_000
-"""So many attempts a ledger in memory remembers one by one (about 28 MB)."""
+"""So many attempts a ledger in memory remembers one by one (about 35 MB)."""
 
 _SURPLUS: Final = KEPT_ROWS // 4
 _WRITTEN_AT_ONCE: Final = 512
@@ -179,7 +179,8 @@ class _Inline:
         self._changes = 0
         self._rooms: dict[WindowClaim, _Room] = {}
         self._running: dict[tuple[str, int], tuple[Begun, tuple[_Share, ...]]] = {}
-        self._rows: deque[tuple[Begun, Settlement]] = deque()  # ended, and not written
+        # Ended, and not written; the oldest first.
+        self._rows: OrderedDict[tuple[str, int], tuple[Begun, Settlement]] = OrderedDict()
         self._newest = ("", 0)
         self.dropped: dict[AttemptState, int] = {}
 
@@ -220,7 +221,8 @@ class _Inline:
 
     def settle(self, settlement: Settlement) -> bool:
         """Note the end of an attempt that was put aside; return False if there is none."""
-        running = self._running.pop((settlement.call_id, settlement.attempt), None)
+        key = (settlement.call_id, settlement.attempt)
+        running = self._running.pop(key, None)
         if running is None:
             return False
         begun, shares = running
@@ -230,7 +232,7 @@ class _Inline:
             room.spent_pusd += charge_pusd
             if settlement.at_most_pusd is not None:
                 room.unsure_pusd += unsure_of(settlement, charge_pusd)
-        self._rows.append((begun, settlement))
+        self._rows[key] = begun, settlement
         if settlement.keep is not None:
             self._run(lambda ops: ops.keep_answer(settlement))
         if len(self._rows) >= KEPT_ROWS + _SURPLUS:
@@ -242,7 +244,10 @@ class _Inline:
         self._changes += 1
         if self._run(lambda ops: ops.settle(settlement)):
             return True
-        self.write_rows()  # it may be among these, as one that nobody knew the outcome of
+        ended = self._rows.get((settlement.call_id, settlement.attempt))
+        if ended is None or ended[1].state != "unknown":
+            return False
+        self.write_rows()
         return self._run(lambda ops: ops.settle(settlement))
 
     async def write(self, operation: Callable[[Operations], T], *, at_once: bool = False) -> T:
@@ -292,7 +297,8 @@ class _Inline:
     def write_rows(self, count: int | None = None) -> None:
         """Write the oldest rows, or all, of attempts that have ended."""
         rows = self._rows
-        taken = [rows.popleft() for _ in range(len(rows) if count is None else count)]
+        some = range(len(rows) if count is None else count)
+        taken = [rows.popitem(last=False)[1] for _ in some]
         if taken:
             self._run(lambda ops: ops.write_ended(taken))
             self._drop(KEPT_ROWS)
@@ -306,7 +312,7 @@ class _Inline:
         self._drop(0)
         stay: list[tuple[Begun, Settlement]] = []
         for _ in range(_SURPLUS):
-            begun, settlement = self._rows.popleft()
+            begun, settlement = self._rows.popitem(last=False)[1]
             if settlement.state == "unknown":
                 stay.append((begun, settlement))
             else:
@@ -326,8 +332,7 @@ class _Inline:
 
     def _has(self, key: tuple[str, int]) -> bool:
         """Whether an attempt is known."""
-        self.write_rows()
-        return key in self._running or self._run(lambda ops: ops.has(*key))
+        return key in self._running or key in self._rows or self._run(lambda ops: ops.has(*key))
 
     def _find_room(self, claim: WindowClaim) -> _Room | None:
         """Return the window as it stands; None when its budget was deleted."""
