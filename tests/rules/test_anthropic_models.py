@@ -37,7 +37,13 @@ from llm_integrations.anthropic import (
     parse_message,
 )
 from llm_integrations.anthropic.blocks import ToolAdditionBlock, ToolRemovalBlock, decode_block
-from llm_integrations.anthropic.models import encode_request, parse_usage
+from llm_integrations.anthropic.models import (
+    BilledMessage,
+    encode_request,
+    parse_usage,
+    read_billed,
+)
+from llm_integrations.anthropic.pricing import price_message_details
 from llm_integrations.errors import AnswerMalformed, InvalidRequest
 
 RECORDINGS = Path(__file__).parents[2].parent / "shared/data/claude"
@@ -119,6 +125,44 @@ def test_a_recorded_message_with_unknown_parts_everywhere_still_decodes() -> Non
         assert message.stop_reason == "bored"
         assert message.usage.output_tokens == answer["usage"]["output_tokens"]
         assert message.to_dict()["aura"] == [1]
+
+
+@pytest.mark.skipif(not RECORDINGS.exists(), reason="the recordings are not on this machine")
+def test_what_says_the_cost_of_a_recorded_message_is_read_alone_as_with_the_rest() -> None:
+    for record in _recorded():
+        body = json.dumps(record["response_body"]).encode()
+        billed, message = read_billed(body), parse_message(body)
+        assert isinstance(billed, BilledMessage)
+        assert price_message_details(billed) == price_message_details(message)
+        assert (billed.model, billed.usage) == (message.model, message.usage)
+        assert billed.usage_raw() == message.usage_raw()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"usage": None},
+        {"usage": {"input_tokens": "many", "output_tokens": 5}},
+        {"usage": {"output_tokens": 2**70}},
+        {"content": [{"text": "without a type"}]},
+        {"container": "c_1"},
+        {"model": None},
+        {"stop_reason": 1},
+    ],
+)
+def test_what_says_the_cost_is_read_as_leniently_as_all_of_it(odd: dict[str, Any]) -> None:
+    billed, message = read_billed(_body(**odd)), parse_message(_body(**odd))
+    assert price_message_details(billed) == price_message_details(message)
+    assert billed.usage == message.usage
+    assert billed.usage_raw() == message.usage_raw()
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b'{"content": 1}', b'{"content": ["text"]}', b"{}", b"[" * 5_000]
+)
+def test_what_is_no_message_says_no_cost(body: bytes) -> None:
+    with pytest.raises(AnswerMalformed):
+        read_billed(body)
 
 
 def _slices(content: bytes) -> list[bytes]:

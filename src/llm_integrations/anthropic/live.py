@@ -35,7 +35,7 @@ from llm_integrations.anthropic.events import (
     last_events,
     split_events,
 )
-from llm_integrations.anthropic.models import MessageResponse, Usage
+from llm_integrations.anthropic.models import BilledMessage, MessageResponse, Usage
 from llm_integrations.anthropic.pricing import price, price_message_details
 from llm_integrations.anthropic.refusals import stream_error
 from llm_integrations.anthropic.stream import StreamCollector, StreamHandler
@@ -58,7 +58,7 @@ BYTES_PER_TOKEN: Final = 3  # of output that came but was not reported; errs on 
 
 
 def actual_of(
-    message: MessageResponse,
+    message: MessageResponse | BilledMessage,
     response: Response,
     *,
     at: date,

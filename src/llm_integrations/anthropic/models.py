@@ -39,6 +39,7 @@ from llm_integrations.anthropic.faults import find_fault, holds_nan
 from llm_integrations.errors import AnswerMalformed, InvalidRequest
 
 __all__ = [
+    "BilledMessage",
     "CacheCreation",
     "Iteration",
     "Message",
@@ -54,6 +55,7 @@ __all__ = [
     "json_schema_format",
     "parse_message",
     "parse_usage",
+    "read_billed",
     "read_leniently",
 ]
 
@@ -315,17 +317,21 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
     def counters(self) -> dict[str, int]:
         """Return the counters that are not zero, by their wire names."""
-        counted = {
-            "input_tokens": self.input_tokens,
-            "output_tokens": self.output_tokens,
-            "cache_creation_input_tokens": self.cache_creation_input_tokens,
-            "cache_read_input_tokens": self.cache_read_input_tokens,
-        }
-        if self.cache_creation is not None:
-            counted["ephemeral_1h_input_tokens"] = self.cache_creation.ephemeral_1h_input_tokens
-        if self.server_tool_use is not None:
-            counted["web_search_requests"] = self.server_tool_use.web_search_requests
-        return {name: count for name, count in counted.items() if count}
+        counted = {}
+        if self.input_tokens:
+            counted["input_tokens"] = self.input_tokens
+        if self.output_tokens:
+            counted["output_tokens"] = self.output_tokens
+        if self.cache_creation_input_tokens:
+            counted["cache_creation_input_tokens"] = self.cache_creation_input_tokens
+        if self.cache_read_input_tokens:
+            counted["cache_read_input_tokens"] = self.cache_read_input_tokens
+        split, used = self.cache_creation, self.server_tool_use
+        if split is not None and split.ephemeral_1h_input_tokens:
+            counted["ephemeral_1h_input_tokens"] = split.ephemeral_1h_input_tokens
+        if used is not None and used.web_search_requests:
+            counted["web_search_requests"] = used.web_search_requests
+        return counted
 
 
 class MessageResponse(  # noqa: PLW1641 - it holds lists, so it never had a hash
@@ -408,6 +414,26 @@ class MessageResponse(  # noqa: PLW1641 - it holds lists, so it never had a hash
         return bytes(decode(_usage_slice_decoder, self.raw).usage)
 
 
+class _Typed(msgspec.Struct, gc=False):
+    type: str
+
+
+class BilledMessage(msgspec.Struct, kw_only=True):
+    """What of a message says what it cost; see `MessageResponse`, and `read_billed`."""
+
+    model: str = ""
+    content: list[_Typed]
+    stop_reason: str | None = None
+    container: dict[str, Json] | None = None
+    usage_json: Raw = msgspec.field(default=Raw(b"{}"), name="usage")
+    usage: Usage = msgspec.field(default=Usage(), name="~usage")
+    raw: bytes = msgspec.field(default=b"", name="~raw")
+
+    def usage_raw(self) -> bytes:
+        """Return the usage object as it came."""
+        return bytes(self.usage_json)
+
+
 class _Content(msgspec.Struct):
     content: Raw
 
@@ -423,6 +449,8 @@ _raw_list_decoder: Final = msgspec.json.Decoder(list[Raw])
 _any_decoder: Final = msgspec.json.Decoder(Any)
 _content_decoder: Final = msgspec.json.Decoder(_Content)
 _usage_slice_decoder: Final = msgspec.json.Decoder(_UsageSlice)
+_billed_decoder: Final = msgspec.json.Decoder(BilledMessage)
+_usage_decoder: Final = msgspec.json.Decoder(Usage)
 
 
 def parse_message(body: bytes) -> MessageResponse:
@@ -436,6 +464,21 @@ def parse_message(body: bytes) -> MessageResponse:
     except Undecodable:
         return _parse_leniently(body)
     msgspec.structs.force_setattr(message, "raw", body)
+    return message
+
+
+def read_billed(body: bytes) -> MessageResponse | BilledMessage:
+    """Decode what says what a message cost; half of the time that all of it takes.
+
+    Raises:
+        AnswerMalformed: see `parse_message`, which reads what is in an unexpected shape.
+    """
+    try:
+        message = _billed_decoder.decode(body)
+        message.usage = _usage_decoder.decode(message.usage_json)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return parse_message(body)
+    message.raw = body
     return message
 
 

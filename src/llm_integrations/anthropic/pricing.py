@@ -42,6 +42,7 @@ from typing import Final
 import msgspec
 
 from llm_integrations.anthropic.models import (
+    BilledMessage,
     Iteration,
     MessageResponse,
     StopReason,
@@ -109,13 +110,15 @@ class ModelPrices(msgspec.Struct, frozen=True, kw_only=True):
 
     def rates_at(self, at: date | None, prompt_tokens: int) -> Rates:
         """Return the rates on a day, for a prompt of that length; None is the newest known."""
-        found = self.rows[-1]
-        if at is not None and len(self.rows) > 1:
-            day = _day(at)
-            found = self.rows[0]
-            for row in self.rows:
-                if row.since <= day:
-                    found = row
+        rows = self.rows
+        found = rows[-1]
+        if at is not None and len(rows) > 1:
+            day = at.date() if type(at) is datetime and at.tzinfo is UTC else _day(at)
+            if found.since > day:
+                found = rows[0]
+                for row in rows:
+                    if row.since <= day:
+                        found = row
         if found.long_prompt is None or prompt_tokens <= found.above_tokens:
             return found.rates
         return found.long_prompt
@@ -125,16 +128,6 @@ class ModelPrices(msgspec.Struct, frozen=True, kw_only=True):
         if at is None or self.fast_until is None or _day(at) < self.fast_until:
             return self.fast
         return None
-
-
-class _Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """What is the same for all runs inside a request."""
-
-    model: str
-    at: date | None
-    fast: bool
-    us: bool
-    in_batch: bool
 
 
 class PriceTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,57 +153,30 @@ class PriceTable(msgspec.Struct, frozen=True, kw_only=True):
         """Return the cost in pico-USD, or why it is not known; see `price`."""
         if not isinstance(usage, Usage):
             usage = parse_usage(usage)
-        terms = _Terms(
-            model=model,
-            at=at,
-            fast=usage.speed == "fast",
-            us=usage.inference_geo == "us",
-            in_batch=usage.service_tier == "batch" if batch is None else batch,
-        )
-        used = usage.server_tool_use
-        searches = 0 if used is None else used.web_search_requests
-        if searches < 0:
-            return "the usage counts searches below zero"
-        total = searches * self.web_search_pusd
+        in_batch = usage.service_tier == "batch" if batch is None else batch
+        is_fast = usage.speed == "fast" and not in_batch
+        total = 0
+        if usage.server_tool_use is not None:
+            searches = usage.server_tool_use.web_search_requests
+            if searches < 0:
+                return "the usage counts searches below zero"
+            total = searches * self.web_search_pusd
         runs = billed_runs(usage.iterations) if usage.iterations else (usage,)
         for run in runs:
             served = run.model or model if isinstance(run, Iteration) else model
-            cost = self._run(run, served, terms)
+            prices = self.find(served)
+            if prices is None:
+                return f"the price of {served!r} is not known"
+            fast = prices.fast_at(at) if is_fast else None
+            if is_fast and fast is None and served == model:
+                return f"the price of {served!r} at speed 'fast' is not known"
+            cost = _price_run(run, prices, at, fast)
             if isinstance(cost, str):
                 return cost
-            total += cost
+            if usage.inference_geo == "us":
+                cost = cost * prices.us_percent // 100
+            total += cost // 2 if in_batch else cost
         return total
-
-    def _run(self, counts: Usage | Iteration, model: str, terms: _Terms) -> int | str:
-        """Price the tokens of one model run."""
-        prices = self.find(model)
-        if prices is None:
-            return f"the price of {model!r} is not known"
-        plain, output = counts.input_tokens, counts.output_tokens
-        read, split = counts.cache_read_input_tokens, counts.cache_creation
-        written_1h = 0 if split is None else split.ephemeral_1h_input_tokens
-        written_5m = max(
-            0 if split is None else split.ephemeral_5m_input_tokens,
-            counts.cache_creation_input_tokens - written_1h,
-        )
-        if (plain | output | read | written_1h | written_5m) < 0:  # the sign of any of them
-            return "the usage counts tokens below zero"
-        rates = prices.rates_at(terms.at, plain + written_5m + written_1h + read)
-        if terms.fast and not terms.in_batch:
-            fast = prices.fast_at(terms.at)
-            if fast is not None:
-                rates = fast
-            elif model == terms.model:
-                return f"the price of {model!r} at speed 'fast' is not known"
-        total = plain * rates.input + output * rates.output
-        if read or written_5m or written_1h:
-            cached = _cached(rates, read, written_5m, written_1h)
-            if cached is None:
-                return f"the price of cached tokens of {model!r} is not known"
-            total += cached
-        if terms.us:
-            total = total * prices.us_percent // 100
-        return total // 2 if terms.in_batch else total
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True):
@@ -287,14 +253,14 @@ def price_details(
 
 
 def price_message(
-    message: MessageResponse, *, at: date | None = None, batch: bool | None = None
+    message: MessageResponse | BilledMessage, *, at: date | None = None, batch: bool | None = None
 ) -> int | None:
     """Return what a message cost in pico-USD, None when unknown; see `price_message_details`."""
     return price_message_details(message, at=at, batch=batch).pusd
 
 
 def price_message_details(
-    message: MessageResponse,
+    message: MessageResponse | BilledMessage,
     *,
     at: date | None = None,
     batch: bool | None = None,
@@ -333,7 +299,7 @@ def table_version() -> str:
     return _table().version
 
 
-def _has_run_code(message: MessageResponse) -> bool:
+def _has_run_code(message: MessageResponse | BilledMessage) -> bool:
     """Whether the answer names a container, or has the result of code that ran in one."""
     if message.container is not None:
         return True
@@ -359,6 +325,28 @@ def billed_runs(entries: list[Iteration]) -> list[Iteration]:
     ]
 
 
+def _price_run(
+    counts: Usage | Iteration, prices: ModelPrices, at: date | None, fast: Rates | None
+) -> int | str:
+    """Return what the tokens of one model run cost, or why that is not known."""
+    plain, output = counts.input_tokens, counts.output_tokens
+    read, split = counts.cache_read_input_tokens, counts.cache_creation
+    written, written_1h, written_5m = counts.cache_creation_input_tokens, 0, 0
+    if split is not None:
+        written_1h, written_5m = split.ephemeral_1h_input_tokens, split.ephemeral_5m_input_tokens
+    written_5m = max(written_5m, written - written_1h)
+    if (plain | output | read | written_1h | written_5m) < 0:  # the sign of any of them
+        return "the usage counts tokens below zero"
+    rates = fast or prices.rates_at(at, plain + written_5m + written_1h + read)
+    total = plain * rates.input + output * rates.output
+    if read or written_5m or written_1h:
+        cached = _cached(rates, read, written_5m, written_1h)
+        if cached is None:
+            return f"the price of cached tokens of {prices.id!r} is not known"
+        total += cached
+    return total
+
+
 def _cached(rates: Rates, read: int, written_5m: int, written_1h: int) -> int | None:
     """Price the tokens that the cache served or stored; None when a class has no price."""
     total = 0
@@ -378,7 +366,8 @@ def _day(at: date) -> date:
     """Return the day in UTC; a time without a zone is taken for UTC."""
     if not isinstance(at, datetime):
         return at
-    return at.date() if at.tzinfo in {None, UTC} else at.astimezone(UTC).date()
+    zone = at.tzinfo
+    return at.date() if zone is UTC or zone is None else at.astimezone(UTC).date()
 
 
 class _FileRow(msgspec.Struct, kw_only=True, rename={"since": "from"}):
