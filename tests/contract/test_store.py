@@ -95,7 +95,7 @@ def end(call_id: str = "call-1", cost: int | None = 10, **changes: object) -> Se
     return msgspec.structs.replace(row, **changes)
 
 
-def surprised(error: StoreError) -> None:
+def surprised(_: Settlement, error: StoreError) -> None:
     """Be told of a failure that nobody expected."""
     raise AssertionError from error
 
@@ -609,7 +609,7 @@ async def test_who_posts_to_a_locked_file_is_told_and_others_are_not(
     await opened.hold(hold())
     with locked(path):
         told: list[StoreError] = []
-        opened.post(end(), told.append)
+        opened.post(end(), lambda _, error: told.append(error))
         (row,) = await opened.load_entries(EVERYTHING, limit=10)
         assert row.state == "held"
         assert [type(error) for error in told] == [StoreUnavailable]

@@ -395,7 +395,7 @@ class LooksBeforeItHolds(LooksFirst):
             for claim in hold.windows
         ]
         left, claim = min(lefts, key=lambda one: one[0])
-        if left < hold.guard_pusd:
+        if left < hold.guard_of(by_estimate=False):
             return Refusal(budget=claim.budget, key=claim.key, end_us=10, left_pusd=left)
         return await self.inner.hold(hold)
 

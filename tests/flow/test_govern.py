@@ -25,7 +25,7 @@ from llm_integrations.governance import Budget, Entry, Governor, Limit, home
 from llm_integrations.simulators import ClaudeSimulator
 from llm_integrations.simulators.anthropic import errors
 from llm_integrations.simulators.anthropic.behaviour import Behaviour
-from llm_integrations.simulators.faults import Fault, Reset
+from llm_integrations.simulators.faults import Cut, Fault, Reset
 from tests.clocks import BeatClock
 from tests.money.auditor import audit
 from tests.money.leaver import CAP, GOING_ON, TAGS, leave_by_sdk, leave_streams
@@ -276,6 +276,25 @@ async def test_every_retry_of_the_sdk_is_a_row_of_the_same_call(sim: ClaudeSimul
     ]
     assert len({entry.call_id for entry in found}) == 2
     assert [entry.request_id for entry in found] == [r.request_id for r in sim.requests]
+
+
+@pytest.mark.parametrize("fault", [Cut(), Reset(), Reset(after_work=True)])
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_what_is_tried_again_for_want_of_an_answer_is_a_row_of_the_same_call(
+    sim: ClaudeSimulator, fault: Fault, is_async: bool
+) -> None:
+    sim.fail_next(fault)
+    async with Governor.open() as governor:
+        if is_async:
+            async with async_sdk(sim, max_retries=2) as sdk:
+                await govern(sdk, governor).messages.create(**ASK)
+        else:
+            with sync_sdk(sim, max_retries=2) as sync:
+                governed = govern(sync, governor)
+                await asyncio.to_thread(lambda: governed.messages.create(**ASK))
+        found = await entries(governor)
+    assert [(entry.attempt, entry.state) for entry in found] == [(1, "unknown"), (2, "settled")]
+    assert len({entry.call_id for entry in found}) == 1
 
 
 async def test_an_answer_that_was_lost_is_unknown_and_one_never_sent_is_nothing(

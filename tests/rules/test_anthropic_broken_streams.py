@@ -36,7 +36,7 @@ def broken(ask: Ask, *frames: bytes) -> Actual | None:
 
 def asked(request: Json) -> Ask:
     body = encode_request(request)
-    return ask_for(shape_of(body), body, at=AT, guess=OutputGuess())
+    return ask_for(shape_of(body), body, {}, at=AT, guess=OutputGuess())
 
 
 def frame(data: Json) -> bytes:

@@ -11,10 +11,8 @@ import os
 import time
 from datetime import UTC, datetime
 from functools import cache
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    import random
+from itertools import count
+from typing import Final, Protocol
 
 __all__ = ["Clock", "SystemClock", "id_by_time"]
 
@@ -57,20 +55,23 @@ class SystemClock:
         await asyncio.sleep(delay_s)
 
 
-def id_by_time(now: datetime) -> str:
+def id_by_time() -> str:
     """Return 32 characters that name one thing for good; later ones sort after earlier ones.
 
     New rows of a table then lie side by side: with random ids each one touches a page of its own,
     which made an insert into the ledger 1.5 times as dear. They can be guessed: they are no secret.
     """
-    return f"{int(now.timestamp() * 1_000_000):014x}{_chance().getrandbits(72):018x}"
+    moment, serial = hex(time.time_ns() // 1_000), hex(next(_serial))
+    return f"0{moment[2:]}{_origin()}{serial[-6:]}"  # 13 digits of time from 1978 to 2112
+
+
+_serial: Final = count(0x01_00_00_00)
 
 
 @cache
-def _chance() -> random.Random:
-    """Return a generator that nobody else seeds; asking the system each time takes 7 us a call."""
-    from random import Random  # noqa: PLC0415 - brings hashlib and OpenSSL: 3 ms
+def _origin() -> str:
+    """Return 12 characters that no other process has; asking for them each time takes 7 us."""
+    return os.urandom(6).hex()
 
-    chance = Random()
-    os.register_at_fork(after_in_child=chance.seed)
-    return chance
+
+os.register_at_fork(after_in_child=_origin.cache_clear)

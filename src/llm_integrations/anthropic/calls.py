@@ -30,7 +30,13 @@ from llm_integrations.anthropic.catalogue import (
     shape_of,
 )
 from llm_integrations.anthropic.config import AnthropicConfig
-from llm_integrations.anthropic.holds import OutputGuess, affordable_tokens, ask_for, hold_for
+from llm_integrations.anthropic.holds import (
+    About,
+    OutputGuess,
+    affordable_tokens,
+    ask_for,
+    hold_for,
+)
 from llm_integrations.anthropic.limits import RateLimitInfo, observe_headers
 from llm_integrations.anthropic.live import StreamTerms, actual_of
 from llm_integrations.anthropic.models import (
@@ -147,17 +153,13 @@ class Calls:
         """Check, bound and wrap a request of messages."""
         body = encode_request(request, stream=stream)
         shape = self.check(body)
-        now = self._clock.now()
-        ask = ask_for(
-            shape,
-            body,
-            at=now,
-            guess=self._guess,
-            tags=tags or {},
-            workspace=self._config.workspace_id or "",
-            keep=keep,
-            call_id=id_by_time(now),
-        )
+        about: About = {
+            "tags": tags or {},
+            "workspace": self._config.workspace_id or "",
+            "keep": keep,
+            "call_id": id_by_time(),
+        }
+        ask = ask_for(shape, body, about, at=self._clock.now(), guess=self._guess)
         wire = Request(
             method="POST",
             url=self._base_url + MESSAGES,

@@ -10,13 +10,14 @@ May be called on any thread.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final, NamedTuple, Unpack
+from typing import Final, NamedTuple
+from urllib.parse import unquote
 
 from llm_integrations._core.admission import Ask, Posting
-from llm_integrations._core.clock import Clock, id_by_time
+from llm_integrations._core.clock import Clock
 from llm_integrations.anthropic.batches.exchanges import OpenBatches
 from llm_integrations.anthropic.catalogue import shape_of
-from llm_integrations.anthropic.exchanges import Books, Exchange, MessageAnswer
+from llm_integrations.anthropic.exchanges import Books, Exchange, MessageAnswer, StreamedAnswer
 from llm_integrations.anthropic.holds import About, OutputGuess, ask_for
 from llm_integrations.errors import InvalidRequest
 
@@ -29,21 +30,29 @@ class Route(NamedTuple):
     """Where a request goes.
 
     Attributes:
+        method: of the request.
         tail: of its path, after the last `/v1/`.
+        is_ours: whether an exchange there would be one of ours.
+        is_message: whether it asks for a message.
         needs_body: whether what the request may cost stands in its body.
     """
 
+    method: str
     tail: str
+    is_ours: bool
+    is_message: bool
     needs_body: bool
 
 
 @lru_cache(maxsize=256)
-def route_of(method: str, path: str) -> Route | None:
-    """Return where a request goes; None if an exchange there would be none of ours."""
+def route_of(method: str, target: bytes) -> Route:
+    """Return where a request goes, by what it names on its first line."""
+    path = unquote(target.partition(b"?")[0].decode("latin-1"))
     tail = path.rpartition("/v1/")[2].rstrip("/") if "/v1/" in path else ""
-    if tail.split("/", 1)[0] not in {"messages", "models", "files"}:
-        return None
-    return Route(tail, method == "POST" and tail in {"messages", BATCHES})
+    is_ours = tail.split("/", 1)[0] in {"messages", "models", "files"}
+    is_message = method == "POST" and tail == "messages"
+    needs_body = is_message or (method == "POST" and tail == BATCHES)
+    return Route(method, tail, is_ours=is_ours, is_message=is_message, needs_body=needs_body)
 
 
 class Desk:
@@ -60,31 +69,26 @@ class Desk:
         self._books = Books(admission, clock, OutputGuess())
         self._batches = OpenBatches(self._books)
 
-    def begin(self, method: str, path: str, body: bytes, **about: Unpack[About]) -> Exchange:
+    def begin(self, route: Route, body: bytes, about: About) -> Exchange:
         """Return the exchange that a request begins.
 
         Args:
-            method: of the request.
-            path: of its address; the part before `/v1/` does not matter.
-            body: whole, where `route_of` says that it is needed.
-            about: what its `Ask` is to say of the call; one without an id is given one.
+            route: where it goes.
+            body: whole, where the route needs it.
+            about: what its `Ask` is to say of the call.
         """
         books = self._books
-        at = books.clock.now()
-        if not about.get("call_id"):
-            about["call_id"] = id_by_time(at)
-        route = route_of(method, path)
-        tail = "" if route is None else route.tail
-        if tail == "messages" and method == "POST":
+        if route.is_message:
             try:
                 shape = shape_of(body)
             except InvalidRequest:  # the server may read it otherwise: nothing bounds it then
                 ask = Ask(group="*", hold_pusd=None, bounded=False, **about)
-                return MessageAnswer(books, ask, is_stream=True)
-            ask = ask_for(shape, body, at=at, guess=books.guess, **about)
-            return MessageAnswer(books, ask, is_stream=shape.stream is True)
+                return StreamedAnswer(books, ask)
+            ask = ask_for(shape, body, about, at=books.clock.now(), guess=books.guess)
+            return (StreamedAnswer if shape.stream is True else MessageAnswer)(books, ask)
+        tail = route.tail
         if tail == BATCHES or tail.startswith(BATCHES + "/"):
             rest = tail.removeprefix(BATCHES).strip("/")
-            return self._batches.begin(Ask(group="batches", **about), method, rest, body)
+            return self._batches.begin(Ask(group="batches", **about), route.method, rest, body)
         group = tail.replace("messages/", "").split("/", 1)[0]
         return Exchange(books, Ask(group=group, **about))

@@ -11,7 +11,7 @@ batches are in `batches/exchanges`. Rules:
 3. What cannot be read has no bound: a hard budget refuses it, else it passes and is "unknown".
 4. Answers that are no success cost nothing. Requests that cost nothing keep to their limits.
 5. A plain message is read when the admission books it, with others (`Posting.post`): until then its
-   bytes and headers are kept. A large one is read as soon as it is whole, and so are streams.
+   bytes are kept. A large one is read as soon as it is whole, and so are streams.
 
 `answered`, `feed`, `finish` and `abandon` may be called on any thread; `observe` and `post` are for
 the loop of the admission, and so are the coroutines `admit`, `end` and `drop`.
@@ -19,8 +19,8 @@ the loop of the admission, and so are the coroutines `admit`, `end` and `drop`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import ClassVar, Final, NamedTuple
+from collections.abc import Mapping
+from typing import ClassVar, Final, NamedTuple, TypeAlias
 
 from msgspec.structs import replace
 
@@ -40,7 +40,7 @@ from llm_integrations.anthropic.events import (
 from llm_integrations.anthropic.holds import OutputGuess
 from llm_integrations.anthropic.limits import LIMIT_HEADERS, observe_headers
 from llm_integrations.anthropic.live import actual_of, partial_actual
-from llm_integrations.anthropic.models import parse_message
+from llm_integrations.anthropic.models import read_billed
 from llm_integrations.anthropic.stream import StreamCollector
 from llm_integrations.errors import (
     AnswerMalformed,
@@ -52,23 +52,26 @@ from llm_integrations.errors import (
 )
 
 __all__ = [
-    "HEADERS_READ",
     "UNKNOWN",
     "Books",
     "Exchange",
     "MessageAnswer",
     "Refusal",
+    "StreamedAnswer",
     "WholeAnswer",
     "error_answer",
     "refusal_for",
 ]
 
 UNKNOWN: Final = Actual(state="unknown")
-_PUT_OFF_BYTES: Final = 32_768
-_NO_HEADERS: Final[Mapping[str, str]] = {}
+_PUT_OFF_PIECES: Final = 4
+_PUT_OFF_BYTES: Final = 16_384
+RawHeaders: TypeAlias = Mapping[bytes, bytes]
 _EVENTS: Final = "text/event-stream"
-HEADERS_READ: Final = (*LIMIT_HEADERS, "content-encoding", "content-type", "request-id")
-"""What an exchange reads of an answer's headers; who carries it may leave out the others."""
+_HEADERS_READ: Final = {
+    name.encode(): name
+    for name in (*LIMIT_HEADERS, "content-encoding", "content-type", "request-id")
+}
 
 
 class Books(NamedTuple):
@@ -102,20 +105,24 @@ class Exchange:
     """
 
     __slots__ = (
-        "_actual", "_books", "_headers", "_is_observed", "_latency_ms", "_permit", "_read",
-        "_sent_at", "_status", "ask", "has_left",
+        "_actual", "_answered_at", "_books", "_headers", "_is_observed", "_is_put_off", "_permit",
+        "_pieces", "_read", "_sent_at", "_status", "ask", "has_left",
     )  # fmt: skip
 
     is_ended_by_post: ClassVar[bool] = True
+    _puts_off: ClassVar[bool] = False
+    _sent_at: float
+    _answered_at: float
+    _status: int
+    _headers: RawHeaders
+    _is_observed: bool
+    _is_put_off: bool  # whether reading the body is
+    _pieces: list[bytes]  # of the body, not read yet
 
     def __init__(self, books: Books, ask: Ask) -> None:
         self._books = books
         self._permit: object | None = None
         self._actual: Actual | None = None
-        self._is_observed = True
-        self._sent_at = 0.0
-        self._status = self._latency_ms = 0
-        self._headers: Callable[[], Mapping[str, str]] = _no_headers
         self._read: Response | None = None
         self.ask = ask
         self.has_left = False
@@ -127,17 +134,25 @@ class Exchange:
             IntegrationError: refused; see `refusal_for`.
             TimeoutError: no room for as long as the `Ask` has patience.
         """
-        self._permit = await self._books.admission.admit(self.ask)
-        self._sent_at = self._books.clock.monotonic()
+        books = self._books
+        self._permit = await books.admission.admit(self.ask)
+        self._sent_at = books.clock.monotonic()
 
-    def answered(self, status: int, headers: Callable[[], Mapping[str, str]]) -> None:
-        """Take the answer's status, and what reads `HEADERS_READ` under lower-case names."""
-        self._latency_ms = round((self._books.clock.monotonic() - self._sent_at) * 1000)
+    def answered(self, status: int, headers: RawHeaders) -> None:
+        """Take the answer's status and its headers."""
+        self._answered_at = self._books.clock.monotonic()
         self._status = status
         self._headers = headers
         self._is_observed = False
+        self._is_put_off = self._puts_off
+        self._pieces = []
         if not 200 <= status < 300:
             self._actual = refused(self._response)
+        if not self._is_put_off:
+            self._open()
+
+    def _open(self) -> None:
+        """Get ready to read the body, where it is read at all."""
 
     def feed(self, chunk: bytes) -> bool:
         """Take what passes of the body; return whether all is known now and can be booked."""
@@ -180,11 +195,16 @@ class Exchange:
 
     @property
     def _response(self) -> Response:
-        """The answer but for its body; empty before it came."""
+        """The answer but for its body."""
         if self._read is None:
-            headers = self._headers()
+            headers = {
+                _HEADERS_READ[name]: value.decode("latin-1")
+                for given, value in self._headers.items()
+                if (name := given.lower()) in _HEADERS_READ
+            }
             request_id = headers.get("request-id", "")
-            self._read = Response(self._status, headers, b"", request_id, self._latency_ms)
+            latency_ms = round((self._answered_at - self._sent_at) * 1000)
+            self._read = Response(self._status, headers, b"", request_id, latency_ms)
         return self._read
 
     def _find_used(self) -> Actual:
@@ -196,10 +216,10 @@ class Exchange:
         """Let the limits learn from the headers, once."""
         if not self._is_observed:
             self._is_observed = True
-            response, now = self._response, self._books.clock.now()
-            seen: Observation | None = observe_headers(response.status, response.headers, now)
+            books, headers = self._books, self._response.headers
+            seen: Observation | None = observe_headers(self._status, headers, books.clock.now())
             if seen is not None:
-                self._books.admission.observe(self.ask, seen, self._sent_at)
+                books.admission.observe(self.ask, seen, self._sent_at)
 
     def _unknown(self) -> Actual:
         response = self._response
@@ -209,23 +229,16 @@ class Exchange:
 class WholeAnswer(Exchange):
     """An exchange whose answer is read as a whole, or not at all."""
 
-    __slots__ = ("_inflater", "_pieces")
+    __slots__ = ("_inflater",)
 
     _inflater: Inflater
-    _pieces: list[bytes]
-
-    def answered(self, status: int, headers: Callable[[], Mapping[str, str]]) -> None:
-        """See `Exchange`."""
-        super().answered(status, headers)
-        self._open()
 
     def _open(self) -> None:
-        """Read what the headers say of the body."""
+        """See `Exchange`; the headers say how to read it."""
         encoding = self._response.headers.get("content-encoding", "").strip().lower()
         if self._actual is None and not can_inflate(encoding):
             self._actual = self._unreadable()
         self._inflater = Inflater(encoding)
-        self._pieces = []
 
     def feed(self, chunk: bytes) -> bool:
         """See `Exchange`."""
@@ -246,51 +259,35 @@ class WholeAnswer(Exchange):
         return self._unknown()
 
 
-class MessageAnswer(WholeAnswer):
-    """A message, plain or as a stream.
+class StreamedAnswer(WholeAnswer):
+    """A message that is read as it passes."""
 
-    Args:
-        is_stream: whether the request asks for a stream.
-    """
+    __slots__ = ("_collector", "_splitter", "_ttft_ms")
 
-    __slots__ = ("_collector", "_put_off", "_put_off_bytes", "_splitter", "_ttft_ms")
-
-    def __init__(self, books: Books, ask: Ask, *, is_stream: bool) -> None:
-        super().__init__(books, ask)
-        self._collector: StreamCollector | None = None
-        self._put_off: list[bytes] | None = None if is_stream else []
-        self._put_off_bytes = 0
-        self._splitter: Splitter | None = None
-        self._ttft_ms: int | None = None
-
-    def answered(self, status: int, headers: Callable[[], Mapping[str, str]]) -> None:
-        """See `Exchange`."""
-        Exchange.answered(self, status, headers)
-        if self._put_off is None:
-            self._open()
+    _collector: StreamCollector | None
+    _splitter: Splitter
+    _ttft_ms: int | None
 
     def _open(self) -> None:
+        self._ttft_ms = None
+        self._collector = None
         super()._open()
-        if self._response.headers.get("content-type", "").lower().startswith(_EVENTS):
+        if _is_stream(self._response.headers):
             self._collector = StreamCollector()
             self._splitter = Splitter()
 
-    def feed(self, chunk: bytes) -> bool:
-        """See `Exchange`."""
-        if self._put_off is None:
-            return super().feed(chunk)
-        self._put_off.append(chunk)
-        self._put_off_bytes += len(chunk)
-        return self._put_off_bytes > _PUT_OFF_BYTES and self._catch_up()
-
     def finish(self) -> None:
-        """See `Exchange`; what was put off stays so."""
-        if self._put_off is None:
-            self._finish()
+        """See `Exchange`."""
+        if self._actual is not None:
+            return
+        if self._collector is None:
+            self._judge(b"".join(self._pieces))
+        else:
+            self._collect(self._collector, last_events(self._splitter))
+            self.abandon()
 
     def abandon(self) -> None:
         """See `Exchange`."""
-        self._catch_up()
         if self._actual is None and self._collector is not None:
             self._actual = partial_actual(
                 self._collector,
@@ -302,45 +299,11 @@ class MessageAnswer(WholeAnswer):
         if self._actual is None:
             self._actual = self._unknown()
 
-    def _find_used(self) -> Actual:
-        chunks = self._put_off
-        if chunks is not None:
-            headers = self._response.headers
-            is_stream = headers.get("content-type", "").lower().startswith(_EVENTS)
-            if self._actual is None and not is_stream and "content-encoding" not in headers:
-                self._put_off = None
-                self._judge(b"".join(chunks))
-            else:
-                self._catch_up()
-                self._finish()
-        self.observe()
-        return self._actual or UNKNOWN
-
-    def _catch_up(self) -> bool:
-        """Read what was put off; return whether all is known now."""
-        if self._put_off is None:
-            return False
-        chunks, self._put_off = self._put_off, None
-        if self._actual is None:
-            self._open()
-        for chunk in chunks:
-            self.feed(chunk)
-        return self._actual is not None
-
-    def _finish(self) -> None:
-        if self._actual is not None:
-            return
-        if self._collector is not None and self._splitter is not None:
-            self._collect(self._collector, last_events(self._splitter))
-            self.abandon()
-            return
-        self._judge(b"".join(self._pieces))
-
     def _judge(self, body: bytes) -> None:
         """Find out what a message cost that is whole."""
         books = self._books
         try:
-            message = parse_message(body)
+            message = read_billed(body)
         except AnswerMalformed:
             self._actual = self._unknown()
             return
@@ -348,7 +311,7 @@ class MessageAnswer(WholeAnswer):
         self._actual = actual_of(message, self._response, at=books.clock.now(), keep=False)
 
     def _take(self, plain: bytes) -> bool:
-        if self._collector is None or self._splitter is None:
+        if self._collector is None:
             return super()._take(plain)
         return self._collect(self._collector, split_events(self._splitter, plain))
 
@@ -376,8 +339,60 @@ class MessageAnswer(WholeAnswer):
         return self._unknown()
 
 
-def _no_headers() -> Mapping[str, str]:
-    return _NO_HEADERS
+class MessageAnswer(StreamedAnswer):
+    """A message that is read when it is booked, unless it is large or not what was asked for."""
+
+    __slots__ = ()
+
+    _puts_off = True
+
+    def feed(self, chunk: bytes) -> bool:
+        """See `Exchange`."""
+        if not self._is_put_off:
+            return super().feed(chunk)
+        pieces = self._pieces
+        pieces.append(chunk)
+        return (len(chunk) > _PUT_OFF_BYTES or len(pieces) > _PUT_OFF_PIECES) and self._catch_up()
+
+    def finish(self) -> None:
+        """See `Exchange`; what was put off stays so."""
+        if not self._is_put_off:
+            super().finish()
+
+    def abandon(self) -> None:
+        """See `Exchange`."""
+        if self._is_put_off:
+            self._catch_up()
+        super().abandon()
+
+    def _find_used(self) -> Actual:
+        if self._is_put_off:
+            headers = self._response.headers
+            if (
+                self._actual is None
+                and "content-encoding" not in headers
+                and not _is_stream(headers)
+            ):
+                self._judge(b"".join(self._pieces))
+            else:
+                self._catch_up()
+                super().finish()
+        self.observe()
+        return self._actual or UNKNOWN
+
+    def _catch_up(self) -> bool:
+        """Read what was put off; return whether all is known now."""
+        self._is_put_off = False
+        pieces, self._pieces = self._pieces, []
+        if self._actual is None:
+            self._open()
+        for piece in pieces:
+            self.feed(piece)
+        return self._actual is not None
+
+
+def _is_stream(headers: Mapping[str, str]) -> bool:
+    return headers.get("content-type", "").lower().startswith(_EVENTS)
 
 
 def refusal_for(error: IntegrationError) -> Refusal:

@@ -12,15 +12,15 @@ typed error and does not try again. Both libraries are imported here, and only w
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from contextvars import ContextVar
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
-from llm_integrations._core.clock import SystemClock
-from llm_integrations.anthropic.desk import Desk, route_of
-from llm_integrations.anthropic.exchanges import HEADERS_READ, Exchange, refusal_for
+from llm_integrations._core.clock import SystemClock, id_by_time
+from llm_integrations.anthropic.desk import Desk, Route, route_of
+from llm_integrations.anthropic.exchanges import Exchange, refusal_for
+from llm_integrations.anthropic.holds import About
 from llm_integrations.errors import ConfigError, IntegrationError
 
 try:
@@ -40,12 +40,14 @@ __all__ = ["govern"]
 
 ClientT = TypeVar("ClientT", bound="anthropic.Anthropic | anthropic.AsyncAnthropic")
 
-_last_call: ContextVar[tuple[bytes, str]] = ContextVar("last_call", default=(b"", ""))
+_failed: ContextVar[tuple[bytes, str]] = ContextVar("failed", default=(b"", ""))
+"""The body and id of the last call here of which an attempt had no success."""
 _desks: WeakKeyDictionary[Governor, Desk] = WeakKeyDictionary()
 _PLATFORMS: Final = "anthropic.lib."
 _RETRIES: Final = b"x-stainless-retry-count"
+_RETRIES_SIZE: Final = len(_RETRIES)
 _WORKSPACE: Final = b"anthropic-workspace-id"
-_ANSWERED: Final = {name.encode(): name for name in HEADERS_READ}
+_WORKSPACE_SIZE: Final = len(_WORKSPACE)
 
 
 def govern(client: ClientT, governor: Governor) -> ClientT:
@@ -96,42 +98,36 @@ def _governed(
     return _SyncTransport(inner, governor, desk)
 
 
-def _begin(desk: Desk, request: httpx2.Request, path: str, body: bytes) -> Exchange:
+def _begin(desk: Desk, request: httpx2.Request, route: Route, body: bytes) -> Exchange:
     """Begin the exchange of a request; the SDK counts its attempts in a header."""
     attempt, workspace = 1, ""
     for name, value in request.headers.raw:  # httpx2 looks one up in 20 us
-        if len(name) == len(_RETRIES) and name.lower() == _RETRIES:
+        size = len(name)
+        if size == _RETRIES_SIZE and name.lower() == _RETRIES:
             attempt = int(value) + 1 if value.isdigit() else 1
-        elif len(name) == len(_WORKSPACE) and name.lower() == _WORKSPACE:
+        elif size == _WORKSPACE_SIZE and name.lower() == _WORKSPACE:
             workspace = value.decode("latin-1")
     limits = request.extensions.get("timeout")
     # How long the caller waits for a connection; a place in line is waited for as long.
-    patience_s = limits.get("pool") if isinstance(limits, Mapping) else None
-    last_body, call_id = _last_call.get()
-    is_first = attempt == 1 or not call_id or body != last_body
-    exchange = desk.begin(
-        request.method,
-        path,
-        body,
-        attempt=attempt,
-        call_id="" if is_first else call_id,
-        workspace=workspace,
-        patience_s=float(patience_s) if isinstance(patience_s, int | float) else None,
+    patience_s = limits.get("pool") if type(limits) is dict else None
+    call_id = ""
+    if attempt > 1:
+        failed, failed_id = _failed.get()
+        call_id = failed_id if failed == body else ""
+    about: About = {
+        "attempt": attempt,
+        "call_id": call_id or id_by_time(),
+        "workspace": workspace,
+        "patience_s": patience_s,
         # Meanwhile its connection is idle, and httpx2 probes all idle ones with each request.
-        at_once=True,
-    )
-    if is_first:
-        _last_call.set((body, exchange.ask.call_id))
-    return exchange
-
-
-def _read(headers: httpx2.Headers, wanted: Mapping[bytes, str]) -> dict[str, str]:
-    """Return some of the headers, by their names in lower case: httpx2 looks one up in 20 us."""
-    return {
-        name: value.decode("latin-1")
-        for given, value in headers.raw
-        if (name := wanted.get(given.lower())) is not None
+        "at_once": True,
     }
+    return desk.begin(route, body, about)
+
+
+def _note_failure(exchange: Exchange, body: bytes) -> None:
+    """Remember a call here, in case the client tries it again."""
+    _failed.set((body, exchange.ask.call_id))
 
 
 def _refused(error: IntegrationError) -> httpx2.Response:
@@ -184,12 +180,11 @@ class _Ending:
     def _post(self) -> None:
         """Book the exchange if it is still to be booked."""
         exchange, self._exchange = self._exchange, None
-        if exchange is None:
-            return
-        if exchange.is_ended_by_post:
-            self._home.do(exchange.post)
-        else:
-            self._home.post(exchange.end)
+        if exchange is not None:
+            if exchange.is_ended_by_post:
+                self._home.do(exchange.post)
+            else:
+                self._home.post(exchange.end)
 
     def _leave(self) -> None:
         if self._exchange is not None:
@@ -204,17 +199,25 @@ class _Ending:
 class _SyncAnswer(_Ending, httpx2.SyncByteStream):
     """An answer's body, read on its way to the SDK."""
 
-    def __init__(self, inner: httpx2.SyncByteStream, exchange: Exchange, home: HomeLoop) -> None:
+    def __init__(
+        self, inner: httpx2.SyncByteStream, exchange: Exchange, home: HomeLoop, asked: bytes
+    ) -> None:
         self._exchange = exchange
         self._home = home
         self._inner = inner
+        self._asked = asked
 
     def __iter__(self) -> Generator[bytes]:
         exchange = self._exchange
-        for chunk in self._inner:
-            if exchange is not None and exchange.feed(chunk):
-                self._post()
-            yield chunk
+        try:
+            for chunk in self._inner:
+                if exchange is not None and exchange.feed(chunk):
+                    self._post()
+                yield chunk
+        except Exception:
+            if exchange is not None:
+                _note_failure(exchange, self._asked)
+            raise
         if exchange is not None:
             exchange.finish()
         self._post()
@@ -229,31 +232,47 @@ class _SyncAnswer(_Ending, httpx2.SyncByteStream):
 class _AsyncAnswer(_Ending, httpx2.AsyncByteStream):
     """The same for a body that is read asynchronously."""
 
-    def __init__(self, inner: httpx2.AsyncByteStream, exchange: Exchange, home: HomeLoop) -> None:
+    _chunks: AsyncIterator[bytes] | None = None
+
+    def __init__(
+        self, inner: httpx2.AsyncByteStream, exchange: Exchange, home: HomeLoop, asked: bytes
+    ) -> None:
         self._exchange = exchange
         self._home = home
         self._inner = inner
+        self._asked = asked
 
-    async def __aiter__(self) -> AsyncGenerator[bytes]:
-        exchange = self._exchange
-        chunks = self._inner.__aiter__()
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        self._chunks = self._inner.__aiter__()
+        return self  # a generator would cost more: asyncio keeps a list of them
+
+    async def __anext__(self) -> bytes:
+        chunks, exchange = self._chunks, self._exchange
+        if chunks is None:
+            raise StopAsyncIteration
         try:
-            async for chunk in chunks:
-                if exchange is not None and exchange.feed(chunk):
-                    await self._book()
-                yield chunk
-        except BaseException:
-            if isinstance(chunks, AsyncGenerator):
-                await chunks.aclose()
+            chunk = await chunks.__anext__()
+        except StopAsyncIteration:
+            self._chunks = None
+            if exchange is not None:
+                exchange.finish()
+                if exchange.is_ended_by_post:
+                    self._exchange = None
+                    self._home.do(exchange.post)
+                else:
+                    await self._book(exchange)
             raise
-        if exchange is not None:
-            exchange.finish()
-            await self._book()
+        except Exception:
+            if exchange is not None:
+                _note_failure(exchange, self._asked)
+            raise
+        if exchange is not None and exchange.feed(chunk):
+            await self._book(exchange)
+        return chunk
 
-    async def _book(self) -> None:
+    async def _book(self, exchange: Exchange) -> None:
         """Book before the last bytes are handed out, where that needs no other thread."""
-        exchange = self._exchange
-        if exchange is None or exchange.is_ended_by_post or not self._home.is_here:
+        if exchange.is_ended_by_post or not self._home.is_here:
             self._post()
         else:
             self._exchange = None
@@ -261,6 +280,9 @@ class _AsyncAnswer(_Ending, httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         try:
+            chunks = self._chunks
+            if chunks is not None and isinstance(chunks, AsyncGenerator):
+                await chunks.aclose()
             await self._inner.aclose()
         finally:
             if self._exchange is not None:
@@ -277,34 +299,40 @@ class _SyncTransport(httpx2.BaseTransport):
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send one attempt, or refuse it."""
-        path = request.url.path
-        route = route_of(request.method, path)
-        if route is None:
+        route = route_of(request.method, request.url.raw_path)
+        if not route.is_ours:
             return self.inner.handle_request(request)
         body = request.read() if route.needs_body else b""
-        exchange, home = _begin(self._desk, request, path, body), self.governor.home
+        exchange, home = _begin(self._desk, request, route, body), self.governor.home
         try:
             home.run(exchange.admit)
         except IntegrationError as error:
+            _note_failure(exchange, body)
             return _refused(error)
         except TimeoutError:
+            _note_failure(exchange, body)
             raise _no_room(request) from None
         except BaseException:
             home.post(exchange.drop)
             raise
         sent = request.stream
-        assert isinstance(sent, httpx2.SyncByteStream)  # noqa: S101 - httpx2 has checked it
+        if TYPE_CHECKING:  # httpx2 has checked it
+            assert isinstance(sent, httpx2.SyncByteStream)
         request.stream = _SyncBody(sent, exchange)
         try:
             response = self.inner.handle_request(request)
         except BaseException:
+            _note_failure(exchange, body)
             home.post(exchange.drop)
             raise
         finally:
             request.stream = sent
-        exchange.answered(response.status_code, partial(_read, response.headers, _ANSWERED))
-        assert isinstance(response.stream, httpx2.SyncByteStream)  # noqa: S101 - the same
-        response.stream = _SyncAnswer(response.stream, exchange, home)
+        exchange.answered(response.status_code, dict(response.headers.raw))
+        if exchange.is_known:
+            _note_failure(exchange, body)
+        if TYPE_CHECKING:
+            assert isinstance(response.stream, httpx2.SyncByteStream)
+        response.stream = _SyncAnswer(response.stream, exchange, home, body)
         return response
 
     def close(self) -> None:
@@ -322,36 +350,41 @@ class _AsyncTransport(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send one attempt, or refuse it."""
-        path = request.url.path
-        route = route_of(request.method, path)
-        if route is None:
+        route = route_of(request.method, request.url.raw_path)
+        if not route.is_ours:
             return await self.inner.handle_async_request(request)
         body = await request.aread() if route.needs_body else b""
-        exchange, home = _begin(self._desk, request, path, body), self.governor.home
+        exchange, home = _begin(self._desk, request, route, body), self.governor.home
         try:
             await (exchange.admit() if home.is_open_here else home.wait(exchange.admit))
         except IntegrationError as error:
+            _note_failure(exchange, body)
             return _refused(error)
         except TimeoutError:
+            _note_failure(exchange, body)
             raise _no_room(request) from None
         except BaseException:
             home.post(exchange.drop)
             raise
         sent = request.stream
-        assert isinstance(sent, httpx2.AsyncByteStream)  # noqa: S101 - httpx2 has checked it
+        if TYPE_CHECKING:  # httpx2 has checked it
+            assert isinstance(sent, httpx2.AsyncByteStream)
         request.stream = _AsyncBody(sent, exchange)
         try:
             response = await self.inner.handle_async_request(request)
         except BaseException:
+            _note_failure(exchange, body)
             home.post(exchange.drop)
             raise
         finally:
             request.stream = sent
-        exchange.answered(response.status_code, partial(_read, response.headers, _ANSWERED))
+        exchange.answered(response.status_code, dict(response.headers.raw))
         if exchange.is_known:  # a refusal: its pause holds for the SDK's next attempt already
+            _note_failure(exchange, body)
             home.do(exchange.observe)
-        assert isinstance(response.stream, httpx2.AsyncByteStream)  # noqa: S101 - the same
-        response.stream = _AsyncAnswer(response.stream, exchange, home)
+        if TYPE_CHECKING:
+            assert isinstance(response.stream, httpx2.AsyncByteStream)
+        response.stream = _AsyncAnswer(response.stream, exchange, home, body)
         return response
 
     async def aclose(self) -> None:

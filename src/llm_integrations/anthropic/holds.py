@@ -25,7 +25,7 @@ import re
 from collections.abc import Mapping
 from datetime import date
 from functools import lru_cache
-from typing import Any, Final, NamedTuple, TypeAlias, TypedDict, Unpack
+from typing import Any, Final, NamedTuple, TypeAlias, TypedDict
 
 import msgspec
 
@@ -96,10 +96,10 @@ def hold_for(
     shape: RequestShape, body: bytes, *, at: date | None = None, batch: bool = False
 ) -> Hold:
     """Return the hold for a request; see the rules above."""
-    marks = _MARK.findall(body)
-    terms = _terms_of(shape.model)
+    marks = _MARK.findall(body) if b'"type"' in body else []  # each stands in an object with one
+    terms, tools = _terms_of(shape.model), shape.tools
     tokens = shape.size_bytes + FIXED_TOKENS + PER_MESSAGE_TOKENS * len(shape.messages)
-    if marks or shape.tools or shape.output_config is not None:
+    if marks or tools or shape.output_config is not None:
         tokens += _beyond_text(shape, body, marks, terms)
     if tokens > terms.window or shape.thread is not None:
         tokens = terms.window
@@ -109,7 +109,7 @@ def hold_for(
         and shape.context_management is None
         and shape.compaction is None
         and shape.fallbacks is None
-        and (not shape.tools or all(tool.runs_at_caller() for tool in shape.tools))
+        and (not tools or all(tool.runs_at_caller() for tool in tools))
     )
     prices = terms.prices
     if prices is None:
@@ -117,7 +117,8 @@ def hold_for(
     rates = prices.rates_at(at, tokens)
     if shape.speed == "fast" and prices.fast is not None:
         rates = prices.fast
-    percent = prices.us_percent if shape.inference_geo in {None, "us"} else 100
+    place = shape.inference_geo
+    percent = prices.us_percent if place is None or place == "us" else 100
     percent_parts = 200 if batch else 100
     prompt = tokens * (_dearest_input(rates, marks) if marks else rates.input) * percent
     pusd = -(-(prompt + shape.max_tokens * rates.output * percent) // percent_parts)
@@ -163,37 +164,31 @@ class OutputGuess:
         self.output_tokens = round(self._mean)
 
 
-def ask_for(
-    shape: RequestShape,
-    body: bytes,
-    *,
-    at: date,
-    guess: OutputGuess,
-    **about: Unpack[About],
-) -> Ask:
+def ask_for(shape: RequestShape, body: bytes, about: About, *, at: date, guess: OutputGuess) -> Ask:
     """Return what sending a message asks of limits and budgets.
 
     Args:
         shape: of the body.
         body: the JSON of the request.
+        about: what else the `Ask` says of the call.
         at: the day whose prices count.
         guess: how long the answer will be.
-        about: what else the `Ask` says of the call.
     """
     hold = hold_for(shape, body, at=at)
     terms, max_tokens = _terms_of(shape.model), shape.max_tokens
-    input_tokens = min(hold.input_tokens, len(body)) // 4
-    output_tokens = min(max_tokens, guess.output_tokens)
+    pusd, most_tokens, output_tokens = hold.pusd, hold.input_tokens, guess.output_tokens
+    input_tokens = min(most_tokens, len(body)) // 4
+    output_tokens = min(output_tokens, max_tokens)
     estimate_pusd = None
-    if hold.pusd is not None:  # at the rates of the hold, which are the dearest
-        prompt = hold.prompt_pusd * input_tokens // max(hold.input_tokens, 1)
-        for_output = (hold.pusd - hold.prompt_pusd) * output_tokens // max(max_tokens, 1)
-        estimate_pusd = prompt + for_output
+    if pusd is not None:  # at the rates of the hold, which are the dearest
+        prompt_pusd = hold.prompt_pusd
+        estimate_pusd = prompt_pusd * input_tokens // (most_tokens or 1)
+        estimate_pusd += (pusd - prompt_pusd) * output_tokens // (max_tokens or 1)
     return Ask(
         group=terms.group,
         input_tokens=input_tokens,
         output_tokens=output_tokens,
-        hold_pusd=hold.pusd,
+        hold_pusd=pusd,
         bounded=hold.bounded,
         max_output_tokens=max_tokens,
         estimate_pusd=estimate_pusd,

@@ -85,7 +85,7 @@ _will_decoder: Final = msgspec.json.Decoder(_Will)
 _WILLS: Final = "handed over: "
 
 
-class Permit(msgspec.Struct, eq=False):
+class Permit(msgspec.Struct, eq=False, gc=False):
     """One admitted attempt: what it holds, and the key of its ledger row."""
 
     ask: Ask
@@ -379,11 +379,10 @@ class Governor:
 
     def _hold(self, ask: Ask) -> Hold:
         """Turn an ask into the ledger row to be."""
-        now = self._clock.now()
-        now_us = us_of(now)
+        now_us = us_of(self._clock.now())
         tags = ask.tags
         return Hold(
-            call_id=ask.call_id or id_by_time(now),
+            call_id=ask.call_id or id_by_time(),
             attempt=ask.attempt,
             owner=self._owner,
             group=ask.group,
@@ -401,19 +400,28 @@ class Governor:
 
     def _end(self, permit: Permit, actual: Actual) -> Settlement:
         """End what the permit took of the limits, and return how its row ends."""
+        ask, cost_pusd, at_most_pusd = permit.ask, actual.cost_pusd, actual.at_most_pusd
+        if cost_pusd is not None and not 0 <= cost_pusd <= MAX_PUSD:
+            cost_pusd = None
+        if at_most_pusd is not None and not 0 <= at_most_pusd <= MAX_PUSD:
+            at_most_pusd = None
         if permit.reservation is not None:
             self._limiter.finish(permit.reservation, actual)
-        self._count(permit, actual)
-        keep = permit.ask.keep
-        kept = None
+        if not permit.is_counted:
+            permit.is_counted = True
+            charged_pusd = cost_pusd  # as the ledger will say
+            if charged_pusd is None:
+                charged_pusd = 0 if actual.state == "refused" else ask.hold_pusd or 0
+            self._tally.add(actual.model or ask.model, actual.state, charged_pusd)
+        keep, kept = ask.keep, None
         if keep is not None and actual.answer is not None:
             kept = Checkpoint(keep.scope, keep.name, actual.answer)
         return Settlement(
             call_id=permit.call_id,
-            attempt=permit.ask.attempt,
+            attempt=ask.attempt,
             state=actual.state,
-            cost_pusd=_plausible(actual.cost_pusd),
-            at_most_pusd=_plausible(actual.at_most_pusd),
+            cost_pusd=cost_pusd,
+            at_most_pusd=at_most_pusd,
             served=_storable(actual.model),
             request_id=_storable(actual.request_id),
             counters=_encode(actual.counters),
@@ -427,7 +435,7 @@ class Governor:
     def _post(self, permit: Permit, actual: Actual) -> None:
         settlement = self._end(permit, actual)
         try:
-            self.store.post(settlement, lambda error: self._put_off(settlement, error))
+            self.store.post(settlement, self._put_off)
         except StoreError as error:
             self._put_off(settlement, error)
 
@@ -438,16 +446,6 @@ class Governor:
             _logger.warning("an attempt is booked later: %s", error)
         else:
             _logger.warning("an attempt stays unknown: %s", error)
-
-    def _count(self, permit: Permit, actual: Actual) -> None:
-        """Count an attempt once, with what the ledger will say that it costs."""
-        if permit.is_counted:
-            return
-        permit.is_counted = True
-        charged = _plausible(actual.cost_pusd)
-        if charged is None:
-            charged = 0 if actual.state == "refused" else permit.ask.hold_pusd or 0
-        self._tally.add(actual.model or permit.ask.model, actual.state, charged)
 
     def _exceeded(self, hold: Hold, refusal: Refusal) -> BudgetExceeded:
         """Say which budget refused, and why."""
@@ -572,10 +570,6 @@ def _report_end(keeper: asyncio.Task[None]) -> None:
     """Say so if a task of the governor ended by anything but the governor's own end."""
     if not keeper.cancelled() and (error := keeper.exception()) is not None:
         _logger.error("the task %r of a governor has ended", keeper.get_name(), exc_info=error)
-
-
-def _plausible(cost_pusd: int | None) -> int | None:
-    return cost_pusd if cost_pusd is not None and 0 <= cost_pusd <= MAX_PUSD else None
 
 
 def _storable(text: str) -> str:

@@ -117,7 +117,7 @@ class HomeLoop:
         """Call this on the loop: at once if that is the caller's, else soon, as `post` does."""
         if self._forks != _forks:
             return
-        if self.is_here:
+        if asyncio._get_running_loop() is self._loop:  # noqa: SLF001 - see `is_here`, without a call
             action()
             return
         try:

@@ -21,24 +21,31 @@ class Tally:
     """Sums by (model, state), and alerts by (budget, percent).
 
     Attributes:
-        attempts: how many.
-        charged_pusd: what they count as: their cost, or the whole hold where that is not known.
         alerts: how often this process, of all, was the one to tell.
     """
 
-    __slots__ = ("_models", "alerts", "attempts", "charged_pusd")
+    __slots__ = ("_models", "_sums", "alerts")
 
     def __init__(self) -> None:
         self._models: set[str] = set()
-        self.attempts: Counter[tuple[str, str]] = Counter()
-        self.charged_pusd: Counter[tuple[str, str]] = Counter()
+        self._sums: dict[tuple[str, str], tuple[int, int]] = {}
         self.alerts: Counter[tuple[str, int]] = Counter()
+
+    @property
+    def attempts(self) -> Counter[tuple[str, str]]:
+        """How many."""
+        return Counter({key: count for key, (count, _) in self._sums.items()})
+
+    @property
+    def charged_pusd(self) -> Counter[tuple[str, str]]:
+        """What they count as: their cost, or the whole hold where that is not known."""
+        return Counter({key: pusd for key, (_, pusd) in self._sums.items()})
 
     def add(self, model: str, state: str, charged_pusd: int = 0) -> None:
         """Count one attempt."""
         key = model if model in self._models else self._named(model), state
-        self.attempts[key] += 1
-        self.charged_pusd[key] += charged_pusd
+        count, sum_pusd = self._sums.get(key, (0, 0))
+        self._sums[key] = count + 1, sum_pusd + charged_pusd
 
     def _named(self, model: str) -> str:
         if len(self._models) >= _MODELS_CAP or not _PLAIN.fullmatch(model):

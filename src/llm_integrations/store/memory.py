@@ -14,7 +14,9 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+from msgspec import Struct
 
 from llm_integrations.errors import StoreError
 from llm_integrations.store.records import Refusal
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from llm_integrations._core.clock import Clock
+    from llm_integrations.store.protocol import Failed
     from llm_integrations.store.records import (
         AlertRow,
         AttemptState,
@@ -39,7 +42,7 @@ __all__ = ["KEPT_ROWS", "open_memory_store"]
 
 T = TypeVar("T")
 KEPT_ROWS: Final = 20_000
-"""So many attempts a ledger in memory remembers one by one (about 35 MB)."""
+"""So many attempts a ledger in memory remembers one by one (about 30 MB)."""
 
 _SURPLUS: Final = KEPT_ROWS // 4
 _WRITTEN_AT_ONCE: Final = 512
@@ -73,13 +76,13 @@ class _MemoryStore(SqliteStore):
         self._inline.write_running()
         return await super().entrust(call_id, attempt, lease_s)
 
-    def post(self, settlement: Settlement, failed: Callable[[StoreError], None]) -> None:
+    def post(self, settlement: Settlement, failed: Failed) -> None:
         """See `GovernanceStore`."""
         try:
             if not self._inline.settle(settlement):
                 self._inline.settle_written(settlement)
         except StoreError as error:
-            failed(error)
+            failed(settlement, error)
 
     async def sweep(self) -> int:
         """See `GovernanceStore`."""
@@ -119,6 +122,7 @@ class _Room:
 
     Attributes:
         window: its id.
+        by_estimate: whether attempts claim what they will likely cost.
         looked: the number of changes that were known when somebody looked.
         is_hard: whether it refuses what does not fit.
         counts_unsure: whether it counts the most that may have been billed.
@@ -129,12 +133,13 @@ class _Room:
     """
 
     __slots__ = (
-        "counts_unsure", "held_pusd", "is_hard", "looked", "seen_pusd", "spent_pusd",
-        "unsure_pusd", "window",
+        "by_estimate", "counts_unsure", "held_pusd", "is_hard", "looked", "seen_pusd",
+        "spent_pusd", "unsure_pusd", "window",
     )  # fmt: skip
 
-    def __init__(self, window: int) -> None:
+    def __init__(self, window: int, *, by_estimate: bool) -> None:
         self.window = window
+        self.by_estimate = by_estimate
         self.looked = -1
         self.is_hard = False
         self.counts_unsure = False
@@ -157,8 +162,27 @@ class _Room:
         return changes
 
 
-_Share: TypeAlias = tuple[_Room, int]
-"""A room, and what it holds for an attempt."""
+class _Places(NamedTuple):
+    """The rooms of some claims, after so many changes."""
+
+    claims: Sequence[WindowClaim] = ()
+    changes: int = -1
+    rooms: tuple[_Room, ...] = ()
+    windows: tuple[int, ...] = ()
+    estimated: tuple[int, ...] = ()
+
+
+class _Running(Begun, frozen=True, gc=False):
+    """An attempt that is on its way, and the rooms that hold its money."""
+
+    rooms: tuple[_Room, ...] = ()
+
+
+class _Ended(Struct, frozen=True, gc=False):
+    """One that has ended, and is not written."""
+
+    begun: Begun
+    settlement: Settlement
 
 
 class _Inline:
@@ -169,8 +193,8 @@ class _Inline:
     """
 
     __slots__ = (
-        "_changes", "_database", "_newest", "_operations", "_rooms", "_rows", "_running",
-        "dropped",
+        "_changes", "_database", "_newest", "_operations", "_places", "_rooms", "_rows",
+        "_running", "dropped",
     )  # fmt: skip
 
     def __init__(self, database: sqlite3.Connection) -> None:
@@ -178,61 +202,48 @@ class _Inline:
         self._operations = Operations(database)
         self._changes = 0
         self._rooms: dict[WindowClaim, _Room] = {}
-        self._running: dict[tuple[str, int], tuple[Begun, tuple[_Share, ...]]] = {}
-        # Ended, and not written; the oldest first.
-        self._rows: OrderedDict[tuple[str, int], tuple[Begun, Settlement]] = OrderedDict()
-        self._newest = ("", 0)
+        self._places = _Places()
+        # What stays for long is kept in objects that the garbage collector need not look at.
+        self._running: dict[str, _Running] = {}
+        self._rows: OrderedDict[str, _Ended] = OrderedDict()  # the oldest first
+        self._newest = ""
         self.dropped: dict[AttemptState, int] = {}
 
     def hold(self, hold: Hold) -> Refusal | None:
         """Claim the money of an attempt and put it aside."""
-        key = (hold.call_id, hold.attempt)
+        key = _key(hold)
         if key > self._newest:  # ids sort by time: only old ones are looked up
             self._newest = key
-        elif self._has(key):
+        elif self._has(key, hold):
             raise StoreError(
                 f"attempt {hold.attempt} of call {hold.call_id} is in the ledger already"
             )
-        if len(self._rooms) > _ROOMS_KNOWN:
-            self.write_running()
-            self._rooms.clear()  # nothing refers to one any more
-        bound_pusd = hold.guard_pusd
-        shares: tuple[_Share, ...] = ()
-        windows: tuple[int, ...] = ()
-        estimated: tuple[int, ...] = ()
-        for claim in hold.windows:
-            guard_pusd, amount_pusd = bound_pusd, hold.hold_pusd or 0
-            room = self._rooms.get(claim)
-            if room is None or room.looked != self._changes:
-                room = self._find_room(claim)
-                if room is None:
-                    continue
-            if claim.by_estimate:
-                estimated += (room.window,)
-                guard_pusd, amount_pusd = hold.guard_of(claim), hold.amount_of(claim)
-            if room.is_hard and room.left_pusd < guard_pusd:
+        claims, changes, rooms, windows, estimated = self._places
+        if claims is not hold.windows or changes != self._changes:
+            self._places = places = self._find_places(hold.windows)
+            _, _, rooms, windows, estimated = places
+        for room in rooms:
+            if room.is_hard and room.left_pusd < hold.guard_of(by_estimate=room.by_estimate):
                 return self._refusal(hold)
-            shares += ((room, amount_pusd),)
-            windows += (room.window,)
-        for room, amount_pusd in shares:
-            room.held_pusd += amount_pusd
-        self._running[key] = Begun(hold, windows, estimated), shares
+        for room in rooms:
+            room.held_pusd += hold.amount_of(by_estimate=room.by_estimate)
+        self._running[key] = _Running(hold, windows, estimated, rooms)
         return None
 
     def settle(self, settlement: Settlement) -> bool:
         """Note the end of an attempt that was put aside; return False if there is none."""
-        key = (settlement.call_id, settlement.attempt)
+        key = _key(settlement)
         running = self._running.pop(key, None)
         if running is None:
             return False
-        begun, shares = running
-        charge_pusd = charge_of(settlement, begun.hold.hold_pusd)
-        for room, amount_pusd in shares:
-            room.held_pusd -= amount_pusd
+        hold = running.hold
+        charge_pusd = charge_of(settlement, hold.hold_pusd)
+        for room in running.rooms:
+            room.held_pusd -= hold.amount_of(by_estimate=room.by_estimate)
             room.spent_pusd += charge_pusd
             if settlement.at_most_pusd is not None:
                 room.unsure_pusd += unsure_of(settlement, charge_pusd)
-        self._rows[key] = begun, settlement
+        self._rows[key] = _Ended(running, settlement)
         if settlement.keep is not None:
             self._run(lambda ops: ops.keep_answer(settlement))
         if len(self._rows) >= KEPT_ROWS + _SURPLUS:
@@ -244,8 +255,8 @@ class _Inline:
         self._changes += 1
         if self._run(lambda ops: ops.settle(settlement)):
             return True
-        ended = self._rows.get((settlement.call_id, settlement.attempt))
-        if ended is None or ended[1].state != "unknown":
+        ended = self._rows.get(_key(settlement))
+        if ended is None or ended.settlement.state != "unknown":
             return False
         self.write_rows()
         return self._run(lambda ops: ops.settle(settlement))
@@ -290,7 +301,7 @@ class _Inline:
     def write_running(self) -> None:
         """Write the rows of attempts that are on their way: whatever comes finds them."""
         self.write_sums()
-        running = [begun for begun, _ in self._running.values()]
+        running = list(self._running.values())
         self._running.clear()
         self._run(lambda ops: ops.write_held(running))
 
@@ -300,7 +311,7 @@ class _Inline:
         some = range(len(rows) if count is None else count)
         taken = [rows.popitem(last=False)[1] for _ in some]
         if taken:
-            self._run(lambda ops: ops.write_ended(taken))
+            self._write(taken)
             self._drop(KEPT_ROWS)
 
     async def close(self) -> None:
@@ -310,15 +321,18 @@ class _Inline:
     def _drop_surplus(self) -> None:
         """Drop what is older than the newest: what is written, and the oldest of what is not."""
         self._drop(0)
-        stay: list[tuple[Begun, Settlement]] = []
+        stay: list[_Ended] = []
         for _ in range(_SURPLUS):
-            begun, settlement = self._rows.popitem(last=False)[1]
-            if settlement.state == "unknown":
-                stay.append((begun, settlement))
+            ended = self._rows.popitem(last=False)[1]
+            if ended.settlement.state == "unknown":
+                stay.append(ended)
             else:
-                charge_pusd = charge_of(settlement, begun.hold.hold_pusd)
-                self._note_dropped(settlement.state, charge_pusd)
-        self._run(lambda ops: ops.write_ended(stay))
+                charge_pusd = charge_of(ended.settlement, ended.begun.hold.hold_pusd)
+                self._note_dropped(ended.settlement.state, charge_pusd)
+        self._write(stay)
+
+    def _write(self, ended: list[_Ended]) -> None:
+        self._run(lambda ops: ops.write_ended([(one.begun, one.settlement) for one in ended]))
 
     def _drop(self, keep: int) -> None:
         """Drop rows that are written, if they are more than a part too many."""
@@ -330,9 +344,21 @@ class _Inline:
     def _note_dropped(self, state: AttemptState, charged_pusd: int) -> None:
         self.dropped[state] = self.dropped.get(state, 0) + charged_pusd
 
-    def _has(self, key: tuple[str, int]) -> bool:
+    def _has(self, key: str, hold: Hold) -> bool:
         """Whether an attempt is known."""
-        return key in self._running or key in self._rows or self._run(lambda ops: ops.has(*key))
+        if key in self._running or key in self._rows:
+            return True
+        return self._run(lambda ops: ops.has(hold.call_id, hold.attempt))
+
+    def _find_places(self, claims: Sequence[WindowClaim]) -> _Places:
+        """Return where claims find their money, as it stands."""
+        if len(self._rooms) > _ROOMS_KNOWN:
+            self.write_running()
+            self._rooms.clear()  # nothing refers to one any more
+        rooms = tuple(room for claim in claims if (room := self._find_room(claim)) is not None)
+        windows = tuple(room.window for room in rooms)
+        estimated = tuple(room.window for room in rooms if room.by_estimate)
+        return _Places(claims, self._changes, rooms, windows, estimated)
 
     def _find_room(self, claim: WindowClaim) -> _Room | None:
         """Return the window as it stands; None when its budget was deleted."""
@@ -347,7 +373,7 @@ class _Inline:
         if look is None:
             return None
         if room is None or room.window != window:
-            room = self._rooms[claim] = _Room(window)
+            room = self._rooms[claim] = _Room(window, by_estimate=claim.by_estimate)
         room.looked = self._changes
         room.is_hard, room.counts_unsure, room.seen_pusd = look
         return room
@@ -359,7 +385,7 @@ class _Inline:
             for claim in hold.windows
             if (room := self._find_room(claim)) is not None
             and room.is_hard
-            and room.left_pusd < hold.guard_of(claim)
+            and room.left_pusd < hold.guard_of(by_estimate=claim.by_estimate)
         ]
         left_pusd, claim = min(refusing, key=lambda one: (one[0], one[1].budget))
         return Refusal(
@@ -379,3 +405,8 @@ class _Inline:
             raise
         self._database.execute("COMMIT")
         return result
+
+
+def _key(attempt: Hold | Settlement) -> str:
+    number = attempt.attempt
+    return attempt.call_id if number == 1 else f"{attempt.call_id} {number}"

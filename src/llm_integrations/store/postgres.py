@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from llm_integrations._core.clock import Clock
+    from llm_integrations.store.protocol import Failed
     from llm_integrations.store.records import AttemptState, Hold, Settlement, WindowClaim
 
 __all__ = ["PostgresStore"]
@@ -226,7 +227,7 @@ class PostgresStore:
                 hold.group,
                 hold.model,
                 hold.hold_pusd,
-                hold.guard_pusd,
+                hold.guard_of(by_estimate=False),
                 hold.price_version,
                 hold.tags,
                 hold.issue,
@@ -242,7 +243,7 @@ class PostgresStore:
         """See `GovernanceStore`."""
         return await self._write(_SETTLE, _settle_values(settlement)) == (True,)
 
-    def post(self, settlement: Settlement, failed: Callable[[StoreError], None]) -> None:
+    def post(self, settlement: Settlement, failed: Failed) -> None:
         """See `GovernanceStore`."""
         booked = self._writes.ask((_SETTLE, _settle_values(settlement)))
         self._posted.add(booked)
@@ -251,7 +252,7 @@ class PostgresStore:
             self._posted.discard(booked)
             error = booked.exception()
             if isinstance(error, StoreError):
-                failed(error)
+                failed(settlement, error)
             elif error is not None:
                 raise error  # a mistake of ours: the loop reports it
 

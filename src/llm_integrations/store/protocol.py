@@ -19,7 +19,7 @@ lease has run out into "unknown": the attempt may have been billed, so its hold 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
         WindowRow,
     )
     from llm_integrations.store.shared_limits import SharedLimits
+
+    Failed: TypeAlias = Callable[[Settlement, StoreError], None]
 
 __all__ = ["GovernanceStore"]
 
@@ -92,13 +94,13 @@ class GovernanceStore(Protocol):
         Moves the claimed money from held to spent; "refused" and "released" give all of it back.
         """
 
-    def post(self, settlement: Settlement, failed: Callable[[StoreError], None]) -> None:
+    def post(self, settlement: Settlement, failed: Failed) -> None:
         """Book the end of an attempt, and do not wait for the commit.
 
         Args:
             settlement: how it ended; it is in the next commit of this process, or in one of its own
                 within milliseconds, and in what is asked of this store from now on.
-            failed: called on the loop if it could not be booked.
+            failed: called on the loop with the settlement if it could not be booked.
 
         Raises:
             StoreUnavailable: this is closed.

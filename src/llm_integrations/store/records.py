@@ -132,21 +132,15 @@ class Hold(Struct, frozen=True, kw_only=True, gc=False):
     windows: tuple[WindowClaim, ...] = ()
     estimate_pusd: int | None = None
 
-    @property
-    def guard_pusd(self) -> int:
-        """What a hard budget must have left; more than any has when there is no true bound."""
-        bound = self.hold_pusd if self.bounded else None
-        return MAX_PUSD + 1 if bound is None else bound
-
-    def amount_of(self, claim: WindowClaim) -> int:
+    def amount_of(self, *, by_estimate: bool) -> int:
         """Return what a window holds for it."""
-        return (self.estimate_pusd if claim.by_estimate else self.hold_pusd) or 0
+        return (self.estimate_pusd if by_estimate else self.hold_pusd) or 0
 
-    def guard_of(self, claim: WindowClaim) -> int:
-        """Return what a window of a hard budget must have left."""
-        if not claim.by_estimate:
-            return self.guard_pusd
-        return MAX_PUSD + 1 if self.estimate_pusd is None else self.estimate_pusd
+    def guard_of(self, *, by_estimate: bool) -> int:
+        """Return what a window of a hard budget must have left; without a bound too much."""
+        bound_pusd = self.hold_pusd if self.bounded else None
+        guard_pusd = self.estimate_pusd if by_estimate else bound_pusd
+        return MAX_PUSD + 1 if guard_pusd is None else guard_pusd
 
 
 class Checkpoint(Struct, frozen=True, gc=False):

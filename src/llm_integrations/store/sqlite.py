@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from llm_integrations._core.clock import Clock
+    from llm_integrations.store.protocol import Failed
     from llm_integrations.store.records import (
         AlertRow,
         AttemptState,
@@ -154,9 +155,11 @@ class SqliteStore:
         """See `GovernanceStore`."""
         return await self._writes.write(lambda ops: ops.settle(settlement))
 
-    def post(self, settlement: Settlement, failed: Callable[[StoreError], None]) -> None:
+    def post(self, settlement: Settlement, failed: Failed) -> None:
         """See `GovernanceStore`."""
-        self._writes.post(lambda ops: ops.settle(settlement), failed)
+        self._writes.post(
+            lambda ops: ops.settle(settlement), lambda error: failed(settlement, error)
+        )
 
     async def flush(self) -> None:
         """See `GovernanceStore`."""

@@ -67,8 +67,7 @@ class Begun(Struct, frozen=True, gc=False):
 
     def amount_in(self, window: int) -> int:
         """Return what a window holds for it."""
-        hold = self.hold
-        return (hold.estimate_pusd if window in self.estimated else hold.hold_pusd) or 0
+        return self.hold.amount_of(by_estimate=window in self.estimated)
 
     @property
     def estimate_pusd(self) -> int | None:
@@ -86,14 +85,24 @@ class _Ended(NamedTuple):
     estimated: str | None
 
 
+class _Found(NamedTuple):
+    """The windows of some claims, by their ids; those with `estimated` give only the estimate."""
+
+    claims: Sequence[WindowClaim]
+    pairs: list[tuple[int, WindowClaim]]
+    windows: list[int]
+    estimated: list[int]
+
+
 class Operations:
     """What can be done in a transaction."""
 
-    __slots__ = ("_begun", "_ended", "_moves", "_window_ids", "database")
+    __slots__ = ("_begun", "_ended", "_found", "_moves", "_window_ids", "database")
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self.database = database
         self._window_ids: dict[WindowClaim, int] = {}
+        self._found: _Found | None = None
         self._moves: dict[int, tuple[int, int, int]] = {}
         self._begun: dict[tuple[str, int], Begun] = {}
         self._ended: list[tuple[object, ...]] = []
@@ -101,6 +110,7 @@ class Operations:
     def forget(self) -> None:
         """Drop what was learned from rows that may be gone, and what was not finished."""
         self._window_ids.clear()
+        self._found = None
         self._moves.clear()
         self._ended.clear()
 
@@ -129,13 +139,18 @@ class Operations:
     def claim(self, hold: Hold) -> Begun | Refusal:
         """Claim the hold in all its windows, or in none and say which one refused."""
         self.finish()
-        found = self.find_windows(hold.windows)
-        windows = [window for window, _ in found]
-        begun = Begun(hold, windows, [window for window, claim in found if claim.by_estimate])
-        for taken, (window, claim) in enumerate(found):
-            asked = (hold.amount_of(claim), window, hold.guard_of(claim))
+        found = self._found
+        if (
+            found is None or found.claims is not hold.windows
+        ):  # most draw from the same, until it ends
+            found = self._found = self._find(hold.windows)
+        begun = Begun(hold, found.windows, found.estimated)
+        for taken, (window, claim) in enumerate(found.pairs):
+            by_estimate = claim.by_estimate
+            amount_pusd = hold.amount_of(by_estimate=by_estimate)
+            asked = (amount_pusd, window, hold.guard_of(by_estimate=by_estimate))
             if self.database.execute(sql.CLAIM, asked).rowcount == 0:
-                for one in windows[:taken]:
+                for one in found.windows[:taken]:
                     self._move(one, begun.amount_in(one), 0)
                 self.finish()
                 return self._refusal(begun)
@@ -260,6 +275,7 @@ class Operations:
         """See `GovernanceStore.delete_budget`."""
         self.finish()
         self._window_ids.clear()
+        self._found = None
         self.database.execute("DELETE FROM budget_window WHERE budget = ?", (name,))
         return self.database.execute("DELETE FROM budget WHERE name = ?", (name,)).rowcount > 0
 
@@ -404,7 +420,7 @@ class Operations:
         """Say which hard budget has the least left of those with too little."""
         estimate_pusd = begun.hold.estimate_pusd
         refusing = {
-            "guard": begun.hold.guard_pusd,
+            "guard": begun.hold.guard_of(by_estimate=False),
             "estimate": MAX_PUSD + 1 if estimate_pusd is None else estimate_pusd,
             "windows": _write_ids(begun.windows),
             "estimated": _write_ids(begun.estimated),
@@ -414,6 +430,13 @@ class Operations:
             raise StoreError("a budget was deleted meanwhile")
         budget, key, end_us, left_pusd = row
         return Refusal(budget=budget, key=key, end_us=end_us, left_pusd=max(0, left_pusd))
+
+    def _find(self, claims: Sequence[WindowClaim]) -> _Found:
+        pairs = self.find_windows(claims)
+        windows = [window for window, _ in pairs]
+        return _Found(
+            claims, pairs, windows, [window for window, claim in pairs if claim.by_estimate]
+        )
 
     def find_windows(self, claims: Sequence[WindowClaim]) -> list[tuple[int, WindowClaim]]:
         """Return these windows by their ids, made if need be; deleted budgets have none."""

@@ -21,10 +21,11 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
+from llm_integrations._core.clock import Clock, id_by_time
 from llm_integrations._core.http import Progress
 from llm_integrations._core.http import Request as Outgoing
 from llm_integrations._core.watchdog import Watchdog
-from llm_integrations.anthropic.desk import Desk
+from llm_integrations.anthropic.desk import Desk, route_of
 from llm_integrations.anthropic.exchanges import Exchange, Refusal, error_answer, refusal_for
 from llm_integrations.anthropic.holds import About
 from llm_integrations.errors import ConnectFailed, IntegrationError, TransportError
@@ -40,7 +41,6 @@ from llm_integrations.service.gateway.door import (
 )
 
 if TYPE_CHECKING:
-    from llm_integrations._core.clock import Clock
     from llm_integrations._core.http import Reply, Transport
     from llm_integrations.governance import Governor
     from llm_integrations.governance.home import HomeLoop
@@ -133,7 +133,7 @@ class Gateway:
             call_id = self._attempts.take_up(attempt, request.path, body, request.tags)
         about: About = {
             "attempt": attempt,
-            "call_id": call_id,
+            "call_id": call_id or id_by_time(),
             "tags": request.tags,
             "workspace": request.headers.get("anthropic-workspace-id", ""),
         }
@@ -144,7 +144,8 @@ class Gateway:
     async def _carry(self, call: _Call, send: Send) -> None:
         """Send the request on and hand the answer back."""
         request = call.request
-        exchange = self._desk.begin(request.method, request.path, call.body, **call.about)
+        route = route_of(request.method, request.path.encode())
+        exchange = self._desk.begin(route, call.body, call.about)
         try:
             reply = await self._send(call, exchange)
         except Refused as refused:
@@ -178,7 +179,8 @@ class Gateway:
     async def _hand_back(self, call: _Call, exchange: Exchange, reply: Reply, send: Send) -> None:
         """Pass the answer on as it comes, and book it."""
         headers = {name.lower(): value for name, value in reply.headers.items()}
-        exchange.answered(reply.status, lambda: headers)
+        raw = {name.encode(): value.encode("latin-1", "replace") for name, value in headers.items()}
+        exchange.answered(reply.status, raw)
         if reply.status >= 400:
             self._note_failure(call, exchange)
         booking = _Booking(exchange, self._home)
