@@ -74,7 +74,7 @@ def main() -> int:
     """Run what was asked for; return 1 for a step back."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--only", action="append", metavar="NAME", help="this one; repeatable")
-    parser.add_argument("--rounds", type=int, default=5, help="at most so many of each side")
+    parser.add_argument("--rounds", type=int, default=5, help="at most so many of each start")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument("--no-write", action="store_true", help="leave bench/results alone")
     parser.add_argument("--list", action="store_true", help="name the benchmarks and end")
@@ -142,35 +142,44 @@ async def postgres() -> AsyncIterator[str]:
         await database.stop()
 
 
+async def _open_sides(
+    benchmark: Benchmark, given: dict[str, str], stack: AsyncExitStack, absent: dict[str, str]
+) -> list[SideProcess]:
+    """Start each side that can be measured here; note why others cannot."""
+    sides = []
+    for name, side in benchmark.sides.items():
+        try:
+            python = await python_of(side)
+        except Unavailable as error:
+            absent[name] = str(error)
+            continue
+        options, patience_s = {**side.options, **given}, max(WARM_UP_S, benchmark.timeout_s)
+        opening = SideProcess.open(name, side.run, options, patience_s, python=python)
+        sides.append(await stack.enter_async_context(opening))
+    return sides
+
+
 async def run_one(benchmark: Benchmark, rounds: int, given: dict[str, str]) -> Outcome:
     """Measure all sides of a benchmark in turn."""
     measured: dict[str, list[dict[str, float]]] = {}
     absent: dict[str, str] = {}
+    profiles: dict[str, dict[str, float]] = {}
     committed = committed_values(benchmark)
     here, began_at = machine(), time.perf_counter()
     try:
-        async with AsyncExitStack() as stack:
-            sides = []
-            for name, side in benchmark.sides.items():
-                try:
-                    python = await python_of(side)
-                except Unavailable as error:
-                    absent[name] = str(error)
-                    continue
-                options, patience_s = {**side.options, **given}, max(WARM_UP_S, benchmark.timeout_s)
-                opening = SideProcess.open(name, side.run, options, patience_s, python=python)
-                sides.append(await stack.enter_async_context(opening))
-                measured[name] = []
-            for _ in range(rounds):
-                for running in sides:
-                    measured[running.name].append(await running.measure(benchmark.timeout_s))
-            findings = found_in(benchmark, measured)
-            missed = missed_by(benchmark, findings)
-            profiles = {
-                running.name: await running.profile(benchmark.timeout_s)
-                for running in sides
-                if running.name in missed
-            }
+        for start in range(benchmark.starts):
+            async with AsyncExitStack() as stack:
+                sides = await _open_sides(benchmark, given, stack, absent)
+                for _ in range(rounds):
+                    for running in sides:
+                        taken = await running.measure(benchmark.timeout_s)
+                        measured.setdefault(running.name, []).append(taken)
+                if start == benchmark.starts - 1:
+                    missed = missed_by(benchmark, found_in(benchmark, measured))
+                    for running in sides:
+                        if running.name in missed:
+                            profiles[running.name] = await running.profile(benchmark.timeout_s)
+        findings = found_in(benchmark, measured)
     except (SideFailed, Unavailable) as error:
         return Outcome(
             benchmark=benchmark,

@@ -34,7 +34,9 @@ class Benchmark:
 
     Attributes:
         needs: "loopback" gives each side `base_url`, "postgres" gives each side `dsn`.
-        rounds: at most so many, for what takes long.
+        rounds: at most so many of each start, for what takes long.
+        starts: so often each side is started anew: where a program lies in memory differs, and with
+            it what a small difference between two of them comes to.
         timeout_s: for one round of one side.
     """
 
@@ -44,4 +46,5 @@ class Benchmark:
     targets: tuple[Target, ...]
     needs: Need | None = None
     rounds: int = 5
+    starts: int = 1
     timeout_s: float = 60.0

@@ -82,6 +82,8 @@ def governing(name: str, about: str, *, calls: int, tasks: int, after_ms: int = 
         name=name,
         about=f"{about}: one call of the official SDK, with and without our governor under it",
         needs="loopback",
+        rounds=3,
+        starts=6,
         sides={
             "sdk": Side("bench.claude_sdk:messages", {"http": "httpx2", **asked}),
             "memory": Side("bench.claude_sdk:governed_messages", {"store": "memory", **asked}),
