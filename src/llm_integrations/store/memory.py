@@ -408,5 +408,6 @@ class _Inline:
 
 
 def _key(attempt: Hold | Settlement) -> str:
+    """Return the name of an attempt; ids have no NUL."""
     number = attempt.attempt
-    return attempt.call_id if number == 1 else f"{attempt.call_id} {number}"
+    return attempt.call_id if number == 1 else f"{attempt.call_id}\0{number}"

@@ -139,10 +139,8 @@ class Operations:
     def claim(self, hold: Hold) -> Begun | Refusal:
         """Claim the hold in all its windows, or in none and say which one refused."""
         self.finish()
-        found = self._found
-        if (
-            found is None or found.claims is not hold.windows
-        ):  # most draw from the same, until it ends
+        found = self._found  # most draw from the same windows, until one ends
+        if found is None or found.claims is not hold.windows:
             found = self._found = self._find(hold.windows)
         begun = Begun(hold, found.windows, found.estimated)
         for taken, (window, claim) in enumerate(found.pairs):
