@@ -7,14 +7,23 @@ admission answers with a permit, the call loop reports the `Actual`; headers bec
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-__all__ = ["Actual", "Admission", "Ask", "Handover", "Keep", "Observation", "Posting"]
+__all__ = [
+    "UNKNOWN",
+    "Actual",
+    "Admission",
+    "Ask",
+    "Handover",
+    "Keep",
+    "Observation",
+    "Posting",
+]
 
 State = Literal["settled", "partial", "refused", "unknown"]
 
@@ -97,6 +106,10 @@ class Actual(Struct, frozen=True, kw_only=True, gc=False):
 
     def __repr__(self) -> str:
         return f"Actual(state={self.state!r}, cost_pusd={self.cost_pusd}, {self.request_id!r})"
+
+
+UNKNOWN: Final = Actual(state="unknown")
+"""What is booked of an attempt of which nothing is known: its hold counts."""
 
 
 class Observation(Struct, frozen=True, kw_only=True, gc=False):

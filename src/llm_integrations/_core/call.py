@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
-from llm_integrations._core.admission import Actual, Admission, Ask, Keep, Observation
+from llm_integrations._core.admission import UNKNOWN, Actual, Admission, Ask, Keep, Observation
 from llm_integrations._core.http import Progress
 from llm_integrations._core.open_stream import OpenStream
 from llm_integrations._core.retry import RetryQuota, delay_before_retry
@@ -230,7 +230,7 @@ class Caller:
         permit, ask = await self._admit(call, once, watch)
         sent_at = self._clock.monotonic()
         progress = Progress()
-        actual: Actual | None = Actual(state="unknown")
+        actual: Actual | None = UNKNOWN
         try:
             reply, body = await self._exchange(call.request, progress, watch)
             response = self._judged(call, ask, reply, body, sent_at)
@@ -266,7 +266,7 @@ class Caller:
         permit, ask = await self._admit(call, once, watch)
         sent_at = self._clock.monotonic()
         progress = Progress()
-        actual: Actual | None = Actual(state="unknown")
+        actual: Actual | None = UNKNOWN
         handed_over = False
         try:
             reply, body = await self._exchange(call.request, progress, watch, whole=False)

@@ -179,7 +179,8 @@ class Calls:
             msgspec.structs.force_setattr(message, "request_id", response.request_id)
             self._learn(message)
             at = self._clock.now()
-            return message, actual_of(message, response, at=at, keep=keep is not None)
+            answer = None if keep is None else message.raw
+            return message, actual_of(message, response, at=at, answer=answer)
 
         return Call(request=wire, ask=ask, read=read)
 

@@ -24,7 +24,7 @@ from typing import ClassVar, Final, NamedTuple, TypeAlias
 
 from msgspec.structs import replace
 
-from llm_integrations._core.admission import Actual, Ask, Observation, Posting
+from llm_integrations._core.admission import UNKNOWN, Actual, Ask, Observation, Posting
 from llm_integrations._core.call import Response, refused
 from llm_integrations._core.clock import Clock
 from llm_integrations._core.codec import encode
@@ -52,7 +52,6 @@ from llm_integrations.errors import (
 )
 
 __all__ = [
-    "UNKNOWN",
     "Books",
     "Exchange",
     "MessageAnswer",
@@ -63,7 +62,6 @@ __all__ = [
     "refusal_for",
 ]
 
-UNKNOWN: Final = Actual(state="unknown")
 _PUT_OFF_PIECES: Final = 4
 _PUT_OFF_BYTES: Final = 16_384
 RawHeaders: TypeAlias = Mapping[bytes, bytes]
@@ -308,7 +306,7 @@ class StreamedAnswer(WholeAnswer):
             self._actual = self._unknown()
             return
         books.guess.learn(message.usage.output_tokens)
-        self._actual = actual_of(message, self._response, at=books.clock.now(), keep=False)
+        self._actual = actual_of(message, self._response, at=books.clock.now())
 
     def _take(self, plain: bytes) -> bool:
         if self._collector is None:
@@ -326,7 +324,7 @@ class StreamedAnswer(WholeAnswer):
         message = collector.message()
         self._books.guess.learn(message.usage.output_tokens)
         at = self._books.clock.now()
-        self._actual = actual_of(message, self._response, at=at, keep=False, ttft_ms=self._ttft_ms)
+        self._actual = actual_of(message, self._response, at=at, ttft_ms=self._ttft_ms)
         return True
 
     def _unreadable(self) -> Actual:

@@ -62,10 +62,10 @@ def actual_of(
     response: Response,
     *,
     at: date,
-    keep: bool,
     ttft_ms: int | None = None,
+    answer: bytes | None = None,
 ) -> Actual:
-    """Return what a complete message used."""
+    """Return what a complete message used, with its bytes where they are to be kept."""
     usage = message.usage
     bill = price_message_details(message, at=at)
     return Actual(
@@ -80,7 +80,7 @@ def actual_of(
         request_id=response.request_id,
         latency_ms=response.latency_ms,
         ttft_ms=ttft_ms,
-        answer=message.raw if keep else None,
+        answer=answer,
     )
 
 
@@ -285,8 +285,8 @@ class StreamReader:
             message,
             self._stream.response,
             at=terms.clock.now(),
-            keep=terms.keep,
             ttft_ms=self._ttft_ms,
+            answer=message.raw if terms.keep else None,
         )
         await self._stream.settle(actual)
 

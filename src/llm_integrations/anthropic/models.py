@@ -427,7 +427,6 @@ class BilledMessage(msgspec.Struct, kw_only=True):
     container: dict[str, Json] | None = None
     usage_json: Raw = msgspec.field(default=Raw(b"{}"), name="usage")
     usage: Usage = msgspec.field(default=Usage(), name="~usage")
-    raw: bytes = msgspec.field(default=b"", name="~raw")
 
     def usage_raw(self) -> bytes:
         """Return the usage object as it came."""
@@ -478,7 +477,6 @@ def read_billed(body: bytes) -> MessageResponse | BilledMessage:
         message.usage = _usage_decoder.decode(message.usage_json)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return parse_message(body)
-    message.raw = body
     return message
 
 

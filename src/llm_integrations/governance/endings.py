@@ -1,8 +1,8 @@
 """Attempts that have ended and are not booked yet: the books are done for many at a time.
 
 In: a permit and how to find out what was used. Out: each, in order, to whoever books it. An attempt
-that is booked by itself costs more than one of many, since most of what this touches is then out of
-the processor's caches (docs/decisions/0021).
+that is booked by itself costs more than one of many, since each step that this takes is then run
+cold (docs/decisions/0021 and 0022).
 
 Nothing is decided by what is not booked: it holds more than it will be charged. Whoever needs to
 know works off first: a look at the books, a hold that is refused, a call that finds no room.
@@ -14,10 +14,12 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from llm_integrations._core.admission import Actual
+from llm_integrations._core.admission import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from llm_integrations._core.admission import Actual
 
 __all__ = ["Endings"]
 
@@ -25,7 +27,6 @@ P = TypeVar("P")
 
 _WAIT_S: Final = 0.02
 _MOST: Final = 32
-_UNKNOWN: Final = Actual(state="unknown")
 
 _logger: Final = logging.getLogger("llm_integrations.governance")
 
@@ -65,7 +66,7 @@ class Endings(Generic[P]):
                 actual = find()
             except Exception:  # a mistake of ours, which must not keep others from theirs
                 _logger.exception("what an attempt used cannot be found out")
-                actual = _UNKNOWN
+                actual = UNKNOWN
             self._book(permit, actual)
         return True
 

@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec.structs import replace
 
-from llm_integrations._core.admission import Actual, Admission, Ask
+from llm_integrations._core.admission import UNKNOWN, Actual, Admission, Ask
 from llm_integrations._core.call import Call, Caller, OpenStream, Response
 from llm_integrations._core.clock import Clock
 from llm_integrations._core.codec import Decoder
@@ -208,7 +208,7 @@ class Batches:
         await self._send("DELETE", batch_id, "", _deleted_decoder)
         bill = self._bills.pop(batch_id, None)
         if bill is not None and bill.is_own:
-            await bill.settle(Actual(state="unknown"))
+            await bill.settle(UNKNOWN)
 
     async def wait(
         self,
@@ -320,7 +320,7 @@ class Batches:
         """Book the batches whose results nobody has read as "unknown": charged by their hold."""
         bills, self._bills = self._bills, {}
         own = [bill for bill in bills.values() if bill.is_own]
-        await asyncio.gather(*[bill.settle(Actual(state="unknown")) for bill in own])
+        await asyncio.gather(*[bill.settle(UNKNOWN) for bill in own])
 
     async def _take_over(self, batch_id: str) -> None:
         """Find the bill of a batch that another client created, perhaps in another process."""
@@ -448,7 +448,7 @@ async def _give_up(bill: Bill, error: BaseException, *, may_run: bool) -> None:
     elif isinstance(error, APIError) and not isinstance(error, (ServerFailed, AnswerMalformed)):
         await bill.settle(Actual(state="refused", cost_pusd=0, request_id=error.request_id))
     else:
-        await bill.settle(Actual(state="unknown"))
+        await bill.settle(UNKNOWN)
 
 
 def _same_origin(url: str, base_url: str) -> bool:

@@ -18,14 +18,14 @@ from typing import Final
 
 import msgspec
 
-from llm_integrations._core.admission import Actual, Ask
+from llm_integrations._core.admission import UNKNOWN, Actual, Ask
 from llm_integrations._core.call import refused
 from llm_integrations._core.codec import Raw, Undecodable, decode
 from llm_integrations.anthropic.batches.bills import Bill, Tally
 from llm_integrations.anthropic.batches.plan import BatchBound
 from llm_integrations.anthropic.batches.values import Batch, LineSplitter, parse_result
 from llm_integrations.anthropic.catalogue import shape_of
-from llm_integrations.anthropic.exchanges import UNKNOWN, Books, Exchange, WholeAnswer
+from llm_integrations.anthropic.exchanges import Books, Exchange, WholeAnswer
 from llm_integrations.anthropic.pages import KeptDecoder
 from llm_integrations.errors import InvalidRequest, StoreError
 
