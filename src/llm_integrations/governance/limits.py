@@ -24,6 +24,7 @@ Rules:
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -32,7 +33,7 @@ from msgspec import Struct
 from llm_integrations.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from llm_integrations._core.admission import Observation
 
@@ -101,34 +102,29 @@ _TOKEN_LIMITS: Final = ("input_tokens_per_minute", "output_tokens_per_minute")
 
 
 class Overuse:
-    """By how much attempts of late used more than they had taken.
+    """By how much the last attempts used more than they had taken.
 
     Attributes:
-        mean: of one attempt; below zero they used less.
-        is_known: whether any used something else than it had taken.
+        learn: takes one more attempt into account.
     """
 
-    __slots__ = ("_count", "_variance", "is_known", "mean")
+    __slots__ = ("_recent", "learn")
 
     def __init__(self) -> None:
-        self._count = 0
-        self._variance = 0.0
-        self.mean = 0.0
-        self.is_known = False
+        self._recent: deque[int] = deque(maxlen=_REMEMBERED)
+        self.learn: Callable[[int], None] = self._recent.append
+
+    @property
+    def mean(self) -> float:
+        """That of one attempt; below zero they used less."""
+        return sum(self._recent) / (len(self._recent) or 1)
 
     @property
     def spread(self) -> float:
         """How far off the mean one may be; many are so times the root of their number."""
-        return _SURE * math.sqrt(self._variance)
-
-    def learn(self, excess: int) -> None:
-        """Take one more attempt into account."""
-        if self._count < _REMEMBERED:
-            self._count += 1
-        off = excess - self.mean
-        self.mean += off / self._count
-        self._variance += (off * (excess - self.mean) - self._variance) / self._count
-        self.is_known = self.is_known or excess != 0
+        mean = self.mean
+        squares = sum((excess - mean) ** 2 for excess in self._recent)
+        return _SURE * math.sqrt(squares / (len(self._recent) or 1))
 
     def of(self, attempts: int) -> float:
         """Return what so many on their way use beyond what they took, but for bad luck."""
@@ -136,35 +132,28 @@ class Overuse:
 
 
 class Bucket:
-    """One dimension: refills at `capacity` per minute up to `capacity`."""
+    """One dimension of a pool, which refills it: at `capacity` per minute, up to `capacity`.
 
-    __slots__ = ("at", "capacity", "level", "overuse", "rate")
+    Attributes:
+        plenty: with so much left nothing has to be kept back.
+    """
 
-    def __init__(self, capacity: float, now: float) -> None:
-        self.capacity = capacity
-        self.rate = capacity / _MINUTE_S
+    __slots__ = ("capacity", "level", "overuse", "plenty", "rate")
+
+    def __init__(self, capacity: float) -> None:
         self.level = capacity
-        self.at = now
         self.overuse = Overuse()
+        self.resize(capacity)
 
     def kept_back(self, attempts: int) -> float:
         """Return the level at which nothing more is given, with so many on their way."""
-        return min(self.overuse.of(attempts), self.capacity * _MOST_KEPT_BACK)
+        return min(self.overuse.of(attempts), self.plenty)
 
-    def refill(self, now: float) -> float:
-        """Bring the level up to date and return it."""
-        elapsed_s = now - self.at
-        if elapsed_s > 0:
-            self.at = now
-            level = self.level + elapsed_s * self.rate
-            self.level = level if level < self.capacity else self.capacity  # noqa: FURB136 - hot, see bench
-        return self.level
-
-    def resize(self, capacity: float, now: float) -> None:
+    def resize(self, capacity: float) -> None:
         """Change the limit; what is there stays, as far as it fits."""
-        self.refill(now)
         self.capacity = capacity
         self.rate = capacity / _MINUTE_S
+        self.plenty = capacity * _MOST_KEPT_BACK
         self.level = min(self.level, capacity)
 
 
@@ -184,9 +173,10 @@ class Reservation(Struct, eq=False):
 
 
 class Pool:
-    """All limits of one group."""
+    """All limits of one group; its buckets are refilled together."""
 
     __slots__ = (
+        "_at",
         "_buckets",
         "_configured",
         "_draining",
@@ -201,8 +191,9 @@ class Pool:
     def __init__(self, limit: Limit, now: float) -> None:
         self._configured = limit.per_minute
         self._buckets: list[Bucket | None] = [
-            None if size is None else Bucket(float(size), now) for size in self._configured
+            None if size is None else Bucket(float(size)) for size in self._configured
         ]
+        self._at = now
         self._live = self._pairs()
         self._on_the_way: dict[Reservation, None] = {}
         self._output = 0
@@ -228,16 +219,11 @@ class Pool:
         if self.concurrency is not None and len(self._on_the_way) >= self.concurrency:
             return None
         live = self._live
+        if now > self._at:
+            self._refill(now)
         for index, bucket in live:
-            elapsed_s = now - bucket.at  # `refill`, without a call: hot, see bench
-            if elapsed_s > 0:
-                bucket.at = now
-                level = bucket.level + elapsed_s * bucket.rate
-                bucket.level = level if level < bucket.capacity else bucket.capacity  # noqa: FURB136
             left = bucket.level - want[index]
-            if left < bucket.capacity * _MOST_KEPT_BACK and (
-                left < 0 or (bucket.overuse.is_known and left < self._kept_back(bucket))
-            ):
+            if left < bucket.plenty and left < self._kept_back(bucket):
                 return None
         for index, bucket in live:
             bucket.level -= want[index]
@@ -250,13 +236,14 @@ class Pool:
         if self.concurrency is not None and len(self._on_the_way) >= self.concurrency:
             return math.inf
         wait_s = 0.0
+        self._refill(now)
         for index, bucket in self._live:
-            level = bucket.refill(now)
-            needed = want[index] + self._kept_back(bucket) if want[index] else 0
-            if needed > level:
-                short = min(needed, bucket.capacity) - level
-                if short > _ROUNDING:
-                    wait_s = max(wait_s, short / bucket.rate)
+            if not want[index] or bucket.level - want[index] >= bucket.plenty:
+                continue
+            needed = want[index] + self._kept_back(bucket)
+            short = min(needed, bucket.capacity) - bucket.level
+            if short > _ROUNDING:
+                wait_s = max(wait_s, short / bucket.rate)
         if wait_s:
             return wait_s
         for index, bucket in self._live:
@@ -271,10 +258,11 @@ class Pool:
         want = reservation.want
         self._output -= want[2]
         is_told = used[1] > 0 or used[2] > 0
+        self._refill(now)
         for index, bucket in self._live:
             excess = used[index] - want[index]
             if excess:
-                level = bucket.refill(now) - excess
+                level = bucket.level - excess
                 bucket.level = level if level < bucket.capacity else bucket.capacity  # noqa: FURB136 - hot, see bench
             if is_told and index:
                 bucket.overuse.learn(excess)
@@ -284,6 +272,7 @@ class Pool:
         if sent_at < self._learned_at or not seen.limits:
             return
         self._learned_at = sent_at
+        self._refill(now)
         later = self._uncounted(sent_at)
         alone = len(self._on_the_way) <= 1
         for index, dimension in enumerate(DIMENSIONS):
@@ -296,9 +285,9 @@ class Pool:
             capacity = float(configured if is_ours_tighter and configured else limit)
             bucket = self._buckets[index]
             if bucket is None:
-                bucket = self._buckets[index] = Bucket(capacity, now)
+                bucket = self._buckets[index] = Bucket(capacity)
                 self._live = self._pairs()
-            bucket.resize(capacity, now)
+            bucket.resize(capacity)
             level = float(max(0, min(remaining, limit)) - later[index])
             if level < bucket.level or (alone and not is_ours_tighter):
                 bucket.level = min(level, capacity)
@@ -312,12 +301,22 @@ class Pool:
         """Let nothing through before `until`, and only a trickle right after it."""
         self.paused_until = max(self.paused_until, until)
         self._draining = self._buckets[0] is None
+        self._refill(self.paused_until)
         for _, bucket in self._live:
-            bucket.level = min(bucket.refill(self.paused_until), 0.0)
+            bucket.level = min(bucket.level, 0.0)
 
     def drained(self) -> None:
         """Note that nobody waits any more: the trickle after a pause is over."""
         self._draining = False
+
+    def _refill(self, now: float) -> None:
+        """Bring all levels up to date."""
+        elapsed_s = now - self._at
+        if elapsed_s > 0:
+            self._at = now
+            for _, bucket in self._live:
+                level = bucket.level + elapsed_s * bucket.rate
+                bucket.level = level if level < bucket.capacity else bucket.capacity  # noqa: FURB136 - hot, see bench
 
     def _kept_back(self, bucket: Bucket) -> float:
         return bucket.kept_back(len(self._on_the_way) + 1)
