@@ -65,7 +65,7 @@ async def governed_messages(
                 message = await client.messages.create(**BODY)
                 assert message.stop_reason == "end_turn"
 
-            yield per_call(call, calls=calls, tasks=tasks)
+            yield per_call(call, calls=calls, tasks=tasks, at_end=governor.catch_up)
 
 
 @asynccontextmanager
