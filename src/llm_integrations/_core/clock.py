@@ -10,7 +10,7 @@ import asyncio
 import os
 import time
 from datetime import UTC, datetime
-from functools import cache
+from functools import partial
 from itertools import count
 from typing import Final, Protocol
 
@@ -38,10 +38,7 @@ class SystemClock:
 
     __slots__ = ()
 
-    def now(self) -> datetime:
-        """Return the wall clock time, aware, in UTC."""
-        return datetime.now(UTC)
-
+    now = staticmethod(partial(datetime.now, UTC))
     monotonic = staticmethod(time.monotonic)
 
     def random(self) -> float:
@@ -62,16 +59,18 @@ def id_by_time() -> str:
     which made an insert into the ledger 1.5 times as dear. They can be guessed: they are no secret.
     """
     moment, serial = hex(time.time_ns() // 1_000), hex(next(_serial))
-    return f"0{moment[2:]}{_origin()}{serial[-6:]}"  # 13 digits of time from 1978 to 2112
+    return f"0{moment[2:]}{_origin}{serial[-6:]}"  # 13 digits of time from 1978 to 2112
 
 
 _serial: Final = count(0x01_00_00_00)
+_origin = ""
+"""12 characters that no other process has; asking for them each time takes 7 us."""
 
 
-@cache
-def _origin() -> str:
-    """Return 12 characters that no other process has; asking for them each time takes 7 us."""
-    return os.urandom(6).hex()
+def _be_another() -> None:
+    global _origin  # noqa: PLW0603 - of the process, as its number is
+    _origin = os.urandom(6).hex()
 
 
-os.register_at_fork(after_in_child=_origin.cache_clear)
+_be_another()
+os.register_at_fork(after_in_child=_be_another)

@@ -45,9 +45,8 @@ _failed: ContextVar[tuple[bytes, str]] = ContextVar("failed", default=(b"", ""))
 _desks: WeakKeyDictionary[Governor, Desk] = WeakKeyDictionary()
 _PLATFORMS: Final = "anthropic.lib."
 _RETRIES: Final = b"x-stainless-retry-count"
-_RETRIES_SIZE: Final = len(_RETRIES)
 _WORKSPACE: Final = b"anthropic-workspace-id"
-_WORKSPACE_SIZE: Final = len(_WORKSPACE)
+_SIZES_READ: Final = frozenset({len(_RETRIES), len(_WORKSPACE)})
 
 
 def govern(client: ClientT, governor: Governor) -> ClientT:
@@ -102,11 +101,12 @@ def _begin(desk: Desk, request: httpx2.Request, route: Route, body: bytes) -> Ex
     """Begin the exchange of a request; the SDK counts its attempts in a header."""
     attempt, workspace = 1, ""
     for name, value in request.headers.raw:  # httpx2 looks one up in 20 us
-        size = len(name)
-        if size == _RETRIES_SIZE and name.lower() == _RETRIES:
-            attempt = int(value) + 1 if value.isdigit() else 1
-        elif size == _WORKSPACE_SIZE and name.lower() == _WORKSPACE:
-            workspace = value.decode("latin-1")
+        if len(name) in _SIZES_READ:
+            known = name.lower()
+            if known == _RETRIES:
+                attempt = int(value) + 1 if value.isdigit() else 1
+            elif known == _WORKSPACE:
+                workspace = value.decode("latin-1")
     limits = request.extensions.get("timeout")
     # How long the caller waits for a connection; a place in line is waited for as long.
     patience_s = limits.get("pool") if type(limits) is dict else None
@@ -169,6 +169,26 @@ class _AsyncBody(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+class _WholeBody(_AsyncBody):
+    """One that is in memory; it leaves in one piece, as it would without us."""
+
+    _is_due = False
+
+    def __init__(self, inner: httpx2.AsyncByteStream, exchange: Exchange, body: bytes) -> None:
+        super().__init__(inner, exchange)
+        self._body = body
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        self._exchange.has_left = self._is_due = True
+        return self  # the generator of httpx2 costs more: asyncio keeps a list of those
+
+    async def __anext__(self) -> bytes:
+        if not self._is_due:
+            raise StopAsyncIteration
+        self._is_due = False
+        return self._body
 
 
 class _Ending:
@@ -369,7 +389,9 @@ class _AsyncTransport(httpx2.AsyncBaseTransport):
         sent = request.stream
         if TYPE_CHECKING:  # httpx2 has checked it
             assert isinstance(sent, httpx2.AsyncByteStream)
-        request.stream = _AsyncBody(sent, exchange)
+        request.stream = (
+            _WholeBody(sent, exchange, body) if route.needs_body else _AsyncBody(sent, exchange)
+        )
         try:
             response = await self.inner.handle_async_request(request)
         except BaseException:
