@@ -2,7 +2,7 @@
 
 In: a permit and how to find out what was used. Out: each, in order, to whoever books it. An attempt
 that is booked by itself costs more than one of many, since each step that this takes is then run
-cold (docs/decisions/0021 and 0022).
+cold (docs/decisions/0021 to 0023).
 
 Nothing is decided by what is not booked: it holds more than it will be charged. Whoever needs to
 know works off first: a look at the books, a hold that is refused, a call that finds no room.
@@ -25,7 +25,7 @@ __all__ = ["Endings"]
 
 P = TypeVar("P")
 
-_WAIT_S: Final = 0.02
+_WAIT_S: Final = 0.045
 _MOST: Final = 32
 
 _logger: Final = logging.getLogger("llm_integrations.governance")

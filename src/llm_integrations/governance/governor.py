@@ -296,7 +296,7 @@ class Governor:
     def post(self, permit: object, find: Callable[[], Actual]) -> None:
         """Book what the attempt used, with others and without waiting for the commit.
 
-        It is written within 25 ms; this governor's budgets, limits and ledger count with it at
+        It is written within 50 ms; this governor's budgets, limits and ledger count with it at
         once. If the process dies before, the attempt is "unknown"; if the database is away, it is
         booked later. Where an answer is to be kept, `settle` it.
         """
