@@ -346,6 +346,17 @@ async def test_the_limits_learn_from_headers(sim: ClaudeSimulator) -> None:
     assert len(sim.requests) == sent
 
 
+def test_a_refusal_holds_back_the_next_call_of_a_thread(sim_elsewhere: ClaudeSimulator) -> None:
+    sim_elsewhere.fail_next(errors.rate_limited(retry_after_s=600))
+    with Governor.threaded() as governor, sync_sdk(sim_elsewhere) as sdk:
+        govern(sdk, governor)
+        with pytest.raises(anthropic.RateLimitError):
+            sdk.messages.create(**ASK)
+        with pytest.raises(anthropic.RateLimitError, match="asked for a pause"):
+            sdk.messages.create(**ASK)
+    assert len(sim_elsewhere.requests) == 1
+
+
 # Streams that are left --------------------------------------------------------------------------
 
 

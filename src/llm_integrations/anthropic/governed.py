@@ -348,8 +348,9 @@ class _SyncTransport(httpx2.BaseTransport):
         finally:
             request.stream = sent
         exchange.answered(response.status_code, dict(response.headers.raw))
-        if exchange.is_known:
+        if exchange.is_known:  # a refusal: its pause holds for the SDK's next attempt already
             _note_failure(exchange, body)
+            home.do(exchange.observe)
         if TYPE_CHECKING:
             assert isinstance(response.stream, httpx2.SyncByteStream)
         response.stream = _SyncAnswer(response.stream, exchange, home, body)
@@ -401,7 +402,7 @@ class _AsyncTransport(httpx2.AsyncBaseTransport):
         finally:
             request.stream = sent
         exchange.answered(response.status_code, dict(response.headers.raw))
-        if exchange.is_known:  # a refusal: its pause holds for the SDK's next attempt already
+        if exchange.is_known:  # see `_SyncTransport`
             _note_failure(exchange, body)
             home.do(exchange.observe)
         if TYPE_CHECKING:
