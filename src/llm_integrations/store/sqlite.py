@@ -311,7 +311,7 @@ class _Writer:
     """
 
     __slots__ = (
-        "_alarm", "_away", "_closing", "_commits", "_database", "_is_due", "_loop", "_new",
+        "_alarm", "_away", "_closing", "_commits", "_database", "_execute", "_is_due", "_loop", "_new",
         "_operations", "_path", "_posted", "_queue", "_thread",
     )  # fmt: skip
 
@@ -321,6 +321,7 @@ class _Writer:
         database.execute("PRAGMA wal_autocheckpoint = 0")
         database.execute("PRAGMA busy_timeout = 0")  # the loop waits for no lock
         self._database = database
+        self._execute = database.cursor().execute
         self._operations = Operations(database)
         self._path = path
         self._commits = 0
@@ -448,11 +449,11 @@ class _Writer:
 
     def _attempt(self, batch: Sequence[_Job[object]]) -> Exception | None:
         try:
-            self._database.execute("BEGIN IMMEDIATE")
+            self._execute("BEGIN IMMEDIATE")
             for job in batch:
                 job.run(self._operations)
             self._operations.finish()
-            self._database.execute("COMMIT")
+            self._execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - whoever awaits a job gets it
             self._operations.forget()
             if self._database.in_transaction:

@@ -97,10 +97,12 @@ class _Found(NamedTuple):
 class Operations:
     """What can be done in a transaction."""
 
-    __slots__ = ("_begun", "_ended", "_found", "_moves", "_window_ids", "database")
+    __slots__ = ("_begun", "_change", "_ended", "_found", "_moves", "_window_ids", "database")
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self.database = database
+        # What each call changes goes by one cursor: making one for each takes a tenth of a hold.
+        self._change = database.cursor().execute
         self._window_ids: dict[WindowClaim, int] = {}
         self._found: _Found | None = None
         self._moves: dict[int, tuple[int, int, int]] = {}
@@ -126,7 +128,7 @@ class Operations:
         if self._moves:
             moves, self._moves = self._moves, {}
             for window, move in moves.items():
-                self.database.execute(sql.SETTLE_WINDOW, (*move, window))
+                self._change(sql.SETTLE_WINDOW, (*move, window))
 
     def hold(self, hold: Hold) -> Refusal | None:
         """See `GovernanceStore.hold`."""
@@ -147,7 +149,7 @@ class Operations:
             by_estimate = claim.by_estimate
             amount_pusd = hold.amount_of(by_estimate=by_estimate)
             asked = (amount_pusd, window, hold.guard_of(by_estimate=by_estimate))
-            if self.database.execute(sql.CLAIM, asked).rowcount == 0:
+            if self._change(sql.CLAIM, asked).rowcount == 0:
                 for one in found.windows[:taken]:
                     self._move(one, begun.amount_in(one), 0)
                 self.finish()
@@ -158,7 +160,7 @@ class Operations:
         """See `GovernanceStore.settle`."""
         place = (settlement.call_id, settlement.attempt)
         begun = self._begun.pop(place, None)
-        if begun is not None and self.database.execute(sql.DROP_HELD, place).rowcount:
+        if begun is not None and self._change(sql.DROP_HELD, place).rowcount:
             self._ended.append(_ended_row(begun, settlement))
             self._charge(begun, settlement)
             self.keep_answer(settlement)
@@ -360,7 +362,7 @@ class Operations:
     def _begin(self, begun: Begun) -> None:
         """Write the row of an attempt that is about to be sent."""
         hold, windows, estimated = begun.hold, begun.windows, begun.estimated
-        written = self.database.execute(
+        written = self._change(
             sql.INSERT_HELD,
             (
                 hold.call_id,
