@@ -84,6 +84,29 @@ def test_a_day_whose_midnight_is_skipped_starts_with_the_change() -> None:
     assert (start, end) == ("2026-04-23T22:00:00+00:00", "2026-04-24T21:00:00+00:00")
 
 
+@pytest.mark.parametrize(
+    ("zone", "first_midnight", "hours"),
+    [
+        ("America/Havana", "2026-11-01T00:00:00-04:00", 25),  # at 01:00 it is 00:00 once more
+        ("Atlantic/Azores", "2024-10-27T00:00:00+00:00", 25),
+    ],
+)
+def test_a_midnight_that_comes_twice_begins_one_day(
+    zone: str, first_midnight: str, hours: int
+) -> None:
+    start_us = us(first_midnight)
+    day = (start_us, start_us + hours * HOUR_US)
+    for minutes in (0, 30, 60, 90, 120):
+        assert window_of("day", zone, start_us + minutes * HOUR_US // 60) == day
+
+
+def test_a_midnight_that_comes_twice_begins_one_month() -> None:
+    start_us = us("2026-11-01T00:00:00-04:00")
+    first = window_of("month", "America/Havana", start_us)
+    assert first[0] == start_us
+    assert window_of("month", "America/Havana", start_us + HOUR_US * 3 // 2) == first
+
+
 @given(
     st.sampled_from(get_args(Window)),
     st.sampled_from(ZONES),

@@ -226,8 +226,9 @@ def window_of(window: Window, zone: str, at_us: int) -> tuple[int, int]:
         start_us = at_us // fixed_us * fixed_us
         return start_us, start_us + fixed_us
     local = load_zone(zone, "window")
-    today = moment_of(at_us).astimezone(local).replace(hour=0, minute=0, second=0, microsecond=0)
-    first = today.replace(tzinfo=None)
+    # A midnight that the clocks skip is the moment of the change; of two (fold), the first counts.
+    today = moment_of(at_us).astimezone(local)
+    first = datetime(today.year, today.month, today.day)  # noqa: DTZ001 - of the zone, below
     if window == "day":
         following = first + timedelta(days=1)
     elif window == "week":
@@ -236,7 +237,6 @@ def window_of(window: Window, zone: str, at_us: int) -> tuple[int, int]:
     else:
         first = first.replace(day=1)
         following = (first + timedelta(days=32)).replace(day=1)
-    # A midnight that the clocks skip is the moment of the change; of two, the first one counts.
     return us_of(first.replace(tzinfo=local)), us_of(following.replace(tzinfo=local))
 
 
