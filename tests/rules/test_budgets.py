@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import get_args
 
 import pytest
@@ -147,9 +147,31 @@ def test_dollars_become_pico_dollars_exactly(usd: str | Decimal, pusd: int) -> N
     assert parse_usd(usd) == pusd
 
 
+def test_dollars_are_exact_whatever_the_callers_arithmetic_rounds_to() -> None:
+    with localcontext(prec=4):
+        assert parse_usd("123456.789") == 123_456_789 * 10**9
+        assert parse_usd(Decimal("0.000000000001")) == 1
+
+
 @pytest.mark.parametrize(
     "wrong",
-    ["0", "-1", "NaN", "sNaN", "Infinity", "", "five", "0.0000000000001", "4000001", 1.5, None],
+    [
+        "0",
+        "-1",
+        "NaN",
+        "sNaN",
+        "Infinity",
+        "",
+        "five",
+        "0.0000000000001",
+        f"1.{'0' * 40}1",
+        "1e-9999999",
+        "4000001",
+        "1e99",
+        "1e9999999",
+        1.5,
+        None,
+    ],
 )
 def test_an_amount_that_makes_no_sense_is_refused_by_name(wrong: object) -> None:
     with pytest.raises(ConfigError, match="'cap'"):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, Inexact, InvalidOperation
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -45,6 +45,8 @@ __all__ = [
 Reserve = Literal["bound", "estimate"]
 Window = Literal["minute", "hour", "day", "week", "month", "total"]
 PUSD_PER_USD: Final = 10**12
+_MOST_USD: Final = MAX_PUSD // PUSD_PER_USD
+_EXACTLY: Final = Context(prec=40, traps=[Inexact])  # whatever the caller's own context rounds to
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 FOREVER_US: Final = 253_402_300_799_000_000  # the end of the year 9999
 ALERTS_PERCENT: Final = (100, 80, 50)
@@ -196,14 +198,16 @@ def parse_usd(usd: str | Decimal | int) -> int:
     if isinstance(usd, (bool, float)):
         raise ConfigError("an amount of money is written as text, like '1.00'")
     try:
-        pusd = Decimal(usd) * PUSD_PER_USD
+        amount = Decimal(usd)
     except (InvalidOperation, ValueError, TypeError):
         raise ConfigError(f"{usd!r} is not an amount in US dollars") from None
-    if not pusd.is_finite() or not 0 < pusd <= MAX_PUSD:
-        raise ConfigError(f"{usd} is not above 0 and at most 4000000 US dollars")
-    if pusd != int(pusd):
-        raise ConfigError(f"{usd} has more than 12 decimal places")
-    return int(pusd)
+    if not amount.is_finite() or not 0 < amount <= _MOST_USD:
+        raise ConfigError(f"{usd} is not above 0 and at most {_MOST_USD} US dollars")
+    try:
+        pusd = _EXACTLY.multiply(amount, PUSD_PER_USD)
+        return int(pusd.to_integral_exact(context=_EXACTLY))
+    except Inexact:
+        raise ConfigError(f"{usd} has more than 12 decimal places") from None
 
 
 def us_of(moment: datetime) -> int:
