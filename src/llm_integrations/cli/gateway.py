@@ -187,11 +187,17 @@ def _options(wanted: Wanted) -> GatewayOptions:
 def _parse_budget(text: str) -> Budget:
     """Read `5/day` or `1/day/team`."""
     from llm_integrations.governance import Budget
+    from llm_integrations.service.gateway.door import is_tag_name
 
     usd, _, rest = text.partition("/")
-    window, _, tag = rest.partition("/")
+    window, names_tag, tag = rest.partition("/")
     if not window:
         raise ConfigError(f"--budget {text}: write USD per window, like 5/day or 1/day/team")
+    if names_tag and not is_tag_name(tag):
+        raise ConfigError(
+            f"--budget {text}: no call can have a tag {tag!r}, so it would never refuse one: names"
+            " in X-LLM-Tags have small letters, digits, `_`, `.` and `-`"
+        )
     name = f"gateway-{window}" + (f"-{tag}" if tag else "")
     return Budget(name, usd=usd, window=window, by=tag or None)  # type: ignore[arg-type]  # it checks
 

@@ -24,7 +24,7 @@ from llm_integrations._core.http.exchange import can_inflate
 from llm_integrations.anthropic.exchanges import Refusal, error_answer
 from llm_integrations.errors import ConfigError
 
-__all__ = ["Door", "GatewayOptions", "Refused", "Request", "answer_headers"]
+__all__ = ["Door", "GatewayOptions", "Refused", "Request", "answer_headers", "is_tag_name"]
 
 TAGS_HEADER: Final = "x-llm-tags"
 MEGABYTE: Final = 1024 * 1024
@@ -84,7 +84,8 @@ _ROUTES: Final = (
     _route("/v1/models/{id}", "GET"),
 )
 
-_TAG: Final = re.compile(r"([a-z][a-z0-9_.-]{0,63})=([!-+\--~]{1,256})", re.ASCII)
+_TAG_NAME: Final = re.compile(r"[a-z][a-z0-9_.-]{0,63}", re.ASCII)
+_TAG: Final = re.compile(rf"({_TAG_NAME.pattern})=([!-+\--~]{{1,256}})", re.ASCII)
 _TAGS_AT_MOST: Final = 16
 
 
@@ -218,6 +219,11 @@ class Door:
         if route.names_itself:
             passed["accept-encoding"] = "identity"
         return {**passed, **self._options.credentials}
+
+
+def is_tag_name(text: str) -> bool:
+    """Whether a call can have a tag of this name."""
+    return _TAG_NAME.fullmatch(text) is not None
 
 
 def answer_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
