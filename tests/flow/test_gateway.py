@@ -247,6 +247,30 @@ async def test_a_compressed_answer_passes_as_it_is_and_is_read_on_the_way(coding
         assert [entry.cost_pusd for entry in await line.entries()] == [cost_pusd] * 2
 
 
+@pytest.mark.parametrize(
+    ("said", "scheme"),
+    [
+        ((), "http"),
+        (("x-forwarded-proto: http",), "http"),
+        (("x-forwarded-proto: https",), "https"),
+        (("x-forwarded-proto: HTTPS, http",), "https"),
+        (("x-forwarded-proto: javascript",), "http"),
+    ],
+)
+async def test_results_of_a_batch_are_where_the_proxy_before_the_gateway_is_seen(
+    said: tuple[str, ...], scheme: str
+) -> None:
+    async with gateway(hosts=("llm.example",)) as line:
+        async with sdk_at(line.url) as sdk:
+            made = await sdk.messages.batches.create(requests=TWO)
+            await ended(sdk, made.id)
+        path = f"/v1/messages/batches/{made.id}"
+        request = raw(f"GET {path}", *MESSAGE, *said, host="llm.example")
+        _, _, body = await ask_raw(line, request)
+        assert json.loads(body)["results_url"] == f"{scheme}://llm.example{path}/results"
+        assert all("x-forwarded-proto" not in seen.headers for seen in line.sim.requests)
+
+
 async def test_results_of_a_batch_are_fetched_through_the_gateway_and_settle_it() -> None:
     async with gateway() as line, sdk_at(line.url) as sdk:
         made = await sdk.messages.batches.create(requests=[{"custom_id": "a", "params": ASK}])

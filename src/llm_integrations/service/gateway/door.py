@@ -123,7 +123,9 @@ class Request(NamedTuple):
     Attributes:
         url: where it goes.
         headers: those that go on; credentials among them.
-        host: the name and port it asked for here.
+        here: scheme, name and port under which its sender sees the gateway. The scheme is that of
+            a TLS proxy before it, which says so in `X-Forwarded-Proto`: who lies about it misleads
+            itself.
         size_bytes: of the body, as announced; 0 where nothing is.
         retries: how many attempts its sender has counted before this one.
     """
@@ -134,7 +136,7 @@ class Request(NamedTuple):
     url: str
     headers: Mapping[str, str]
     tags: Mapping[str, str]
-    host: str
+    here: str
     size_bytes: int
     retries: int
 
@@ -184,7 +186,7 @@ class Door:
             url=f"{self._upstream}{path}{f'?{query}' if query else ''}",
             headers=self._passed(headers, route),
             tags=tags,
-            host=host,
+            here=f"{_scheme(headers)}://{host}",
             size_bytes=_number(headers.get("content-length", "")),
             retries=_number(headers.get("x-stainless-retry-count", "")),
         )
@@ -242,6 +244,12 @@ def _joined(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers
+
+
+def _scheme(headers: Mapping[str, str]) -> str:
+    """Return how the sender came in: by TLS where a proxy says so, the first one if several do."""
+    said = headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
+    return "https" if said == "https" else "http"
 
 
 def _number(said: str) -> int:

@@ -233,7 +233,7 @@ class Gateway:
         with self._dog.limit(SILENCE_S):
             said = await reply.read()
         await booking.feed(said, is_last=True)
-        here = f"http://{call.request.host}".encode("latin-1")
+        here = call.request.here.encode("latin-1")
         said = _RESULTS_URL.sub(rb"\g<1>" + here + rb"\g<2>", said)
         await send(_start(reply.status, {**headers, "content-length": str(len(said))}))
         await send({"type": "http.response.body", "body": said})
