@@ -123,6 +123,30 @@ def test_an_export_has_every_attempt_in_both_forms(settings: Path, tmp_path: Pat
     assert (paid["model"], paid["raw"]) == ("claude-opus-5", {"input_tokens": 5})
 
 
+@pytest.mark.parametrize("model", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_a_table_holds_no_formula_whatever_a_caller_names_a_model(
+    model: str, tmp_path: Path
+) -> None:
+    url, table, lines = f"sqlite:///{tmp_path / 'x.db'}", tmp_path / "x.csv", tmp_path / "x.jsonl"
+
+    async def spend() -> None:
+        async with Governor.open(url) as governor:
+            ask = Ask(group=model, model=model, hold_pusd=9, tags={model: model})
+            actual = Actual(state="settled", cost_pusd=5, model=model, request_id=model)
+            await governor.settle(await governor.admit(ask), actual)
+
+    asyncio.run(spend())
+    assert export(ledger=url, to=table) == 0
+    assert export(ledger=url, to=lines) == 0
+    with table.open(newline="") as file:
+        [row] = csv.DictReader(file)
+    assert not [
+        value for value in row.values() if value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    ]
+    assert (row["model"], row["cost_pusd"]) == (f"'{model}", "5")
+    assert json.loads(lines.read_text())["model"] == model
+
+
 def test_an_export_of_an_issue_without_attempts_is_empty(
     settings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,6 +23,8 @@ __all__ = ["EVERYTHING", "EXPORT_COLUMNS", "Entry", "Ledger", "filter_of"]
 
 EVERYTHING: Final = EntryFilter()
 _PAGE: Final = 1_000
+# How formulas begin: https://owasp.org/www-community/attacks/CSV_Injection
+_FORMULA: Final = tuple("=+-@\t\r")
 _tags = msgspec.json.Decoder(dict[str, str])
 _counters = msgspec.json.Decoder(dict[str, int])
 
@@ -65,7 +67,11 @@ class Entry(Struct, frozen=True, kw_only=True):
     ttft_ms: int | None
 
     def as_text(self) -> tuple[str, ...]:
-        """Return the values of `EXPORT_COLUMNS` as text, ready for CSV."""
+        """Return the values of `EXPORT_COLUMNS` as text, ready for CSV.
+
+        What a spreadsheet would take for a formula begins with an apostrophe: a model's name is
+        whatever a caller wrote.
+        """
         return tuple(_text(getattr(self, name)) for name in EXPORT_COLUMNS)
 
     def as_json(self) -> bytes:
@@ -178,6 +184,8 @@ def _entry(row: EntryRow) -> Entry:
 def _text(value: object) -> str:
     if value is None:
         return ""
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(_FORMULA) else value
     if isinstance(value, dict):
         return msgspec.json.encode(value).decode()
     isoformat = getattr(value, "isoformat", None)
