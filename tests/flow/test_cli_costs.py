@@ -18,7 +18,7 @@ import pytest
 from llm_integrations._core.admission import Actual, Ask
 from llm_integrations.anthropic import CostLine, parse_message
 from llm_integrations.cli.asking import _as_data, _summary
-from llm_integrations.cli.costs import costs, export
+from llm_integrations.cli.costs import costs, export, reconcile
 from llm_integrations.errors import ConfigError, StoreError
 from llm_integrations.governance import Budget, BudgetAlert, Governor
 
@@ -164,6 +164,17 @@ def test_a_page_that_cannot_be_written_says_why(
 ) -> None:
     with pytest.raises(ConfigError, match=why):
         costs(html=tmp_path / to, days=days, zone=zone, settings=settings)
+
+
+@pytest.mark.parametrize("days", [-5, 0, 900_000, 99_999_999_999])
+@pytest.mark.parametrize("command", [costs, export, reconcile])
+def test_days_that_cannot_be_counted_are_refused(
+    command: Callable[..., int], days: int, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    asyncio.run(_spend(url))
+    with pytest.raises(ConfigError, match=f"--days is {days}: it counts from 1 to 36,500"):
+        command(days=days, ledger=url)
 
 
 def test_a_place_that_cannot_be_written_is_told(settings: Path, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ __all__ = ["costs", "export", "reconcile"]
 
 _BAR_WIDTH: Final = 24
 _PAGE_DAYS: Final = 30
+_MOST_DAYS: Final = 36_500
 _BUDGETS_SHOWN: Final = 8
 _TOLD_EACH: Final = 10_000
 _NO_TAGS: Final = ("day", "group", "model")
@@ -71,8 +72,7 @@ def costs(
         ledger: Another ledger than the service's.
         settings: The TOML file.
     """
-    if days is not None and days < 1:
-        raise ConfigError(f"--days is {days}: it counts from 1")
+    _check_days(days)
     if tag in _NO_TAGS:
         raise ConfigError(f"--tag {tag}: a tag of that name cannot be told from the {tag} itself")
     opening = open_ledger(ledger, settings)
@@ -116,6 +116,7 @@ def export(
         ledger: Another ledger than the service's.
         settings: The TOML file.
     """
+    _check_days(days)
     chosen = format or ("jsonl" if to is not None and to.suffix == ".jsonl" else "csv")
     opening = open_ledger(ledger, settings)
     count = asyncio.run(_export(opening, days, issue, _writing(to, chosen)))
@@ -147,8 +148,7 @@ def reconcile(
         ledger: Another ledger than the service's.
         settings: The TOML file.
     """
-    if days < 1:
-        raise ConfigError(f"--days is {days}: it counts from 1")
+    _check_days(days)
     opening = open_ledger(ledger, settings)
     found = asyncio.run(_reconcile(opening, load(settings)[0].claude, days))
     if json:
@@ -156,6 +156,12 @@ def reconcile(
     else:
         _print_reconciled(found)
     return 0 if found.is_explained else 1
+
+
+def _check_days(days: int | None) -> None:
+    """Raise `ConfigError` where no such time can be counted."""
+    if days is not None and not 1 <= days <= _MOST_DAYS:
+        raise ConfigError(f"--days is {days}: it counts from 1 to {_MOST_DAYS:,}")
 
 
 # --- reports -------------------------------------------------------------------------------------
