@@ -99,6 +99,26 @@ def test_costs_show_each_budget_with_its_last_alert_and_what_passed_it(
     ]
 
 
+def test_what_strangers_call_themselves_moves_no_cursor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, evil = f"sqlite:///{tmp_path / 'x.db'}", "\x1b[2J\rteam"
+
+    async def spend() -> None:
+        budget = Budget("each", usd="1", window="total", by="team")
+        async with Governor.open(url, budgets=[budget]) as governor:
+            ask = Ask(group="g", model=evil, hold_pusd=9, tags={"team": evil})
+            await governor.settle(await governor.admit(ask), Actual(state="settled", cost_pusd=5))
+
+    asyncio.run(spend())
+    assert costs(ledger=url) == 0
+    assert costs(ledger=url, tag="team") == 0
+    told = capsys.readouterr().out
+    assert "budget each of \N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}team: 0.0" in told
+    assert "\x1b" not in told
+    assert "\r" not in told
+
+
 def test_the_page_is_one_file_that_asks_nobody(settings: Path, tmp_path: Path) -> None:
     page = tmp_path / "spend.html"
     assert costs(html=page, days=2, zone="Europe/Berlin", settings=settings) == 0

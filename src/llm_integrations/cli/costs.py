@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal, TextIO, TypeAlias
 
 from llm_integrations.cli.books import open_ledger
 from llm_integrations.cli.failures import complain
-from llm_integrations.cli.printing import bar, exact_usd, print_json, print_table
+from llm_integrations.cli.printing import bar, exact_usd, print_json, print_table, printable
 from llm_integrations.cli.reading import LedgerUrl, SettingsFile, load
 from llm_integrations.errors import ConfigError
 
@@ -246,7 +246,7 @@ def _print_budgets(budgets: Sequence[BudgetState]) -> None:
     """Print the budgets that are nearest to their end, with the last alert of each."""
     fullest = sorted(budgets, key=lambda each: each.left_pusd / each.limit_pusd)
     for each in fullest[:_BUDGETS_SHOWN]:
-        name = f"{each.name} of {each.key}" if each.key else each.name
+        name = printable(f"{each.name} of {each.key}" if each.key else each.name)
         told = f", alerted at {each.alerted_percent} %" if each.alerted_percent else ""
         unsure = f", {exact_usd(each.unsure_pusd)} USD unsure" if each.unsure_pusd else ""
         over = f", {exact_usd(each.overrun_pusd)} USD too much" if each.overrun_pusd else ""
