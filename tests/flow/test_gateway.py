@@ -483,6 +483,23 @@ async def test_only_listed_headers_pass() -> None:
         assert seen.headers["accept-encoding"] == "identity"
 
 
+@pytest.mark.parametrize("value", [b"req_\xe9", "req_€".encode(), b"req_\x01"])
+async def test_a_paid_answer_passes_whatever_its_headers_hold(value: bytes) -> None:
+    async with simulator() as sim, sdk_at(sim.base_url) as sdk:
+        whole = (await sdk.messages.with_raw_response.create(**ASK)).http_response.content
+        cost_pusd = sim.invoice_pusd()
+    reply = answer(200, whole, "Content-Type: application/json", "anthropic-odd: VALUE")
+    reply = reply.replace(b"VALUE", value)
+    async with serving(replies(reply)) as upstream, gateway(upstream=upstream) as line:
+        request = raw("POST /v1/messages", *MESSAGE, body=BODY)
+        status, headers, body = await ask_raw(line, request)
+        assert (status, body) == (200, whole)
+        passed = None if b"\x01" in value else value.decode("latin-1")
+        assert headers.get("anthropic-odd") == passed
+        [entry] = await line.entries()
+        assert (entry.state, entry.cost_pusd) == ("settled", cost_pusd)
+
+
 async def test_a_stream_passes_as_it_comes() -> None:
     slow = simulator(behaviour=Behaviour(stream_pause_ms=50))
     async with gateway(slow) as line:

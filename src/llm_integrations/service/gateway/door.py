@@ -45,6 +45,7 @@ _ANSWERED: Final = frozenset(
     }
 )
 _ANSWERED_FAMILY: Final = "anthropic-"
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _ID: Final = r"[A-Za-z0-9][\w.:@-]{0,255}"
@@ -229,11 +230,14 @@ def is_tag_name(text: str) -> bool:
 
 
 def answer_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    """Return those of an answer's headers that the caller gets."""
+    """Return those of an answer's headers that the caller gets, byte for byte.
+
+    One that no server may send (control characters) is left out: the answer may be paid for.
+    """
     return [
-        (name.encode("latin-1"), value.encode("latin-1"))
+        (name.encode(), value.encode(errors="surrogateescape"))
         for name, value in headers.items()
-        if name in _ANSWERED or name.startswith(_ANSWERED_FAMILY)
+        if (name in _ANSWERED or name.startswith(_ANSWERED_FAMILY)) and not _CONTROL.search(value)
     ]
 
 
