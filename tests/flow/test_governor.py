@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import psycopg
@@ -372,6 +374,49 @@ async def test_text_that_no_database_takes_spoils_no_books(url: str) -> None:
             )
         entries = await governor.ledger.entries()
         assert {entry.request_id for entry in entries} == {"req_1", "req_2"}
+
+
+LONG: Final = secrets.token_urlsafe(400)  # 534 characters that compress badly
+
+
+@pytest.mark.parametrize(
+    ("long", "said"),
+    [
+        ({"model": LONG}, "name of the model"),
+        ({"group": LONG}, "group"),
+        ({"workspace": LONG}, "workspace"),
+        ({"tags": {"project": LONG}}, "tag 'project'"),
+        ({"tags": {"handler": "\N{EURO SIGN}" * 200}}, "tag 'handler'"),
+        ({"tags": {"issue": LONG}}, "tag 'issue'"),
+        ({"tags": {"delivery": LONG}}, "tag 'delivery'"),
+        ({"tags": {"team": LONG}}, "tag of the budget 'each'"),
+    ],
+)
+async def test_what_is_too_long_to_find_rows_by_is_refused(
+    url: str, long: dict[str, object], said: str
+) -> None:
+    async with Governor.open(url, budgets=[Budget("each", usd="1", by="team")]) as governor:
+        with pytest.raises(InvalidRequest, match=f"the {said} is longer than 500 bytes"):
+            await governor.admit(ask(0.2, **long))
+        assert await governor.ledger.entries() == []
+
+
+async def test_the_longest_names_are_found_summed_up_and_told_to_others(url: str) -> None:
+    most, day = LONG[:500], timedelta(days=1)
+    keys = ("project", "handler", "issue", "delivery", "team")
+    async with Governor.open(url, budgets=[Budget("each", usd="1", by="team")]) as governor:
+        longest = {"model": most, "group": most, "workspace": most}
+        tags = dict.fromkeys(keys, most) | {"note": LONG * 9}
+        permit = await governor.admit(ask(0.2, tags=tags, **longest))
+        await governor.settle(permit, paid(0.1, model=LONG * 9, request_id=LONG))
+        await governor.ledger.tidy(datetime.now(UTC) + 3 * day)
+        (entry,) = await governor.ledger.entries(filter_of(tags={"note": LONG * 9}))
+        assert (entry.served, entry.request_id) == (most, most)
+        for key in keys:
+            (spend,) = await governor.reports.spend_by(key)
+            assert (spend.key, spend.spent_pusd) == (most, USD // 10)
+    async with Governor.open(url):  # a member that is gone is told of
+        pass
 
 
 async def test_a_cancelled_attempt_costs_nothing(clock: ManualClock) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from llm_integrations._core.admission import Actual, Ask, Observation
 from llm_integrations._core.clock import SystemClock
-from llm_integrations.errors import InvalidRequest, RateLimited
+from llm_integrations.errors import InvalidRequest, RateLimited, StoreError
 from llm_integrations.governance import Governor, Limit
 from llm_integrations.governance.limiter import Limiter
 from llm_integrations.governance.sharing import SharedPools
@@ -474,6 +474,17 @@ async def test_a_governor_on_postgresql_shares_its_limits(postgres_url: str) -> 
         assert not waiting.done()
         await one.settle(permit, DONE)
         await other.settle(await asyncio.wait_for(waiting, 2), DONE)
+
+
+async def test_a_database_that_refuses_a_look_at_limits_ends_no_governor(postgres_url: str) -> None:
+    async with Governor.open(postgres_url) as governor:
+        with psycopg.connect(postgres_url) as connection:
+            connection.execute(
+                "CREATE OR REPLACE FUNCTION llm_integrations.limit_sweep() RETURNS bigint"
+                " LANGUAGE sql AS 'SELECT 1 / 0 * count(*) FROM llm_integrations.limit_pool'"
+            )
+        with pytest.raises(StoreError, match="refused a look at limits"):
+            await governor._sweep()  # what each heartbeat does, which goes on after a StoreError
 
 
 async def test_the_connection_that_listens_is_made_anew(postgres_url: str) -> None:

@@ -92,6 +92,12 @@ def test_a_body_without_a_model_or_messages_is_refused(body: bytes) -> None:
         shape_of(body)
 
 
+def test_a_model_whose_name_has_no_end_is_refused() -> None:
+    assert shape_of(b'{"model":"%s","messages":[]}' % (b"m" * 500)).model == "m" * 500
+    with pytest.raises(InvalidRequest, match="model: is longer than 500 characters"):
+        shape_of(b'{"model":"%s","messages":[]}' % (b"m" * 501))
+
+
 def test_betas_lift_the_limits_that_they_are_for() -> None:
     thinking = {"type": "enabled", "budget_tokens": 5_000}
     interleaved = ("interleaved-thinking-2025-05-14",)

@@ -44,6 +44,7 @@ LONG_OUTPUT_BETA: Final = "output-300k-"
 INTERLEAVED_BETA: Final = "interleaved-thinking-"
 MIN_THINKING_BUDGET: Final = 1024
 MAX_MESSAGES: Final = 100_000
+MOST_NAME_CHARS: Final = 500  # names of models are kept, in caches and in the books
 THINKING_TYPES: Final = ("adaptive", "between_tools", "disabled", "enabled")
 EFFORT_LEVELS: Final = ("low", "medium", "high", "xhigh", "max")
 
@@ -171,7 +172,7 @@ def shape_of(body: bytes) -> RequestShape:
     """Return the shape of a request's JSON body.
 
     Raises:
-        InvalidRequest: a field has the wrong type.
+        InvalidRequest: a field has the wrong type, or the name of the model no end.
     """
     try:
         shape = decode(_shape_decoder, body)
@@ -179,6 +180,8 @@ def shape_of(body: bytes) -> RequestShape:
         field = str(error).partition("`$.")[2].rstrip("`")
         msg = f"{field}: has a wrong type" if field else "the request: needs `model` and `messages`"
         raise InvalidRequest(msg) from None
+    if len(shape.model) > MOST_NAME_CHARS:
+        raise InvalidRequest(f"model: is longer than {MOST_NAME_CHARS} characters")
     msgspec.structs.force_setattr(shape, "size_bytes", len(body))
     return shape
 

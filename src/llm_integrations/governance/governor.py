@@ -67,6 +67,10 @@ T = TypeVar("T")
 LEASE_S: Final = 30.0
 """How long after its last heartbeat a process counts as dead; it beats three times as often."""
 
+_KEY_BYTES: Final = 500
+"""Rows are found, and summed up, by what is no longer: an index of PostgreSQL takes 2,704 bytes,
+and that of the sums has four such names in it; NOTIFY takes 8,000, and tells of pools by name."""
+
 _TIDY_BEATS: Final = 30
 """Old entries are summed up, and forgotten, with every so many heartbeats: each five minutes."""
 
@@ -83,6 +87,7 @@ class _Will(msgspec.Struct, frozen=True, kw_only=True):
 
 _will_decoder: Final = msgspec.json.Decoder(_Will)
 _WILLS: Final = "handed over: "
+_KEYS: Final = ("project", "handler", "issue", "delivery")
 
 
 class Permit(msgspec.Struct, eq=False, gc=False):
@@ -259,6 +264,9 @@ class Governor:
         if hold_pusd is not None and not 0 <= hold_pusd <= MAX_PUSD:
             raise InvalidRequest("the call may cost more than four million dollars, or less than 0")
         hold = self._hold(ask)
+        size = len(ask.model) + len(ask.group) + len(ask.workspace) + len(hold.tags)
+        if size * 4 > _KEY_BYTES:
+            _check_keys(ask, hold)
         taken = self._limiter.take(ask)
         try:
             refusal = await self.store.hold(hold, at_once=ask.at_once)
@@ -572,11 +580,29 @@ def _report_end(keeper: asyncio.Task[None]) -> None:
         _logger.error("the task %r of a governor has ended", keeper.get_name(), exc_info=error)
 
 
+def _check_keys(ask: Ask, hold: Hold) -> None:
+    """Refuse names that are too long to find rows by.
+
+    Raises:
+        InvalidRequest: says which one.
+    """
+    keys = {"name of the model": ask.model, "group": ask.group, "workspace": ask.workspace}
+    keys |= {f"tag {name!r}": ask.tags.get(name, "") for name in _KEYS}
+    keys |= {f"tag of the budget {claim.budget!r}": claim.key for claim in hold.windows}
+    for what, key in keys.items():
+        if len(key) * 4 > _KEY_BYTES and len(key.encode(errors="surrogatepass")) > _KEY_BYTES:
+            raise InvalidRequest(f"the {what} is longer than {_KEY_BYTES} bytes")
+
+
 def _storable(text: str) -> str:
-    """Drop what is no text to a database: NUL, and bytes of a header that are not UTF-8."""
+    """Drop what is no text to a database: NUL, and bytes of a header that are not UTF-8.
+
+    An answer of the server names its model: what is too long to find rows by is cut.
+    """
     if text.isascii() and text.isprintable():
-        return text
-    return text.encode(errors="ignore").decode().replace("\0", "")
+        return text[:_KEY_BYTES]
+    kept = text.encode(errors="ignore")[:_KEY_BYTES]
+    return kept.decode(errors="ignore").replace("\0", "")
 
 
 def _encode_tags(tags: Mapping[str, str]) -> str:

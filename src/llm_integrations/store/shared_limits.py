@@ -88,11 +88,15 @@ class SharedLimits:
 
         Raises:
             StoreUnavailable: the database is away.
+            StoreError: it refuses.
         """
-        with reaching():
-            async with self._pool.connection() as connection:
-                cursor = await connection.execute(_SWEEP, [TRUSTEE])
-                row = await cursor.fetchone()
+        try:
+            with reaching():
+                async with self._pool.connection() as connection:
+                    cursor = await connection.execute(_SWEEP, [TRUSTEE])
+                    row = await cursor.fetchone()
+        except psycopg.Error as error:
+            raise StoreError(f"the database refused a look at limits ({error.sqlstate})") from error
         self.members = max(1, int(row[0])) if row else 1
 
     async def close(self) -> None:
