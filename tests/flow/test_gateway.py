@@ -34,7 +34,7 @@ from llm_integrations.service.listener import listening
 from llm_integrations.simulators import ClaudeSimulator
 from llm_integrations.simulators.anthropic import errors
 from llm_integrations.simulators.anthropic.behaviour import Behaviour
-from llm_integrations.simulators.faults import Cut, Fault, Reset
+from llm_integrations.simulators.faults import Cut, Dribble, Fault, Reset, Slow
 from tests.clocks import BeatClock
 from tests.money.auditor import audit
 from tests.money.leaver import CAP, GOING_ON, TAGS, leave_by_sdk, leave_streams
@@ -366,10 +366,13 @@ async def test_a_callers_next_call_finds_the_hold_of_the_last_one_given_back() -
         (errors.rate_limited(retry_after_s=0), ["refused", "settled"]),
         (errors.overloaded(), ["refused", "settled"]),
         (Reset(), ["unknown", "settled"]),
+        (Cut(), ["unknown", "settled"]),
+        (Slow(delay_s=60), ["unknown", "settled"]),  # longer than its sender has patience
+        (Dribble(bytes_each=50, every_s=60), ["unknown", "settled"]),
     ],
 )
 async def test_attempts_of_one_call_are_rows_of_one_call(fault: Fault, states: list[str]) -> None:
-    async with gateway() as line, sdk_at(line.url, max_retries=2) as sdk:
+    async with gateway() as line, sdk_at(line.url, max_retries=2, timeout=1.0) as sdk:
         line.sim.fail_next(fault)
         await sdk.messages.create(**ASK)
         rows = await line.entries()

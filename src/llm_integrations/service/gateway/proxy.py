@@ -148,10 +148,12 @@ class Gateway:
         exchange = self._desk.begin(route, call.body, call.about)
         try:
             reply = await self._send(call, exchange)
+            await self._hand_back(call, exchange, reply, send)
         except Refused as refused:
             await _answer(send, refused.answer)
-            return
-        await self._hand_back(call, exchange, reply, send)
+        except asyncio.CancelledError:  # its sender hung up: out of patience, maybe, to try again
+            self._note_failure(call, exchange)
+            raise
 
     async def _send(self, call: _Call, exchange: Exchange) -> Reply:
         """Hold, wait for room, and send; return as soon as the answer begins.
@@ -192,6 +194,7 @@ class Gateway:
             else:
                 await self._hand_back_bytes(booking, reply, headers, send)
         except (TransportError, TimeoutError) as error:
+            self._note_failure(call, exchange)
             _logger.info("an answer broke off: %s", type(error).__name__)
         finally:
             booking.leave()
