@@ -207,3 +207,12 @@ def test_the_command_says_what_is_not_equal(
     table = out[end:]
     assert "not in the ledger" in table
     assert ADMIN not in out
+
+
+async def test_the_command_says_which_key_is_not_taken(tmp_path: Path) -> None:
+    ledger, path = f"sqlite:///{tmp_path / 'costs.db'}", tmp_path / "settings.toml"
+    async with ClaudeSimulator(latency_ms=(0, 0)) as sim, Governor.open(ledger):
+        path.write_text(f'[claude]\nadmin_key = "sk-ant-api"\nbase_url = "{sim.base_url}"\n')
+        ask = partial(costs.reconcile, ledger=ledger, settings=path)
+        with pytest.raises(ConfigError, match=r"401 .* check ANTHROPIC_ADMIN_KEY \(setting claude"):
+            await asyncio.to_thread(ask)

@@ -13,7 +13,7 @@ from llm_integrations.cli.books import open_ledger
 from llm_integrations.cli.failures import complain
 from llm_integrations.cli.printing import bar, exact_usd, print_json, print_table, printable
 from llm_integrations.cli.reading import LedgerUrl, SettingsFile, load
-from llm_integrations.errors import ConfigError
+from llm_integrations.errors import AuthFailed, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -383,7 +383,12 @@ async def _reconcile(opening: Opening, claude: Claude, days: int) -> Reconciliat
     now = SystemClock().now()
     async with opening as governor, AnthropicClient(config) as admin:
         since = now - timedelta(days=days - 1)
-        return await compare(governor, admin, since=since, until=now, now=now)
+        try:
+            return await compare(governor, admin, since=since, until=now, now=now)
+        except AuthFailed as error:  # not the key that all else uses
+            raise ConfigError(
+                f"{error}: {error.detail}; check ANTHROPIC_ADMIN_KEY (setting claude.admin_key)"
+            ) from error
 
 
 def _print_reconciled(found: Reconciliation) -> None:
