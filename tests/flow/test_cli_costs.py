@@ -143,6 +143,30 @@ def test_an_export_has_every_attempt_in_both_forms(settings: Path, tmp_path: Pat
     assert (paid["model"], paid["raw"]) == ("claude-opus-5", {"input_tokens": 5})
 
 
+@pytest.mark.parametrize(
+    ("usage", "told"),
+    [
+        (b'{\n  "input_tokens": 5,\r\n  "x": [1,\n 2]\n}', {"input_tokens": 5, "x": [1, 2]}),
+        (b'{"x":"a\xffb\xe2\x80\xa8"}', {"x": "a\N{REPLACEMENT CHARACTER}b\u2028"}),
+    ],
+)
+def test_a_line_of_an_export_is_one_line_however_the_usage_came(
+    usage: bytes, told: dict[str, object], tmp_path: Path
+) -> None:
+    url, lines = f"sqlite:///{tmp_path / 'x.db'}", tmp_path / "x.jsonl"
+
+    async def spend() -> None:
+        async with Governor.open(url) as governor:
+            for _ in range(2):
+                permit = await governor.admit(Ask(group="g", hold_pusd=9))
+                await governor.settle(permit, Actual(state="settled", cost_pusd=5, raw=usage))
+
+    asyncio.run(spend())
+    assert export(ledger=url, to=lines) == 0
+    found = lines.read_bytes().rstrip(b"\n").split(b"\n")
+    assert [json.loads(line)["raw"] for line in found] == [told, told]
+
+
 @pytest.mark.parametrize("model", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
 def test_a_table_holds_no_formula_whatever_a_caller_names_a_model(
     model: str, tmp_path: Path

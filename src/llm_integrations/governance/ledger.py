@@ -75,9 +75,13 @@ class Entry(Struct, frozen=True, kw_only=True):
         return tuple(_text(getattr(self, name)) for name in EXPORT_COLUMNS)
 
     def as_json(self) -> bytes:
-        """Return everything as a JSON object, the vendor's usage as it came."""
+        """Return everything as a JSON object in one line, the vendor's usage as it came.
+
+        But for its line breaks, and bytes that are no text: a reader of JSON Lines stops at both.
+        """
         values = {name: getattr(self, name) for name in self.__struct_fields__}
-        raw = msgspec.Raw(self.raw) if self.raw else None
+        usage = self.raw.decode(errors="replace").replace("\n", " ").replace("\r", " ")
+        raw = msgspec.Raw(usage) if usage else None
         return msgspec.json.encode(values | {"raw": raw})
 
 
