@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -195,6 +196,25 @@ async def test_alerts_come_once_in_a_window_for_all_processes_together(
             async with Governor.open(url, clock=Clock(clock.at), on_alert=told.append):
                 pass
         assert len(told) == 3
+
+
+async def test_alerts_of_a_budget_that_is_raised_speak_of_its_new_amount(url: str) -> None:
+    told: list[BudgetAlert] = []
+    clock = Clock()
+    cap = Budget("cap", usd="1", window="total")
+    async with Governor.open(url, budgets=[cap], clock=clock, on_alert=told.append) as governor:
+
+        async def go_on(usd: float, more: float) -> list[tuple[int, int]]:
+            await governor.budgets.save([replace(cap, usd=str(usd))])
+            await spend(governor, more)
+            await clock.beat()
+            return [(alert.percent, alert.limit_pusd // 10**12) for alert in told]
+
+        assert await go_on(1, 1) == [(100, 1)]
+        assert await go_on(1, 0) == [(100, 1)]
+        assert await go_on(4, 0.5) == [(100, 1)]
+        assert await go_on(4, 1) == [(100, 1), (50, 4)]
+        assert await go_on(3, 0) == [(100, 1), (50, 4), (80, 3)]
 
 
 async def test_an_alert_that_fails_stops_no_heartbeat(caplog: pytest.LogCaptureFixture) -> None:

@@ -65,10 +65,19 @@ _SETTLE: Final = (
 )
 _ROLL_UP: Final = "SELECT llm_integrations.governance_roll_up(%s, %s)"
 _FORGET: Final = "SELECT llm_integrations.governance_forget(%s, %s)"
+# What was told of a budget says nothing of it any more when its amount is raised.
 _SAVE_BUDGETS: Final = """
+WITH wanted AS (
+    SELECT * FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[],
+                         %s::boolean[], %s::text[])
+        AS w (name, limit_pusd, span, tag, zone, hard, reserve)
+), raised AS (
+    UPDATE llm_integrations.budget_window AS w SET alerted_percent = 0
+    FROM wanted JOIN llm_integrations.budget AS b ON b.name = wanted.name
+    WHERE w.budget = b.name AND w.alerted_percent > 0 AND b.limit_pusd < wanted.limit_pusd
+)
 INSERT INTO llm_integrations.budget (name, limit_pusd, span, tag, zone, hard, reserve)
-SELECT * FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::boolean[],
-                     %s::text[])
+SELECT name, limit_pusd, span, tag, zone, hard, reserve FROM wanted
 ON CONFLICT (name) DO UPDATE SET limit_pusd = excluded.limit_pusd, span = excluded.span,
     tag = excluded.tag, zone = excluded.zone, hard = excluded.hard, reserve = excluded.reserve
 """

@@ -60,7 +60,10 @@ class GovernanceStore(Protocol):
         """Finish the writes that have begun and let go of the database."""
 
     async def save_budgets(self, budgets: Sequence[BudgetRow]) -> None:
-        """Add these budgets; one of the same name is replaced, its counters stay."""
+        """Add these budgets; one of the same name is replaced, its counters stay.
+
+        Where the amount is raised, alerts of windows are due anew.
+        """
 
     async def delete_budget(self, name: str) -> bool:
         """Forget a budget and its counters; return whether it was there."""

@@ -262,6 +262,8 @@ class Operations:
 
     def save_budgets(self, budgets: Sequence[BudgetRow]) -> None:
         """See `GovernanceStore.save_budgets`."""
+        amounts = [(b.name, b.limit_pusd) for b in budgets]
+        self.database.executemany(sql.FORGET_ALERTS, amounts)
         self.database.executemany(
             "INSERT OR REPLACE INTO budget (name, limit_pusd, span, tag, zone, hard, reserve)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)",

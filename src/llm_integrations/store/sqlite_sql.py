@@ -49,6 +49,12 @@ WHERE w.start_us <= ?1 AND ?1 < w.end_us
   AND w.alerted_percent < 100 AND {_COUNTED} >= b.limit_pusd - {_COUNTED}
 ORDER BY w.budget, w.key
 """  # noqa: S608 - our own words
+# Of a budget whose amount is raised: what was told of the smaller one says nothing of this one.
+FORGET_ALERTS: Final = """
+UPDATE budget_window SET alerted_percent = 0
+WHERE budget = ?1 AND alerted_percent > 0
+  AND EXISTS (SELECT 1 FROM budget WHERE name = ?1 AND limit_pusd < ?2)
+"""
 LOOK: Final = f"""
 SELECT b.hard, {_COUNTS_UNSURE}, {_LEFT}
 FROM budget_window AS w JOIN budget AS b ON b.name = w.budget WHERE w.id = ?
