@@ -643,13 +643,30 @@ async def test_with_a_key_of_its_own_callers_show_the_gateways_token() -> None:
         assert "open-sesame" not in repr([dict(each.headers) for each in line.sim.requests])
 
 
-def test_a_token_without_a_key_of_its_own_and_an_upstream_that_is_none_are_settings_errors() -> (
-    None
-):
+@pytest.mark.parametrize(
+    "upstream",
+    [
+        "",
+        "api.anthropic.com",
+        "ftp://api.anthropic.com",
+        "https://",
+        "https://:443",
+        "https://host:port",
+        "https://ho st",
+        "https://host/?key=s3cret",
+        "https://host/#s3cret",
+        "https://user:s3cret@host",
+    ],
+)
+def test_an_upstream_that_is_none_is_refused_before_any_call(upstream: str) -> None:
+    with pytest.raises(ConfigError, match="upstream") as caught:
+        GatewayOptions(upstream=upstream)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_token_without_a_key_of_its_own_is_a_settings_error() -> None:
     with pytest.raises(ConfigError, match="token"):
         GatewayOptions(token=Secret("t"))
-    with pytest.raises(ConfigError, match="upstream"):
-        GatewayOptions(upstream="api.anthropic.com")
     assert "s3cret" not in repr(
         GatewayOptions(credentials={"authorization": "s3cret"}, token=Secret("s3cret"))
     )

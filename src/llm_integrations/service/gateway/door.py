@@ -108,9 +108,11 @@ class GatewayOptions:
     hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.upstream)
-        if parts.scheme not in {"http", "https"} or not parts.netloc or parts.query:
-            raise ConfigError("the upstream must be an http:// or https:// address of the API")
+        if not _is_upstream(self.upstream):
+            raise ConfigError(
+                "the upstream must be an http:// or https:// address of the API, without user,"
+                " password and query"
+            )
         if self.token and not self.credentials:
             raise ConfigError(
                 "the gateway's token is for callers without a key of their own: without"
@@ -290,6 +292,22 @@ def _parse_tags(text: str) -> dict[str, str]:
             )
         tags[found[1]] = found[2]
     return tags
+
+
+def _is_upstream(address: str) -> bool:
+    """Whether requests can go on to it; what is secret does not belong into an address."""
+    try:
+        parts = urlsplit(address)
+        is_whole = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return (
+        is_whole
+        and parts.scheme in {"http", "https"}
+        and not (parts.query or parts.fragment or "@" in parts.netloc)
+        and address.isprintable()
+        and " " not in address
+    )
 
 
 def _host_name(host: str) -> str:
