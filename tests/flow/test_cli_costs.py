@@ -7,6 +7,7 @@ import csv
 import json
 import re
 import sqlite3
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -61,6 +62,42 @@ def test_costs_tell_attempts_without_a_price_from_free_ones(
     assert "not known (2)" in lines["claude-next"]
     assert "not known" not in lines["claude-opus-5"]
     assert "not known (2)" in lines["total"]
+
+
+@pytest.mark.parametrize("columns", [40, 80, 100, 160])
+def test_no_terminal_is_too_narrow_for_names_and_amounts(
+    columns: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    models = {"claude-sonnet-4-5-20250929": 123_456_789_012_345, "claude-opus-5-5": 10**14}
+
+    async def spend() -> None:
+        async with Governor.open(url) as governor:
+            for model, pusd in models.items():
+                ask = Ask(group=model, model=model, hold_pusd=10**12 + 12_345)
+                done = Actual(state="settled", cost_pusd=pusd)
+                await governor.settle(await governor.admit(ask), done)
+                await governor.settle(await governor.admit(ask), Actual(state="unknown"))
+
+    asyncio.run(spend())
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    for name, value in {"TERM": "xterm", "COLUMNS": str(columns), "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert costs(ledger=url) == 0
+    table = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()[:4]
+    first, second = table[1].split(), table[2].split()
+    assert (first[0], *first[-3:]) == (
+        "claude-sonnet-4-5-20250929",
+        *("2", "123.456789012345", "1.000000012345"),
+    )
+    assert second[0] == "claude-opus-5-5"
+    assert table[3].split() == ["total", "4", "223.456789012345", "2.00000002469"]
+    if columns >= 80:
+        assert max(map(len, table)) <= columns
+        assert len(first[1]) > len(second[1])  # bars are still in proportion
 
 
 def test_costs_show_each_budget_with_its_last_alert_and_what_passed_it(

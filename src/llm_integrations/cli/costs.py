@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Final, Literal, TextIO, TypeAlias
 
 from llm_integrations.cli.books import open_ledger
 from llm_integrations.cli.failures import complain
-from llm_integrations.cli.printing import bar, exact_usd, print_json, print_table, printable
+from llm_integrations.cli.printing import (
+    bar,
+    bar_width,
+    exact_usd,
+    print_json,
+    print_table,
+    printable,
+)
 from llm_integrations.cli.reading import LedgerUrl, SettingsFile, load
 from llm_integrations.errors import AuthFailed, ConfigError
 
@@ -35,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["costs", "export", "reconcile"]
 
 _BAR_WIDTH: Final = 24
+_NAME_WIDTH: Final = 60
 _PAGE_DAYS: Final = 30
 _MOST_DAYS: Final = 36_500
 _BUDGETS_SHOWN: Final = 8
@@ -222,7 +230,6 @@ def _print(by: str, found: Sequence[Spend], forecasts: Sequence[Forecast]) -> No
     rows = [
         (
             each.key or "(none)",
-            bar(each.spent_pusd, most, width=_BAR_WIDTH),
             str(each.attempts),
             exact_usd(each.spent_pusd),
             _more(each.unknown_pusd, each.unpriced),
@@ -232,8 +239,16 @@ def _print(by: str, found: Sequence[Spend], forecasts: Sequence[Forecast]) -> No
     unknown = sum(each.unknown_pusd for each in found)
     unpriced = sum(each.unpriced for each in found)
     calls = sum(each.attempts for each in found)
-    rows.append(("total", "", str(calls), exact_usd(total), _more(unknown, unpriced)))
-    print_table((by, "", "attempts", "USD", "at most more"), rows, numbers=3)
+    rows.append(("total", str(calls), exact_usd(total), _more(unknown, unpriced)))
+    columns = (by, "attempts", "USD", "at most more")
+    width = bar_width([columns, *rows], most=_BAR_WIDTH)
+    bars = [*(bar(each.spent_pusd, most, width=width) for each in found), ""]
+    print_table(
+        (by, "", *columns[1:]),
+        [(key, drawn, *rest) for (key, *rest), drawn in zip(rows, bars, strict=True)],
+        numbers=3,
+        whole=by if max(map(len, (key for key, *_ in rows))) <= _NAME_WIDTH else "",
+    )
     for each in forecasts:
         when = "today" if each.window == "day" else f"this {each.window}"
         print(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "bar",
+    "bar_width",
     "describe_pause",
     "exact_usd",
     "local_time",
@@ -25,6 +26,7 @@ __all__ = [
 
 _USD_DIGITS: Final = 12
 _PIPE_WIDTH: Final = 10_000
+_GAP: Final = 2  # between columns
 
 
 def exact_usd(pusd: int) -> str:
@@ -43,10 +45,20 @@ def bar(amount: int, most: int, *, width: int) -> str:
     >>> bar(1, 2, width=4), bar(1, 10**6, width=4), bar(0, 2, width=4)
     ('██', '▏', '')
     """
-    if amount <= 0 or most <= 0:
+    if amount <= 0 or most <= 0 or width <= 0:
         return ""
     eighths = max(1, amount * width * 8 // most)
     return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+
+
+def bar_width(rows: Sequence[Sequence[str]], *, most: int) -> int:
+    """Return how wide bars beside these rows may be: nothing else is cut for them."""
+    if not sys.stdout.isatty():
+        return most
+    from rich.console import Console
+
+    taken = sum(max(map(len, column)) + _GAP for column in zip(*rows, strict=True))
+    return max(0, min(most, Console().width - taken))
 
 
 def local_time(moment: datetime | None) -> str:
@@ -84,14 +96,21 @@ def print_table(
     table = Table(box=None, pad_edge=False, header_style="bold")
     for position, name in enumerate(columns):
         is_number = position >= len(columns) - numbers
-        width = max((len(row[position]) for row in rows), default=0) if name == whole else None
+        width = max((len(row[position]) for row in rows), default=0)
         table.add_column(
-            name, justify="right" if is_number else "left", no_wrap=is_number, min_width=width
+            name,
+            justify="right" if is_number else "left",
+            no_wrap=is_number,
+            min_width=max(width, len(name)) if is_number or name == whole else None,
         )
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    # Piped output is for another program: no line may be broken to fit a width nobody has.
-    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
+    # Piped output is for another program: no line may be broken to fit a width nobody has. And half
+    # a number is a wrong one: where a terminal is too narrow for them, it breaks the lines itself.
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    least = console.measure(table, options=console.options.update(max_width=_PIPE_WIDTH)).minimum
+    console.width = max(console.width, least)
+    console.print(table)
 
 
 def printable(text: str) -> str:
