@@ -22,12 +22,13 @@ from llm_integrations.errors import (
     ConfigError,
     InvalidRequest,
     RateLimited,
+    StoreError,
     StoreUnavailable,
 )
 from llm_integrations.governance import Budget, Governor, Limit, filter_of
 from llm_integrations.governance.governor import LEASE_S
 from llm_integrations.governance.limiter import Limiter
-from tests.clocks import START, ManualClock, settle_down
+from tests.clocks import START, BeatClock, ManualClock, settle_down
 from tests.locks import locked
 
 USD = 10**12
@@ -571,6 +572,22 @@ async def test_a_heartbeat_that_fails_is_told_and_the_next_one_catches_up(
             return (state.spent_pusd, state.held_pusd) == (USD // 20, 0)
 
         await until(is_booked)
+
+
+async def test_a_heartbeat_outlives_a_database_that_refuses_a_look(
+    postgres_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = BeatClock(START)
+    async with asyncio.timeout(10), Governor.open(postgres_url, clock=clock) as governor:
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute("ALTER TABLE llm_integrations.budget RENAME TO elsewhere")
+            with pytest.raises(StoreError, match="refused a read"):
+                await governor.budgets.state()
+            await clock.beat()
+            assert "cannot be reached: the database refused a read (42P01)" in caplog.text
+            connection.execute("ALTER TABLE llm_integrations.elsewhere RENAME TO budget")
+        await clock.beat()
+        assert "has ended" not in caplog.text
 
 
 async def test_a_broken_connection_loses_no_charge(postgres_url: str, clock: ManualClock) -> None:

@@ -387,7 +387,7 @@ class PostgresStore:
     async def _load_all_kept(self, scopes: Sequence[str]) -> list[dict[str, bytes]]:
         """Return what is kept in each of these scopes."""
         found: dict[str, dict[str, bytes]] = {scope: {} for scope in scopes}
-        with reaching():
+        with _refusing("read"):
             async with self._pool.connection() as connection:
                 cursor = connection.cursor(binary=True)
                 async for scope, name, result in await cursor.execute(_LOAD_KEPT, [list(found)]):
@@ -397,7 +397,7 @@ class PostgresStore:
     async def _read(self, query: LiteralString, values: Values = ()) -> list[Row]:
         self.on_look()
         await self.flush()
-        with reaching():
+        with _refusing("read"):
             async with self._pool.connection() as connection:
                 return await (await connection.execute(query, values)).fetchall()
 
@@ -429,15 +429,15 @@ def _settle_values(settlement: Settlement) -> Values:
 
 
 @contextmanager
-def _refusing() -> Iterator[None]:
-    """Turn what a write raises into errors of ours."""
+def _refusing(what: str = "write") -> Iterator[None]:
+    """Turn what a write or a read raises into errors of ours."""
     try:
         with reaching():
             yield
     except psycopg.errors.UniqueViolation as error:
         raise StoreError("this attempt is in the ledger already") from error
     except psycopg.Error as error:
-        raise StoreError(f"the database refused a write ({error.sqlstate})") from error
+        raise StoreError(f"the database refused a {what} ({error.sqlstate})") from error
 
 
 @lru_cache(maxsize=256)
