@@ -17,9 +17,12 @@ from typing import Any, Final
 
 import anthropic
 import httpx2
+import msgspec
 import pytest
 
+from llm_integrations._core.clock import SystemClock
 from llm_integrations.anthropic import govern
+from llm_integrations.anthropic.desk import Desk, route_of
 from llm_integrations.errors import ConfigError
 from llm_integrations.governance import Budget, Entry, Governor, Limit, home
 from llm_integrations.simulators import ClaudeSimulator
@@ -639,3 +642,34 @@ async def test_a_batch_of_which_nothing_is_billed_costs_nothing_at_once() -> Non
         await ended(sdk, made.id)
         assert await charged(governor) == sim.invoice_pusd() == 0
         assert all(entry.state == "settled" for entry in await entries(governor))
+
+
+async def test_a_batch_is_booked_however_large_its_results_are() -> None:
+    """Those of a large batch have more than 256 MB, the cap of any other answer."""
+    names = [f"r{number}" for number in range(11)]
+    usage = {"input_tokens": 5, "output_tokens": 5}
+    content = [{"type": "text", "text": "x" * 25_000_000}]
+    message = {"type": "message", "model": ASK["model"], "content": content, "usage": usage}
+    result = msgspec.json.encode({"type": "succeeded", "message": message})
+    expires = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    made = {"id": "msgbatch_1", "processing_status": "in_progress", "expires_at": expires}
+    requests = [{"custom_id": name, "params": ASK} for name in names]
+
+    async with Governor.open() as governor:
+        desk = Desk(governor, SystemClock())
+
+        async def pass_by(method: str, tail: str, body: object, *pieces: bytes) -> None:
+            route = route_of(method, f"/v1/messages/batches{tail}".encode())
+            exchange = desk.begin(route, msgspec.json.encode(body), {})
+            await exchange.admit()
+            exchange.answered(200, {})
+            for piece in pieces:
+                exchange.feed(piece)
+            exchange.finish()
+            await exchange.end()
+
+        await pass_by("POST", "", {"requests": requests}, msgspec.json.encode(made))
+        lines = (b'{"custom_id":"%s","result":%s}\n' % (name.encode(), result) for name in names)
+        await pass_by("GET", "/msgbatch_1/results", None, *lines)
+        (batch,) = [entry for entry in await entries(governor) if entry.group == "batch"]
+    assert (batch.state, batch.counters) == ("settled", {"input_tokens": 55, "output_tokens": 55})

@@ -28,7 +28,7 @@ from llm_integrations._core.admission import UNKNOWN, Actual, Ask, Observation, 
 from llm_integrations._core.call import Response, refused
 from llm_integrations._core.clock import Clock
 from llm_integrations._core.codec import encode
-from llm_integrations._core.http.exchange import Inflater, can_inflate
+from llm_integrations._core.http.exchange import BODY_CAP_BYTES, Inflater, can_inflate
 from llm_integrations._core.sse import Splitter
 from llm_integrations.anthropic.calls import free_of_charge
 from llm_integrations.anthropic.events import (
@@ -229,6 +229,7 @@ class WholeAnswer(Exchange):
 
     __slots__ = ("_inflater",)
 
+    _cap_bytes: ClassVar[int] = BODY_CAP_BYTES
     _inflater: Inflater
 
     def _open(self) -> None:
@@ -236,7 +237,7 @@ class WholeAnswer(Exchange):
         encoding = self._response.headers.get("content-encoding", "").strip().lower()
         if self._actual is None and not can_inflate(encoding):
             self._actual = self._unreadable()
-        self._inflater = Inflater(encoding)
+        self._inflater = Inflater(encoding, self._cap_bytes)
 
     def feed(self, chunk: bytes) -> bool:
         """See `Exchange`."""

@@ -39,6 +39,7 @@ from llm_integrations.anthropic.batches.bills import Bill, Tally
 from llm_integrations.anthropic.batches.plan import Plan, Planner
 from llm_integrations.anthropic.batches.results import ResultReader
 from llm_integrations.anthropic.batches.values import (
+    RESULTS_CAP_BYTES,
     Batch,
     BatchRequest,
     BatchResult,
@@ -71,7 +72,6 @@ RESULTS: Final = ONE + "/results"
 PLANNED_AT_ONCE: Final = 64  # requests checked before other tasks have their turn
 LONGEST_POLL_S: Final = 60.0
 PATIENCE_S: Final = 600.0
-RESULTS_CAP_BYTES: Final = 1 << 40  # they are never whole in memory; each line has its own cap
 _PORTS: Final = {"http": 80, "https": 443}
 
 

@@ -23,7 +23,12 @@ from llm_integrations._core.call import refused
 from llm_integrations._core.codec import Raw, Undecodable, decode
 from llm_integrations.anthropic.batches.bills import Bill, Tally
 from llm_integrations.anthropic.batches.plan import BatchBound
-from llm_integrations.anthropic.batches.values import Batch, LineSplitter, parse_result
+from llm_integrations.anthropic.batches.values import (
+    RESULTS_CAP_BYTES,
+    Batch,
+    LineSplitter,
+    parse_result,
+)
 from llm_integrations.anthropic.catalogue import shape_of
 from llm_integrations.anthropic.exchanges import Books, Exchange, WholeAnswer
 from llm_integrations.anthropic.pages import KeptDecoder
@@ -142,6 +147,7 @@ class _Results(WholeAnswer):
 
     __slots__ = ("_batch_id", "_batches", "_is_whole", "_lines", "_seen", "_tally")
     is_ended_by_post = False
+    _cap_bytes = RESULTS_CAP_BYTES
 
     def __init__(self, books: Books, ask: Ask, batches: OpenBatches, batch_id: str) -> None:
         super().__init__(books, ask)

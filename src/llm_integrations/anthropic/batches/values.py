@@ -42,6 +42,7 @@ __all__ = [
 
 Json: TypeAlias = Any  # the JSON border
 LINE_CAP_BYTES: Final = 32 * 1024 * 1024
+RESULTS_CAP_BYTES: Final = 1 << 40  # they are never whole in memory; each line has its own cap
 
 
 class BatchRequest(msgspec.Struct, frozen=True):
