@@ -226,6 +226,14 @@ async def test_a_pause_that_a_header_invented_blocks_for_an_hour_only(clock: Man
     await asyncio.wait_for(limiter.admit(ask()), 1)
 
 
+async def test_counters_below_zero_give_nothing_back(clock: ManualClock) -> None:
+    limiter = Limiter([Limit(output_tokens_per_minute=100)], clock=clock)
+    liar = await limiter.admit(ask(output_tokens=60))
+    await limiter.settle(liar, Actual(state="settled", input_tokens=-5, output_tokens=-1_000))
+    assert limiter.take(ask(output_tokens=41)) is None
+    assert limiter.take(ask(output_tokens=40)) is not None
+
+
 async def test_a_clock_that_jumps_ahead_fills_a_bucket_once(clock: ManualClock) -> None:
     limiter = Limiter([Limit(requests_per_minute=2)], clock=clock)
     await limiter.admit(ask())

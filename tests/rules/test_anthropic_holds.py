@@ -1,6 +1,7 @@
 """A hold is never less than the bill, or says that it cannot know."""
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,16 @@ from hypothesis import strategies as st
 
 from llm_integrations.anthropic import parse_message, price_message
 from llm_integrations.anthropic.catalogue import shape_of
-from llm_integrations.anthropic.holds import Hold, affordable_tokens, hold_for
+from llm_integrations.anthropic.holds import (
+    Hold,
+    OutputGuess,
+    affordable_tokens,
+    ask_for,
+    hold_for,
+)
 from llm_integrations.anthropic.models import encode_request
 
+AT = date(2026, 11, 28)
 RECORDINGS = Path(__file__).parents[2].parent / "shared/data/claude/messages.jsonl"
 
 
@@ -188,3 +196,15 @@ def test_affordable_tokens_are_the_most_whose_hold_fits(max_tokens: int, left_pu
 def test_nothing_is_affordable_without_a_bound_or_a_price() -> None:
     assert affordable_tokens(Hold(None, True, 1), 100, 10**12) == 0  # noqa: FBT003 - a tuple
     assert affordable_tokens(Hold(9, False, 1), 100, 10**12) == 0  # noqa: FBT003 - a tuple
+
+
+def test_what_is_below_zero_asks_for_nothing_and_gives_nothing_away() -> None:
+    guess = OutputGuess()
+    for _ in range(200):
+        guess.learn(-(10**12))
+    assert guess.output_tokens == 0
+    hold = _hold(max_tokens=-(10**9))
+    assert hold.pusd == hold.prompt_pusd > 0
+    body = encode_request({"model": "m", "max_tokens": -(10**9), "messages": []})
+    ask = ask_for(shape_of(body), body, {}, at=AT, guess=OutputGuess())
+    assert (ask.output_tokens, ask.max_output_tokens) == (0, 0)

@@ -39,11 +39,12 @@ from llm_integrations.anthropic import (
 from llm_integrations.anthropic.blocks import ToolAdditionBlock, ToolRemovalBlock, decode_block
 from llm_integrations.anthropic.models import (
     BilledMessage,
+    CacheCreation,
     encode_request,
     parse_usage,
     read_billed,
 )
-from llm_integrations.anthropic.pricing import price_message_details
+from llm_integrations.anthropic.pricing import price, price_message, price_message_details
 from llm_integrations.errors import AnswerMalformed, InvalidRequest
 
 RECORDINGS = Path(__file__).parents[2].parent / "shared/data/claude"
@@ -237,10 +238,40 @@ def test_nulls_in_usage_count_as_absent() -> None:
     assert parse_message(_body(usage=None)).usage == Usage()
 
 
-def test_one_unreadable_iteration_does_not_hide_the_others() -> None:
+def test_one_unreadable_iteration_does_not_hide_the_others_nor_that_it_costs() -> None:
     usage = parse_usage({"iterations": [{"input_tokens": 1}, {"input_tokens": "?"}, 7]})
     assert usage.iterations is not None
-    assert [entry.input_tokens for entry in usage.iterations] == [1, 0]
+    assert [entry.input_tokens for entry in usage.iterations] == [1, -1, -1]
+    assert price(usage, "claude-sonnet-5-5") is None
+
+
+def test_numbers_in_usage_are_read_however_they_are_written() -> None:
+    split = {"ephemeral_1h_input_tokens": 7.0, "ephemeral_5m_input_tokens": None}
+    said = {"input_tokens": "5", "output_tokens": 24.0, "cache_creation": split}
+    told = CacheCreation(ephemeral_1h_input_tokens=7)
+    meant = Usage(input_tokens=5, output_tokens=24, cache_creation=told)
+    assert parse_usage(said) == parse_message(_body(usage=said)).usage == meant
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"output_tokens": "many"},
+        {"output_tokens": 24.5},
+        {"cache_read_input_tokens": [1]},
+        {"cache_creation": {"ephemeral_1h_input_tokens": "?"}},
+        {"server_tool_use": {"web_search_requests": True}},
+        {"iterations": "two"},
+        {"speed": 1},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_read_of_a_usage_makes_its_cost_unknown_not_too_low(
+    odd: dict[str, Any],
+) -> None:
+    message = parse_message(_body(usage={"input_tokens": 5, "output_tokens": 6, **odd}))
+    assert price_message(message) is None
+    assert all(count > 0 for count in message.usage.counters().values())
 
 
 @pytest.mark.parametrize(

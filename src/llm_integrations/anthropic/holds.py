@@ -121,7 +121,8 @@ def hold_for(
     percent = prices.us_percent if place is None or place == "us" else 100
     percent_parts = 200 if batch else 100
     prompt = tokens * (_dearest_input(rates, marks) if marks else rates.input) * percent
-    pusd = -(-(prompt + shape.max_tokens * rates.output * percent) // percent_parts)
+    output = max(0, shape.max_tokens) * rates.output * percent
+    pusd = -(-(prompt + output) // percent_parts)
     return Hold(pusd, bounded, tokens, -(-prompt // percent_parts))
 
 
@@ -160,7 +161,7 @@ class OutputGuess:
 
     def learn(self, output_tokens: int) -> None:
         """Move the guess towards one more answer."""
-        self._mean += (output_tokens - self._mean) / 16
+        self._mean += (max(0, output_tokens) - self._mean) / 16
         self.output_tokens = round(self._mean)
 
 
@@ -175,7 +176,7 @@ def ask_for(shape: RequestShape, body: bytes, about: About, *, at: date, guess: 
         guess: how long the answer will be.
     """
     hold = hold_for(shape, body, at=at)
-    terms, max_tokens = _terms_of(shape.model), shape.max_tokens
+    terms, max_tokens = _terms_of(shape.model), max(0, shape.max_tokens)
     pusd, most_tokens, output_tokens = hold.pusd, hold.input_tokens, guess.output_tokens
     input_tokens = min(most_tokens, len(body)) // 4
     output_tokens = min(output_tokens, max_tokens)

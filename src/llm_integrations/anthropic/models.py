@@ -17,9 +17,10 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -316,20 +317,20 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
         return self.input_tokens + self.cache_creation_input_tokens + self.cache_read_input_tokens
 
     def counters(self) -> dict[str, int]:
-        """Return the counters that are not zero, by their wire names."""
+        """Return the counters that are above zero, by their wire names."""
         counted = {}
-        if self.input_tokens:
+        if self.input_tokens > 0:
             counted["input_tokens"] = self.input_tokens
-        if self.output_tokens:
+        if self.output_tokens > 0:
             counted["output_tokens"] = self.output_tokens
-        if self.cache_creation_input_tokens:
+        if self.cache_creation_input_tokens > 0:
             counted["cache_creation_input_tokens"] = self.cache_creation_input_tokens
-        if self.cache_read_input_tokens:
+        if self.cache_read_input_tokens > 0:
             counted["cache_read_input_tokens"] = self.cache_read_input_tokens
         split, used = self.cache_creation, self.server_tool_use
-        if split is not None and split.ephemeral_1h_input_tokens:
+        if split is not None and split.ephemeral_1h_input_tokens > 0:
             counted["ephemeral_1h_input_tokens"] = split.ephemeral_1h_input_tokens
-        if used is not None and used.web_search_requests:
+        if used is not None and used.web_search_requests > 0:
             counted["web_search_requests"] = used.web_search_requests
         return counted
 
@@ -441,6 +442,10 @@ class _UsageSlice(msgspec.Struct):
     usage: Raw = Raw(b"{}")
 
 
+CountersT = TypeVar("CountersT", Usage, Iteration)
+_FREE: Final = frozenset({"output_tokens_details", "service_tier", "fallback_credit"})
+"""What makes no usage dearer than it is without."""
+
 _message_decoder: Final = msgspec.json.Decoder(MessageResponse)
 _dict_decoder: Final = msgspec.json.Decoder(dict[str, Any])
 _raw_dict_decoder: Final = msgspec.json.Decoder(dict[str, Raw])
@@ -497,18 +502,35 @@ def _parse_leniently(body: bytes) -> MessageResponse:
 
 
 def parse_usage(usage: object) -> Usage:
-    """Return a usage object that came as plain data; what cannot be read counts as absent."""
+    """Return a usage object that came as plain data.
+
+    Numbers that came as text or with a point are read. Where something that is billed cannot be,
+    `input_tokens` is below zero: then the cost is unknown, and not too low.
+    """
     if not isinstance(usage, Mapping):
         return Usage()
-    known = read_leniently(Usage, usage)
     iterations = usage.get("iterations")
-    if isinstance(iterations, list) and "iterations" not in known:
-        known["iterations"] = [
-            Iteration(**read_leniently(Iteration, entry))
-            for entry in iterations
-            if isinstance(entry, Mapping)
-        ]
-    return Usage(**known)
+    if isinstance(iterations, list):
+        runs = [_read_counters(Iteration, each) for each in iterations]
+        usage = {**usage, "iterations": runs}
+    return _read_counters(Usage, usage)
+
+
+def _read_counters(kind: type[CountersT], said: object) -> CountersT:
+    """Return the counters that were said; see `parse_usage` for those that cannot be read."""
+    fields: Mapping[str, Json] = said if isinstance(said, Mapping) else {"input_tokens": [said]}
+    fields = {name: _without_nulls(value) for name, value in fields.items()}
+    known = read_leniently(kind, fields)
+    names = (name for name in kind.__struct_fields__ if name not in _FREE)
+    if any(fields.get(name) is not None and name not in known for name in names):
+        known["input_tokens"] = -1
+    return kind(**known)
+
+
+def _without_nulls(value: Json) -> Json:
+    if not isinstance(value, Mapping):
+        return value
+    return {name: part for name, part in value.items() if part is not None}
 
 
 @cache
@@ -523,8 +545,8 @@ def read_leniently(kind: type[msgspec.Struct], fields: Mapping[str, Json]) -> di
     for field in _fields_of(kind):
         value = fields.get(field.encode_name)
         if value is not None:
-            try:
-                found[field.name] = msgspec.convert(value, field.type)
-            except msgspec.ValidationError:
-                continue
+            for strict in (True, False):
+                with suppress(msgspec.ValidationError):
+                    found[field.name] = msgspec.convert(value, field.type, strict=strict)
+                    break
     return found

@@ -20,9 +20,9 @@ Rules (numbers as in Anthropic's pricing page, https://platform.claude.com/docs/
 13. Counting tokens is free, and has no usage.
 
 A cost is *unknown* (None), never zero, when the model is not in the table, when it used a class or
-a speed that has no known price there, when a counter is below zero, or when a message came without
-any usage. Ids of other clouds (`anthropic.claude-...`, `claude-...@20250929`) are not in the table:
-their sellers have their own prices.
+a speed that has no known price there, when a counter is below zero (as one that cannot be read is),
+or when a message came without any usage. Ids of other clouds (`anthropic.claude-...`,
+`claude-...@20250929`) are not in the table: their sellers have their own prices.
 
 Amounts are exact: every rate is a whole multiple of `_STEP_PUSD`, so that half of it, 1.1 times it
 and both are whole as well; nothing is ever rounded.

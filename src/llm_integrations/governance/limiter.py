@@ -122,10 +122,11 @@ class Limiter:
         if actual.state == "refused":
             used = (requests, 0, 0)
         else:
+            said = (actual.input_tokens, actual.output_tokens)
             used = (
                 requests,
-                input_tokens if actual.input_tokens is None else actual.input_tokens,
-                output_tokens if actual.output_tokens is None else actual.output_tokens,
+                input_tokens if said[0] is None or said[0] < 0 else said[0],
+                output_tokens if said[1] is None or said[1] < 0 else said[1],
             )
         line.end(reservation, used)
 

@@ -311,8 +311,8 @@ class _Writer:
     """
 
     __slots__ = (
-        "_alarm", "_away", "_closing", "_commits", "_database", "_execute", "_is_due", "_loop", "_new",
-        "_operations", "_path", "_posted", "_queue", "_thread",
+        "_alarm", "_away", "_closing", "_commits", "_database", "_execute", "_is_due", "_loop",
+        "_new", "_operations", "_path", "_posted", "_queue", "_thread",
     )  # fmt: skip
 
     def __init__(
