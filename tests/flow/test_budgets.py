@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -229,6 +230,36 @@ async def test_an_alert_that_fails_stops_no_heartbeat(caplog: pytest.LogCaptureF
         await spend(books, 0.4)
         await clock.beat()
     assert caplog.text.count("on_alert failed") == 2
+
+
+async def test_an_alert_may_be_awaited_and_nothing_waits_for_it_but_the_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock, told = Clock(), []
+    is_open = asyncio.Event()
+
+    async def tell(alert: BudgetAlert) -> None:
+        await is_open.wait()
+        told.append(alert.percent)
+        if alert.percent == 80:
+            raise RuntimeError("no mail today")
+
+    async with Governor.open(budgets=[Budget("b", usd="1")], clock=clock, on_alert=tell) as books:
+        await spend(books, 0.5)
+        await clock.beat()
+        await spend(books, 0.4)
+        await clock.beat()
+        assert told == []
+        asyncio.get_running_loop().call_later(0.05, is_open.set)
+    assert told == [50, 80]
+    assert caplog.text.count("on_alert failed") == 1
+
+
+def test_a_governor_on_a_thread_tells_too() -> None:
+    told: list[BudgetAlert] = []
+    with Governor.threaded(budgets=[Budget("b", usd="1")], on_alert=told.append) as books:
+        books.run(spend(books, 0.9))
+    assert [alert.percent for alert in told] == [80]
 
 
 # --- what little is left -------------------------------------------------------------------------

@@ -164,9 +164,9 @@ class Governor:
                 together. What they leave open is learned from headers.
             keep_days: entries that are older are deleted; their sums by quarter of an hour, model,
                 project and handler stay. None keeps all.
-            on_alert: called when 50, 80 or 100 % of a budget are spent, within ten seconds, once
-                in each window: of all processes with these books one calls. A warning is logged
-                too.
+            on_alert: called, and awaited if that is to be, when 50, 80 or 100 % of a budget are
+                spent, within ten seconds, once in each window: of all processes with these books
+                one calls. A warning is logged too.
             tells_alerts: False leaves that to the other processes; for one that only looks.
             clock: time and chance.
 
@@ -221,18 +221,27 @@ class Governor:
         *,
         budgets: Sequence[Budget] | None = None,
         limits: Sequence[Limit] | None = None,
+        keep_days: int | None = None,
+        on_alert: Callable[[BudgetAlert], object] | None = None,
         clock: Clock | None = None,
     ) -> Iterator[Governor]:
         """Open the books for code that has no event loop: the governor lives on a thread.
 
-        See `open`. Ask it by `run`; any number of threads may. A process that is forked off opens
-        a governor of its own.
+        See `open`; `on_alert` is called on that thread. Ask it by `run`; any number of threads
+        may. A process that is forked off opens a governor of its own.
 
         Example:
             with Governor.threaded("sqlite:///costs.db") as governor:
                 print(governor.run(governor.ledger.total_pusd()))
         """
-        opening = cls.open(url, budgets=budgets, limits=limits, clock=clock)
+        opening = cls.open(
+            url,
+            budgets=budgets,
+            limits=limits,
+            keep_days=keep_days,
+            on_alert=on_alert,
+            clock=clock,
+        )
         with living_on_a_thread(opening) as governor:
             yield governor
 
@@ -553,6 +562,7 @@ class Governor:
             await self.catch_up()
             if self._alerts is not None:
                 await self._alerts.tell()
+                await self._alerts.finish()
             if self._pools is not None:
                 await self._pools.tell()
             await self.store.retire(self._owner)
