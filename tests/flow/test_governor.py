@@ -216,6 +216,18 @@ async def test_each_workspace_has_limits_of_its_own(clock: ManualClock) -> None:
         await limiter.admit(ask(workspace="b", group="haiku", input_tokens=11))
 
 
+async def test_a_million_invented_names_share_a_line(clock: ManualClock) -> None:
+    limiter = Limiter([Limit(requests_per_minute=1)], clock=clock)
+    for number in range(5_000):
+        permit = limiter.take(ask(group=f"invented {number}", workspace="w"))
+        assert (permit is not None) == (number <= 4_096)
+    assert limiter.take(ask(group="invented 7", workspace="w")) is None
+    await clock.advance(60)
+    assert limiter.take(ask(group="invented 7", workspace="w")) is not None
+    assert limiter.take(ask(group="one more")) is not None
+    assert limiter.take(ask(group="and one more")) is None
+
+
 async def test_a_pause_that_a_header_invented_blocks_for_an_hour_only(clock: ManualClock) -> None:
     limiter = Limiter(clock=clock)
     limiter.observe(ask(), Observation(pause_s=float("inf")), 0.0)

@@ -43,6 +43,10 @@ BELIEVED_PAUSE_S: Final = 3_600.0
 """After so long one call asks again, whatever the server said: it may have been wrong."""
 
 
+_MOST_LINES: Final = 4_096
+"""Groups beyond so many share one line, about ten megabytes after the first."""
+
+
 class Line(Protocol):
     """Where callers of one group wait, and what their reservations go back to."""
 
@@ -170,13 +174,19 @@ class Limiter:
         name = f"{ask.workspace}/{ask.group}" if ask.workspace else ask.group
         line = self._lines.get(name)
         if line is None:
-            line = self._lines[name] = self._open_line(name, self._limit_of(ask))
+            group, workspace = ask.group, ask.workspace
+            if len(self._lines) >= _MOST_LINES:  # whoever calls may invent names
+                name = group = "*"
+                workspace = ""
+                line = self._lines.get(name)
+        if line is None:
+            line = self._lines[name] = self._open_line(name, self._limit_of(group, workspace))
         return line
 
-    def _limit_of(self, ask: Ask) -> Limit:
+    def _limit_of(self, named: str, workspace_named: str) -> Limit:
         """Return the limit that speaks of a group: the one that says most of it."""
-        for group in (ask.group, "*"):
-            for workspace in (ask.workspace, None):
+        for group in (named, "*"):
+            for workspace in (workspace_named, None):
                 limit = self._limits.get((workspace, group))
                 if limit is not None:
                     return limit
