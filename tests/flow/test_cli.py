@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from llm_integrations.governance import Governor
 from llm_integrations.simulators import ClaudeSimulator, JiraSimulator
 
 DEADLINE_S = 60
@@ -103,6 +104,23 @@ async def test_help_names_every_command_and_loads_no_engine_and_no_server(shell:
         command
     ) in "demo serve simulate gateway pause resume purge deliveries costs ask jira".split():
         assert f" {command} " in found.out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("words", [("--version",), ("costs", "--json"), ("costs", "export")])
+async def test_output_that_finds_no_room_is_one_line(shell: Shell, words: tuple[str, ...]) -> None:
+    async with Governor.open(f"sqlite:///{shell.folder}/costs.db"):
+        pass
+    about = () if words[0] == "--version" else ("--ledger", "sqlite:///costs.db")
+    found = await shell.python(
+        "import os, sys\n"
+        "os.dup2(os.open('/dev/full', os.O_WRONLY), 1)\n"
+        "from llm_integrations.cli.program import run\n"
+        "sys.exit(run(sys.argv[1:]))\n",
+        *words,
+        *about,
+    )
+    assert found == Ended(1, "", "llm-integrations: standard output: No space left on device\n")
 
 
 async def test_version_is_that_of_the_package(shell: Shell) -> None:

@@ -361,10 +361,10 @@ def _writing(
     try:
         with to.open("w", encoding="utf-8", newline="") if to else nullcontext(sys.stdout) as file:
             yield _writer(chosen, file)
-    except BrokenPipeError:
-        raise
     except OSError as error:
-        raise ConfigError(f"{to or 'standard output'}: {error.strerror}") from error
+        if to is None:
+            raise
+        raise ConfigError(f"{to}: {error.strerror}") from error
 
 
 def _writer(chosen: Literal["csv", "jsonl"], file: TextIO) -> Callable[[Entry], object]:

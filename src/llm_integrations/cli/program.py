@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -37,6 +38,8 @@ Settings come from a TOML file (`./llm-integrations.toml` when it is there), the
 environment. Exit codes: 0 done, 1 failed, 2 settings or usage, 130 interrupted.
 """
 
+_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+
 
 def run(words: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
@@ -44,18 +47,29 @@ def run(words: Sequence[str]) -> int:
         result = _program()(
             list(words), exit_on_error=False, print_error=False, result_action="return_value"
         )
+        sys.stdout.flush()
     except CycloptsError as error:
         complain(f"{error} See: llm-integrations --help")
         return WRONG
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # whoever read it has gone
+        return FAILED
+    except OSError as error:
+        if error.errno not in _DISK or error.filename is not None:
+            raise
+        _drop_output()
+        complain(f"standard output: {error.strerror}")
         return FAILED
     except (ImportError, IntegrationError) as error:
         return report(error, words)
     return result if isinstance(result, int) else OK
+
+
+def _drop_output() -> None:
+    """Write to nowhere from here on: Python would complain once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _program() -> App:
