@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from threading import Event
 
 import psycopg
 import pytest
+from dbos._dbos import _get_dbos_instance
 
 from llm_integrations._core.clock import SystemClock
 from llm_integrations._core.http import AiohttpTransport
@@ -288,6 +290,75 @@ async def test_an_orphan_waits_until_what_was_paid_for_it_is_in_the_books(servic
             await asyncio.wait([looking])
         assert seen[:3] == ["PENDING"] * 3
         assert await status() == "ENQUEUED"
+
+
+async def test_what_a_peer_has_meanwhile_is_not_begun_however_late_it_comes(
+    service_url: str,
+) -> None:
+    """DBOS took it, the database went away, and a peer was quicker once it was back."""
+    begun: list[str] = []
+    ended = asyncio.Event()
+
+    async def work(workflow_id: str) -> None:
+        begun.append(workflow_id)
+        ended.set()
+
+    async def arrive(name: str) -> None:
+        arrival = Arrival(delivery_id=name, site="s", identifier=name, partition=name, body=b"{}")
+        intake = IntakeConnection(service_url)
+        await intake.admit([arrival])
+        await intake.close()
+
+    engine = Engine(service_url, EngineOptions(executor_id="worker", poll_s=0.02))
+    await engine.start(work)
+    try:
+        database = _get_dbos_instance()._sys_db
+        read, is_taken, goes_on = database.get_workflow_statuses, Event(), Event()
+
+        def read_late(names: list[str]) -> object:
+            if names:
+                is_taken.set()
+                goes_on.wait(10)
+            return read(names)
+
+        setattr(database, "get_workflow_statuses", read_late)  # noqa: B010 - typed
+        await arrive("taken over")
+        assert await asyncio.to_thread(is_taken.wait, 10)
+        async with await psycopg.AsyncConnection.connect(service_url, autocommit=True) as admin:
+            taken = "UPDATE dbos.workflow_status SET executor_id = 'peer', owner_xid = 'of a peer'"
+            await admin.execute(taken)
+        engine.shut()
+        engine.open()
+        goes_on.set()
+        await arrive("next")
+        async with asyncio.timeout(10):
+            await ended.wait()
+        await asyncio.sleep(1.5)  # the other one comes later, if it does
+        assert begun == ["next"]
+    finally:
+        await engine.stop(1)
+
+
+async def test_an_orphan_that_begins_while_it_is_queued_again_is_cut_off(service_url: str) -> None:
+    async def work(_: str) -> None:
+        await asyncio.Event().wait()
+
+    engine = Engine(service_url, EngineOptions(executor_id="worker", poll_s=0.02))
+    await engine.start(work)
+    intake = IntakeConnection(service_url)
+    try:
+        await intake.admit(
+            [Arrival(delivery_id="d", site="s", identifier="i", partition="p", body=b"{}")]
+        )
+        async with asyncio.timeout(10):
+            while not engine.running:  # noqa: ASYNC110 - no event tells
+                await asyncio.sleep(0.02)
+            engine.disown(["d"])
+            while engine.running:  # noqa: ASYNC110 - no event tells
+                await asyncio.sleep(0.02)
+    finally:
+        await intake.close()
+        await engine.stop(1)
 
 
 @pytest.mark.parametrize(

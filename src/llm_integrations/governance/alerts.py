@@ -1,7 +1,8 @@
 """Tells people how much of a budget is spent: 50, 80 and 100 %, once in each window.
 
 In: what the store says is spent, and refusals. Out: a warning in the log, a count, and a call of
-the program's own function, which may be a coroutine's: nothing waits for that but the end. Of all processes with the same books one tells: whoever marks it first.
+the program's own function, which may be a coroutine's: nothing waits for that but the end. Of all
+processes with the same books one tells: whoever marks it first.
 """
 
 from __future__ import annotations

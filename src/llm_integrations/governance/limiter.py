@@ -173,15 +173,14 @@ class Limiter:
     def _line(self, ask: Ask) -> Line:
         name = f"{ask.workspace}/{ask.group}" if ask.workspace else ask.group
         line = self._lines.get(name)
-        if line is None:
-            group, workspace = ask.group, ask.workspace
-            if len(self._lines) >= _MOST_LINES:  # whoever calls may invent names
-                name = group = "*"
-                workspace = ""
-                line = self._lines.get(name)
-        if line is None:
-            line = self._lines[name] = self._open_line(name, self._limit_of(group, workspace))
-        return line
+        if line is not None:
+            return line
+        group, workspace = ask.group, ask.workspace
+        if len(self._lines) >= _MOST_LINES:  # whoever calls may invent names
+            name, group, workspace = "*", "*", ""
+        if name not in self._lines:
+            self._lines[name] = self._open_line(name, self._limit_of(group, workspace))
+        return self._lines[name]
 
     def _limit_of(self, named: str, workspace_named: str) -> Limit:
         """Return the limit that speaks of a group: the one that says most of it."""

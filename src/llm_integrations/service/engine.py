@@ -5,6 +5,10 @@ the other within a partition; a call that was cut off stays PENDING for `presenc
 DBOS's steps, sleeps and results are not used: checkpoints and outcomes are ours, so a workflow
 holds nothing but its id. Must not know deliveries.
 
+DBOS may begin what it took from the queue a minute late: it reads it once more, and tries that
+again while the database is away. By then it may have been queued again and be somebody else's. So
+what was taken before the last doubt (`shut`, `open`, `disown`) is begun only if it is still ours.
+
 A workflow that returns is over; one that is cancelled is not. There is one engine per process,
 because DBOS is one per process.
 """
@@ -14,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -36,6 +40,7 @@ __all__ = ["Engine", "EngineOptions", "migrate_engine"]
 
 _NAME: Final = "llm-integrations"
 _LOOKS_OF: Final = ["3", "4"]
+_LOOKS_KNOWN: Final = 4_096
 _COLLAPSE_S: Final = 10.0
 _NO_PRIVILEGE: Final = "42501"
 
@@ -110,7 +115,10 @@ class Engine:
     def __init__(self, dsn: str, options: EngineOptions) -> None:
         self._dsn = dsn
         self._options = options
+        self._clock = SystemClock()
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._looks: _Looks | None = None
+        self._doubted_at = -math.inf
         self._is_open = True
         self._changed = asyncio.Event()
         self._changed.set()
@@ -168,7 +176,7 @@ class Engine:
         DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)(handle)
         DBOS.listen_queues([QUEUE])
         DBOS.launch()
-        _look_at_the_head(dbos)
+        self._looks = _look_at_the_head(dbos, self._clock)
         # partition_concurrency must stand alone: any global limit leaves the fast dequeue path.
         await DBOS.register_queue_async(
             QUEUE,
@@ -210,16 +218,25 @@ class Engine:
         """Cut off everything that runs here and begin nothing; all of it stays PENDING."""
         self._is_open = False
         self._changed.clear()
-        for task in list(self._running.values()):
-            task.cancel()
+        self.disown(list(self._running))
 
     def open(self) -> None:
         """Begin workflows again after `shut`."""
+        self.disown(())
         self._is_open = True
         self._changed.set()
 
+    def disown(self, workflow_ids: Iterable[str]) -> None:
+        """Cut these off, and doubt of all that was taken so far whether it is still ours."""
+        self._doubted_at = self._clock.monotonic()
+        for workflow_id in workflow_ids:
+            if workflow_id in self._running:
+                self._running[workflow_id].cancel()
+
     async def _guard(self, workflow_id: str, work: Callable[[str], Awaitable[None]]) -> None:
         """Run the work in a task of its own, so that it can be cut off."""
+        if self._is_open and not await self._is_ours(workflow_id):
+            raise asyncio.CancelledError
         if not self._is_open:
             # DBOS takes from the queue as long as there is room, so this fills the room. When it is
             # over a peer may have taken over what waited here: it is left to who owns it then.
@@ -234,19 +251,74 @@ class Engine:
             if self._running.get(workflow_id) is task:
                 del self._running[workflow_id]
 
+    async def _is_ours(self, workflow_id: str) -> bool:
+        """Whether this execution may begin; where nobody can tell, it is left for later."""
+        looks = self._looks
+        if looks is None:
+            return True
+        token = looks.token()
+        if looks.began_at(token) > self._doubted_at:
+            return True
+        try:
+            return await asyncio.to_thread(looks.find_owner, workflow_id) == token
+        except Exception as error:  # noqa: BLE001 - raised, it would end the workflow
+            _log.warning("a workflow is left for later", error=type(error).__name__)
+            return False
 
-def _look_at_the_head(dbos: DBOS) -> None:
+
+class _Looks:
+    """The looks at the queue that took something, by the token that each writes into its rows."""
+
+    def __init__(
+        self,
+        look: Callable[..., list[str]],
+        find_owner: Callable[[str], str | None],
+        clock: SystemClock,
+    ) -> None:
+        self._look = look
+        self._clock = clock
+        self._began: dict[str | None, float] = {}
+        self.find_owner = find_owner
+
+    def token(self) -> str | None:
+        """Return that of the look that took what is about to begin."""
+        from dbos._context import get_local_dbos_context  # noqa: PLC0415 - see `_LOOKS_OF`
+
+        context = get_local_dbos_context()
+        return None if context is None else context.owner_xid
+
+    def take(self, *terms: object, owner_xid: str | None = None, **more: object) -> list[str]:
+        """Look, and note when that began before anything of it can be begun."""
+        self._began[owner_xid] = self._clock.monotonic()
+        found: list[str] = []
+        try:
+            found = self._look(*terms, owner_xid=owner_xid, **more)
+        finally:
+            if not found:
+                del self._began[owner_xid]
+        if len(self._began) > _LOOKS_KNOWN:
+            del self._began[next(iter(self._began))]
+        return found
+
+    def began_at(self, owner_xid: str | None) -> float:
+        """Return the moment before a look; of one long ago nobody knows it."""
+        return self._began.get(owner_xid, -math.inf)
+
+
+def _look_at_the_head(dbos: DBOS, clock: SystemClock) -> _Looks | None:
     """Have the queue looked at at a cost that does not grow with how many issues wait."""
     if version("dbos").split(".")[:2] != _LOOKS_OF:
-        return  # another version may take rows otherwise; then it does so by itself
+        return None  # another version may take rows otherwise; then it does so by itself
     database = dbos._sys_db  # noqa: SLF001 - no public way leads there
     head = QueueHead(
         database.start_queued_partitioned_workflows,
         database.engine.begin,
         name=database.app_name,
-        clock=SystemClock(),
+        clock=clock,
     )
-    setattr(database, "start_queued_partitioned_workflows", head.take)  # noqa: B010 - typed
+    looks = _Looks(head.take, database.get_workflow_owner, clock)
+    setattr(database, "start_queued_partitioned_workflows", looks.take)  # noqa: B010 - typed
+    return looks
 
 
 async def _call(work: Callable[[str], Awaitable[None]], workflow_id: str) -> None:

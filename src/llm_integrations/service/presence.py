@@ -279,7 +279,11 @@ class Presence:
         orphans = [one for one, since in self._idle_since.items() if now - since >= orphan_s]
         if orphans:
             await self._catch_up()
+        # What began meanwhile is none; what begins before its row is changed is cut off.
+        orphans = [one for one in orphans if one not in self._engine.running]
+        if orphans:
             await self._requeue(self._executor_id, orphans, "orphan")
+            self._engine.disown(orphans)
             _log.warning("orphans queued again", worker=self._executor_id, count=len(orphans))
 
     async def _requeue(self, owner: str, workflow_ids: Sequence[str], why: Requeued) -> None:
