@@ -9,7 +9,8 @@ queues them again. What must hold, each learned from a failing run:
    same holds for a worker that just came back, for the others may have lost theirs with it.
 3. A living worker can own workflows that it does not run (its engine lost one when the database
    went away). What is not running for four seconds is queued again, but not before the answers that
-   this worker paid for meanwhile are in the books: whoever begins it would buy them once more.
+   this worker paid for meanwhile are in the books: whoever begins it would buy them once more. It
+   may not be lost but late: the engine begins nothing that is no longer its own.
 4. Who kills workers is found without harming those beside it: at its third death a workflow is a
    suspect, suspects are tried one at a time in the whole fleet, and only what dies twice on trial
    is dead. What only slept, or waited for a free handler, did not die. Acquitted is who ends, or
