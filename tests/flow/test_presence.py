@@ -292,6 +292,30 @@ async def test_an_orphan_waits_until_what_was_paid_for_it_is_in_the_books(servic
         assert await status() == "ENQUEUED"
 
 
+async def test_what_is_late_again_is_waited_for_twice_as_long(service_url: str) -> None:
+    intake = IntakeConnection(service_url)
+    await intake.admit(
+        [Arrival(delivery_id="d", site="s", identifier="i", partition="p", body=b"{}")]
+    )
+    await intake.close()
+    waited: list[float] = []
+    async with await psycopg.AsyncConnection.connect(service_url, autocommit=True) as admin:
+        options = PresenceOptions(scan_s=0.02, orphan_s=0.2)
+        async with present(service_url, options=options) as presence, asyncio.timeout(20):
+            looking = asyncio.create_task(presence.run())
+            for times in range(1, 4):
+                await admin.execute(
+                    "UPDATE dbos.workflow_status SET status = 'PENDING', executor_id = 'worker'"
+                )
+                began = asyncio.get_running_loop().time()
+                while presence.requeued["orphan"] < times:  # noqa: ASYNC110 - no event tells
+                    await asyncio.sleep(0.01)
+                waited.append(asyncio.get_running_loop().time() - began)
+            looking.cancel()
+            await asyncio.wait([looking])
+    assert all(took >= least for took, least in zip(waited, (0.2, 0.4, 0.8), strict=True))
+
+
 async def test_what_a_peer_has_meanwhile_is_not_begun_however_late_it_comes(
     service_url: str,
 ) -> None:

@@ -10,7 +10,8 @@ queues them again. What must hold, each learned from a failing run:
 3. A living worker can own workflows that it does not run (its engine lost one when the database
    went away). What is not running for four seconds is queued again, but not before the answers that
    this worker paid for meanwhile are in the books: whoever begins it would buy them once more. It
-   may not be lost but late: the engine begins nothing that is no longer its own.
+   may not be lost but late: the engine begins nothing that is no longer its own, and it is waited
+   for twice as long the next time, or a worker that is always late would never begin it.
 4. Who kills workers is found without harming those beside it: at its third death a workflow is a
    suspect, suspects are tried one at a time in the whole fleet, and only what dies twice on trial
    is dead. What only slept, or waited for a free handler, did not die. Acquitted is who ends, or
@@ -55,6 +56,7 @@ GRACE_S: Final = 10.0
 DEATHS_OF_A_SUSPECT: Final = 3
 TRIAL_DEATHS_OF_THE_GUILTY: Final = 2
 LONGEST_TURN_S: Final = 3600.0
+LONGEST_PATIENCE: Final = 32  # times `orphan_s`
 TRIALS_S: Final = 1.5  # less than who comes back waits for the end of a take-over
 _TRIAL_POLL_S: Final = 0.1
 
@@ -130,6 +132,7 @@ class Presence:
         self._scan_limit: asyncio.Timeout | None = None
         self._judges_from = 0.0
         self._idle_since: dict[str, float] = {}
+        self._patience: dict[str, int] = {}
         self.requeued: Counter[Requeued] = Counter()
         self.take_overs = 0
         self.losses = 0
@@ -274,10 +277,15 @@ class Presence:
         """Rule 3."""
         now = self._clock.monotonic()
         pending = set(await self._connection.list_pending())
-        idle = pending - self._engine.running
-        self._idle_since = {one: self._idle_since.get(one, now) for one in idle}
+        running = self._engine.running
+        self._idle_since = {one: self._idle_since.get(one, now) for one in pending - running}
+        self._patience = {one: n for one, n in self._patience.items() if one not in running}
         orphan_s = self._options.orphan_s
-        orphans = [one for one, since in self._idle_since.items() if now - since >= orphan_s]
+        orphans = [
+            one
+            for one, since in self._idle_since.items()
+            if now - since >= orphan_s * self._patience.get(one, 1)
+        ]
         if orphans:
             await self._catch_up()
         # What began meanwhile is none; what begins before its row is changed is cut off.
@@ -285,6 +293,9 @@ class Presence:
         if orphans:
             await self._requeue(self._executor_id, orphans, "orphan")
             self._engine.disown(orphans)
+            for one in orphans:
+                self._idle_since.pop(one, None)  # it may be pending here again before the next look
+                self._patience[one] = min(2 * self._patience.get(one, 1), LONGEST_PATIENCE)
             _log.warning("orphans queued again", worker=self._executor_id, count=len(orphans))
 
     async def _requeue(self, owner: str, workflow_ids: Sequence[str], why: Requeued) -> None:
