@@ -520,7 +520,7 @@ def _read_counters(kind: type[CountersT], said: object) -> CountersT:
     """Return the counters that were said; see `parse_usage` for those that cannot be read."""
     fields: Mapping[str, Json] = said if isinstance(said, Mapping) else {"input_tokens": [said]}
     fields = {name: _without_nulls(value) for name, value in fields.items()}
-    known = read_leniently(kind, fields)
+    known = read_leniently(kind, fields, strict=False)
     names = (name for name in kind.__struct_fields__ if name not in _FREE)
     if any(fields.get(name) is not None and name not in known for name in names):
         known["input_tokens"] = -1
@@ -539,14 +539,17 @@ def _fields_of(kind: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, .
     return msgspec.structs.fields(kind)
 
 
-def read_leniently(kind: type[msgspec.Struct], fields: Mapping[str, Json]) -> dict[str, Json]:
-    """Return the fields of `kind` that are there in a shape it can hold; nulls count as absent."""
+def read_leniently(
+    kind: type[msgspec.Struct], fields: Mapping[str, Json], *, strict: bool = True
+) -> dict[str, Json]:
+    """Return the fields of `kind` that are there in a shape it can hold; nulls count as absent.
+
+    Unless it is to be strict, a number is one however it is written.
+    """
     found: dict[str, Json] = {}
     for field in _fields_of(kind):
         value = fields.get(field.encode_name)
         if value is not None:
-            for strict in (True, False):
-                with suppress(msgspec.ValidationError):
-                    found[field.name] = msgspec.convert(value, field.type, strict=strict)
-                    break
+            with suppress(msgspec.ValidationError):
+                found[field.name] = msgspec.convert(value, field.type, strict=strict)
     return found
