@@ -21,7 +21,7 @@ from tests.fleet.limited import Span, asking, halved, limits_of
 LIMITS = limits_of(requests=1_200, input_tokens=2_400_000, output_tokens=96_000)
 MODEL = "claude-sonnet-5"
 GROUP = "sonnet-5"
-PATIENCE = 5  # spans in which a busy machine may show a steady state
+PATIENCE = 10  # spans in which a busy machine may show a steady state
 
 
 async def going(simulator: ClaudeSimulator, since: float = 0) -> None:
