@@ -23,6 +23,7 @@ import pytest
 from llm_integrations._core.clock import SystemClock
 from llm_integrations.anthropic import govern
 from llm_integrations.anthropic.desk import Desk, route_of
+from llm_integrations.anthropic.holds import About
 from llm_integrations.errors import ConfigError
 from llm_integrations.governance import Budget, Entry, Governor, Limit, home
 from llm_integrations.simulators import ClaudeSimulator
@@ -335,6 +336,21 @@ async def test_a_coding_that_the_sdk_reads_is_read_on_the_way_too(
         assert [entry.state for entry in await entries(governor)] == states
         if coding == "zstd":
             assert await governor.ledger.total_pusd() == sim.invoice_pusd()
+
+
+async def test_each_workspace_has_limits_of_its_own_however_its_header_is_written(
+    sim: ClaudeSimulator,
+) -> None:
+    sim.fail_next(errors.rate_limited(retry_after_s=600))
+    async with Governor.open() as governor, async_sdk(sim) as sdk:
+        govern(sdk, governor)
+        for name in ("Anthropic-Workspace-Id", "anthropic-workspace-id"):
+            with pytest.raises(anthropic.RateLimitError):
+                await sdk.messages.create(**ASK, extra_headers={name: "wrkspc_1"})
+        assert len(sim.requests) == 1
+        await sdk.messages.create(**ASK, extra_headers={name: "wrkspc_2"})
+        await sdk.messages.create(**ASK)
+    assert len(sim.requests) == 3
 
 
 async def test_the_limits_learn_from_headers(sim: ClaudeSimulator) -> None:
@@ -660,7 +676,7 @@ async def test_a_batch_is_booked_however_large_its_results_are() -> None:
 
         async def pass_by(method: str, tail: str, body: object, *pieces: bytes) -> None:
             route = route_of(method, f"/v1/messages/batches{tail}".encode())
-            exchange = desk.begin(route, msgspec.json.encode(body), {})
+            exchange = desk.begin(route, msgspec.json.encode(body), About())
             await exchange.admit()
             exchange.answered(200, {})
             for piece in pieces:

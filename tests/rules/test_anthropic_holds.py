@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from llm_integrations.anthropic import parse_message, price_message
 from llm_integrations.anthropic.catalogue import shape_of
 from llm_integrations.anthropic.holds import (
+    About,
     Hold,
     OutputGuess,
     affordable_tokens,
@@ -206,5 +207,5 @@ def test_what_is_below_zero_asks_for_nothing_and_gives_nothing_away() -> None:
     hold = _hold(max_tokens=-(10**9))
     assert hold.pusd == hold.prompt_pusd > 0
     body = encode_request({"model": "m", "max_tokens": -(10**9), "messages": []})
-    ask = ask_for(shape_of(body), body, {}, at=AT, guess=OutputGuess())
+    ask = ask_for(shape_of(body), body, About(), at=AT, guess=OutputGuess())
     assert (ask.output_tokens, ask.max_output_tokens) == (0, 0)

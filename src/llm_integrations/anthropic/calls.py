@@ -153,12 +153,12 @@ class Calls:
         """Check, bound and wrap a request of messages."""
         body = encode_request(request, stream=stream)
         shape = self.check(body)
-        about: About = {
-            "tags": tags or {},
-            "workspace": self._config.workspace_id or "",
-            "keep": keep,
-            "call_id": id_by_time(),
-        }
+        about = About(
+            tags=tags or {},
+            workspace=self._config.workspace_id or "",
+            keep=keep,
+            call_id=id_by_time(),
+        )
         ask = ask_for(shape, body, about, at=self._clock.now(), guess=self._guess)
         wire = Request(
             method="POST",

@@ -13,6 +13,8 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
+from msgspec.structs import asdict
+
 from llm_integrations._core.admission import Ask, Posting
 from llm_integrations._core.clock import Clock
 from llm_integrations.anthropic.batches.exchanges import OpenBatches
@@ -82,13 +84,14 @@ class Desk:
             try:
                 shape = shape_of(body)
             except InvalidRequest:  # the server may read it otherwise: nothing bounds it then
-                ask = Ask(group="*", hold_pusd=None, bounded=False, **about)
+                ask = Ask(group="*", hold_pusd=None, bounded=False, **asdict(about))
                 return StreamedAnswer(books, ask)
             ask = ask_for(shape, body, about, at=books.clock.now(), guess=books.guess)
             return (StreamedAnswer if shape.stream is True else MessageAnswer)(books, ask)
         tail = route.tail
         if tail == BATCHES or tail.startswith(BATCHES + "/"):
             rest = tail.removeprefix(BATCHES).strip("/")
-            return self._batches.begin(Ask(group="batches", **about), route.method, rest, body)
+            ask = Ask(group="batches", **asdict(about))
+            return self._batches.begin(ask, route.method, rest, body)
         group = tail.replace("messages/", "").split("/", 1)[0]
-        return Exchange(books, Ask(group=group, **about))
+        return Exchange(books, Ask(group=group, **asdict(about)))

@@ -137,7 +137,7 @@ class Exchange:
         self._sent_at = books.clock.monotonic()
 
     def answered(self, status: int, headers: RawHeaders) -> None:
-        """Take the answer's status and its headers."""
+        """Take the answer's status and its headers, with names in lower case."""
         self._answered_at = self._books.clock.monotonic()
         self._status = status
         self._headers = headers
@@ -195,10 +195,10 @@ class Exchange:
     def _response(self) -> Response:
         """The answer but for its body."""
         if self._read is None:
+            given = self._headers
             headers = {
-                _HEADERS_READ[name]: value.decode("latin-1")
-                for given, value in self._headers.items()
-                if (name := given.lower()) in _HEADERS_READ
+                _HEADERS_READ[name]: given[name].decode("latin-1")
+                for name in _HEADERS_READ.keys() & given.keys()
             }
             request_id = headers.get("request-id", "")
             latency_ms = round((self._answered_at - self._sent_at) * 1000)

@@ -46,7 +46,6 @@ _desks: WeakKeyDictionary[Governor, Desk] = WeakKeyDictionary()
 _PLATFORMS: Final = "anthropic.lib."
 _RETRIES: Final = b"x-stainless-retry-count"
 _WORKSPACE: Final = b"anthropic-workspace-id"
-_SIZES_READ: Final = frozenset({len(_RETRIES), len(_WORKSPACE)})
 
 
 def govern(client: ClientT, governor: Governor) -> ClientT:
@@ -99,30 +98,29 @@ def _governed(
 
 def _begin(desk: Desk, request: httpx2.Request, route: Route, body: bytes) -> Exchange:
     """Begin the exchange of a request; the SDK counts its attempts in a header."""
-    attempt, workspace = 1, ""
-    for name, value in request.headers.raw:  # httpx2 looks one up in 20 us
-        if len(name) in _SIZES_READ:
-            known = name.lower()
-            if known == _RETRIES:
-                attempt = int(value) + 1 if value.isdigit() else 1
-            elif known == _WORKSPACE:
-                workspace = value.decode("latin-1")
-    limits = request.extensions.get("timeout")
-    # How long the caller waits for a connection; a place in line is waited for as long.
-    patience_s = limits.get("pool") if type(limits) is dict else None
-    call_id = ""
+    headers = _by_name(request.headers)
+    retries, call_id = headers.get(_RETRIES, b""), ""
+    attempt = int(retries) + 1 if retries.isdigit() else 1
     if attempt > 1:
         failed, failed_id = _failed.get()
         call_id = failed_id if failed == body else ""
-    about: About = {
-        "attempt": attempt,
-        "call_id": call_id or id_by_time(),
-        "workspace": workspace,
-        "patience_s": patience_s,
+    limits = request.extensions.get("timeout")
+    # How long the caller waits for a connection; a place in line is waited for as long.
+    patience_s = limits.get("pool") if type(limits) is dict else None
+    about = About(
+        attempt=attempt,
+        call_id=call_id or id_by_time(),
+        workspace=headers.get(_WORKSPACE, b"").decode("latin-1"),
+        patience_s=patience_s,
         # Meanwhile its connection is idle, and httpx2 probes all idle ones with each request.
-        "at_once": True,
-    }
+        at_once=True,
+    )
     return desk.begin(route, body, about)
+
+
+def _by_name(headers: httpx2.Headers) -> dict[bytes, bytes]:
+    """Return headers by their names in lower case; the public ways take up to 20 us for one."""
+    return {name: value for _, name, value in headers._list}  # noqa: SLF001
 
 
 def _note_failure(exchange: Exchange, body: bytes) -> None:
@@ -347,7 +345,7 @@ class _SyncTransport(httpx2.BaseTransport):
             raise
         finally:
             request.stream = sent
-        exchange.answered(response.status_code, dict(response.headers.raw))
+        exchange.answered(response.status_code, _by_name(response.headers))
         if exchange.is_known:  # a refusal: its pause holds for the SDK's next attempt already
             _note_failure(exchange, body)
             home.do(exchange.observe)
@@ -401,7 +399,7 @@ class _AsyncTransport(httpx2.AsyncBaseTransport):
             raise
         finally:
             request.stream = sent
-        exchange.answered(response.status_code, dict(response.headers.raw))
+        exchange.answered(response.status_code, _by_name(response.headers))
         if exchange.is_known:  # see `_SyncTransport`
             _note_failure(exchange, body)
             home.do(exchange.observe)

@@ -25,7 +25,7 @@ import re
 from collections.abc import Mapping
 from datetime import date
 from functools import lru_cache
-from typing import Any, Final, NamedTuple, TypeAlias, TypedDict
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -134,16 +134,16 @@ def affordable_tokens(hold: Hold, max_tokens: int, left_pusd: int) -> int:
     return max(0, min(max_tokens, for_output * max_tokens // (hold.pusd - hold.prompt_pusd)))
 
 
-class About(TypedDict, total=False):
+class About(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What an `Ask` says of a call beside what the request can cost."""
 
-    workspace: str
-    tags: Mapping[str, str]
-    keep: Keep | None
-    call_id: str
-    attempt: int
-    patience_s: float | None
-    at_once: bool
+    workspace: str = ""
+    tags: Mapping[str, str] = {}
+    keep: Keep | None = None
+    call_id: str = ""
+    attempt: int = 1
+    patience_s: float | None = None
+    at_once: bool = False
 
 
 class OutputGuess:
@@ -195,7 +195,13 @@ def ask_for(shape: RequestShape, body: bytes, about: About, *, at: date, guess: 
         estimate_pusd=estimate_pusd,
         price_version=terms.price_version,
         model=shape.model,
-        **about,
+        workspace=about.workspace,
+        tags=about.tags,
+        keep=about.keep,
+        call_id=about.call_id,
+        attempt=about.attempt,
+        patience_s=about.patience_s,
+        at_once=about.at_once,
     )
 
 

@@ -218,9 +218,9 @@ class Pool:
             return None
         if self.concurrency is not None and len(self._on_the_way) >= self.concurrency:
             return None
-        live = self._live
         if now > self._at:
             self._refill(now)
+        live = self._live
         for index, bucket in live:
             left = bucket.level - want[index]
             if left < bucket.plenty and left < self._kept_back(bucket):
@@ -258,10 +258,11 @@ class Pool:
         want = reservation.want
         self._output -= want[2]
         is_told = used[1] > 0 or used[2] > 0
-        self._refill(now)
         for index, bucket in self._live:
             excess = used[index] - want[index]
             if excess:
+                if excess > 0:  # a return may come before the refill: a full bucket stays full
+                    self._refill(now)
                 level = bucket.level - excess
                 bucket.level = level if level < bucket.capacity else bucket.capacity  # noqa: FURB136 - hot, see bench
             if is_told and index:

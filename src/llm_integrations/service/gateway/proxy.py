@@ -131,12 +131,12 @@ class Gateway:
         if request.retries:
             attempt = request.retries + 1
             call_id = self._attempts.take_up(attempt, request.path, body, request.tags)
-        about: About = {
-            "attempt": attempt,
-            "call_id": call_id or id_by_time(),
-            "tags": request.tags,
-            "workspace": request.headers.get("anthropic-workspace-id", ""),
-        }
+        about = About(
+            attempt=attempt,
+            call_id=call_id or id_by_time(),
+            tags=request.tags,
+            workspace=request.headers.get("anthropic-workspace-id", ""),
+        )
         return _Call(request, body, about)
 
     # --- through -------------------------------------------------------------------------------
