@@ -8,6 +8,7 @@ import contextlib
 import shutil
 import ssl
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -406,3 +407,64 @@ async def test_what_never_had_a_connection_was_never_sent() -> None:
         with pytest.raises(TimedOut) as caught:
             await client.send_message(ask())
         assert caught.value.may_have_arrived
+
+
+# Event loops and processes
+
+LOOPS = """
+import asyncio, os, sys, threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from llm_integrations.anthropic import AnthropicClient, AnthropicConfig
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        asked.append(self.client_address)
+        self.send_response(200)
+        self.send_header("content-length", str(len(BODY)))
+        self.end_headers()
+        self.wfile.write(BODY)
+
+    def log_message(self, *_):
+        pass
+
+BODY = sys.argv[1].encode()
+asked = []
+server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+config = AnthropicConfig(
+    api_key="k", base_url=f"http://127.0.0.1:{server.server_port}", max_retries=0, timeout_s=20
+)
+client = AnthropicClient(config)
+
+async def ask(times):
+    for _ in range(times):
+        assert await client.complete("Hi", model="claude-haiku-5-5", max_tokens=9) == "Hello"
+
+for _ in range(3):
+    asyncio.run(ask(2))
+    if os.fork() == 0:
+        asyncio.run(ask(2))
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
+
+loop = asyncio.new_event_loop()  # one that nobody closes, beside another one
+loop.run_until_complete(ask(2))
+asyncio.run(ask(2))
+loop.run_until_complete(ask(2))
+loop.run_until_complete(client.aclose())
+asyncio.run(client.aclose())
+assert client.get_cost_stats().total.attempts == 12
+assert len(asked) == 18
+print(len(set(asked)), "connections")
+"""
+
+
+def test_one_client_serves_one_event_loop_after_another_and_a_forked_child() -> None:
+    body = ANSWER.partition(b"\r\n\r\n")[2].decode()
+    command = [sys.executable, "-W", "ignore::ResourceWarning", "-c", LOOPS, body]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout == "8 connections\n"  # each is used twice or more, and in one loop only

@@ -1,11 +1,12 @@
-"""The default transport: one aiohttp session, imported and opened at the first request."""
+"""The default transport: one aiohttp session for each event loop, opened at its first request."""
 
 from __future__ import annotations
 
 import asyncio
 import io
+from contextlib import suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from llm_integrations._core.http.exchange import (
@@ -23,7 +24,7 @@ from llm_integrations.errors import ConfigError, TransportError
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     import aiohttp
@@ -52,6 +53,8 @@ class AiohttpTransport:
             was given wins. Nothing else of the environment is read, no `.netrc` either.
 
     A client closes only a transport of its own; close one that you made when its clients are done.
+    Connections belong to the event loop, and to the process, that made them: another loop (the next
+    `asyncio.run`, a forked child's) makes its own.
 
     Raises:
         ConfigError: the proxy is no `http://` or `https://` address.
@@ -70,8 +73,7 @@ class AiohttpTransport:
         self._connections = connections
         self._tls = tls
         self._proxies = _Proxies(proxy, trust_env=trust_env)
-        self._session: aiohttp.ClientSession | None = None
-        self._waiting: dict[asyncio.Task[object] | None, Progress] = {}
+        self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -84,28 +86,27 @@ class AiohttpTransport:
     ) -> None:
         await self.aclose()
 
-    def _open(self) -> aiohttp.ClientSession:
+    async def _open(self, loop: asyncio.AbstractEventLoop) -> _Pool:
         from llm_integrations._core.http import connector  # noqa: PLC0415 - brings aiohttp: 340 ms
 
-        pool: Connector = connector.Connector(
+        made: Connector = connector.Connector(
             connect_timeout_s=self._connect_timeout_s,
             connections=self._connections,
             tls=self._tls,
         )
-        self._waiting = pool.waiting
-        return connector.open_session(pool)
+        pool = self._pools[loop] = _Pool(connector.open_session(made), made.waiting)
+        await self._close_pools(lambda other: other.is_closed())
+        return pool
 
     async def send(self, request: Request, progress: Progress | None = None) -> Reply:
         """Send one request; see `Transport`."""
-        session = self._session
-        if session is None:
-            session = self._session = self._open()
-        import aiohttp  # noqa: PLC0415 - already loaded by _open
-
         progress = Progress() if progress is None else progress
         progress.may_have_left = False
+        loop = asyncio.get_running_loop()
+        session, waiting = self._pools.get(loop) or await self._open(loop)
+        import aiohttp  # noqa: PLC0415 - already loaded by _open
+
         task = asyncio.current_task()
-        waiting = self._waiting
         waiting[task] = progress
         try:
             response = await session.request(
@@ -130,10 +131,26 @@ class AiohttpTransport:
         return _AiohttpReply(response, request)
 
     async def aclose(self) -> None:
-        """Close all connections; the next request opens a new session."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        """Close the connections of this event loop and of closed ones; a request opens new ones."""
+        here = asyncio.get_running_loop()
+        await self._close_pools(lambda loop: loop is here or loop.is_closed())
+
+    async def _close_pools(self, is_done: Callable[[asyncio.AbstractEventLoop], bool]) -> None:
+        """Close the pools of some loops; that of a loop elsewhere cannot be touched from here."""
+        for loop in [loop for loop in self._pools if is_done(loop)]:
+            pool = self._pools.pop(loop, None)
+            if pool is not None:
+                with suppress(
+                    RuntimeError
+                ):  # what a closed loop left half done cannot be cancelled
+                    await pool.session.close()
+
+
+class _Pool(NamedTuple):
+    """The connections of one event loop, and who waits for one."""
+
+    session: aiohttp.ClientSession
+    waiting: dict[asyncio.Task[object] | None, Progress]
 
 
 class _AiohttpReply:
