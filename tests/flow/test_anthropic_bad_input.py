@@ -15,6 +15,7 @@ from llm_integrations.anthropic import (
     Message,
     MessageRequest,
     MessageResponse,
+    MessageStream,
 )
 from llm_integrations.errors import (
     AnswerMalformed,
@@ -325,6 +326,54 @@ async def test_garbage_in_a_stream_is_malformed_with_its_request_id(
     error = await refused(chunked(before + garbage), max_tokens=9_000)
     assert isinstance(error, AnswerMalformed)
     assert error.request_id == "req_7"
+
+
+@pytest.mark.parametrize("behind", [b"data: [DONE]\n\n", b"data: {{{\n\n", STOP_BLOCK + b"data: 1"])
+@pytest.mark.parametrize("together", [True, False])
+async def test_what_stands_behind_a_complete_message_takes_nothing_from_it(
+    behind: bytes, together: bool, book: Book
+) -> None:
+    whole = START + TEXT_BLOCK + text(b"Hello") + END
+    reply = chunked(whole + behind) if together else chunked(whole, behind)
+    async with serving(replies(reply)) as base_url, claude(base_url, book) as client:
+        async with client.stream_message(ask()) as stream:
+            assert "".join([piece async for piece in stream.text()]) == "Hello"
+        assert (await stream.message()).usage.output_tokens == 3
+    assert [actual.state for actual in book.actuals] == ["settled"]
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_what_came_before_garbage_is_handed_out_and_booked(
+    together: bool, book: Book
+) -> None:
+    begun, garbage = START + TEXT_BLOCK + text(b"Hello"), GARBAGE["no JSON"]
+    reply = chunked(begun + garbage) if together else chunked(begun, garbage)
+    got: list[str] = []
+
+    async def read(stream: MessageStream) -> None:
+        async for piece in stream.text():
+            got.append(piece)  # noqa: PERF401 - what came before the error counts
+
+    async with (
+        serving(replies(reply)) as base_url,
+        claude(base_url, book) as client,
+        client.stream_message(ask()) as stream,
+    ):
+        with pytest.raises(AnswerMalformed) as caught:
+            await read(stream)
+        partial = stream.partial()
+    assert got == ["Hello"]
+    assert partial is not None
+    assert partial.text == "Hello"
+    assert caught.value.request_id == "req_7"
+    assert [(actual.state, actual.input_tokens) for actual in book.actuals] == [("partial", 9)]
+
+
+async def test_a_heartbeat_without_data_is_no_event() -> None:
+    beat = b"data:\n\nevent: ping\ndata: \n\n"
+    whole = beat.join([b"", START, TEXT_BLOCK, text(b"Hello"), END])
+    async with serving(replies(chunked(whole))) as base_url, claude(base_url) as client:
+        assert (await client.send_message(ask(9_000))).text == "Hello"
 
 
 ODD = {

@@ -53,7 +53,7 @@ from tests.sdk import (
     simulator,
     stable,
 )
-from tests.wire import answer, replies, serving
+from tests.wire import answer, chunked, replies, serving
 
 PAGE: Final = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text(encoding="utf-8")
 BODY: Final = json.dumps(ASK).encode()
@@ -589,6 +589,28 @@ async def test_an_answer_that_breaks_off_breaks_off_here_too(stream: bool) -> No
             assert f"content-length: {len(passed)}".encode() not in head
         [entry] = await line.entries()
         assert entry.state == ("partial" if stream else "unknown")
+
+
+async def test_what_stands_behind_a_complete_message_takes_nothing_from_its_bill() -> None:
+    begun = {"id": "msg_1", "type": "message", "role": "assistant", "model": ASK["model"]}
+    begun |= {"content": [], "usage": {"input_tokens": 9, "output_tokens": 1}}
+    told_last = {"output_tokens": 3}
+    told = [
+        {"type": "message_start", "message": begun},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": told_last},
+        {"type": "message_stop"},
+    ]
+    events = "".join(f"data: {json.dumps(event)}\n\n" for event in told) + "data: [DONE]\n\n"
+    reply = chunked(events.encode())
+    async with serving(replies(reply)) as base_url, gateway(upstream=base_url) as line:
+        body = json.dumps({**ASK, "stream": True}).encode()
+        reader, writer = await asyncio.open_connection("127.0.0.1", line.port)
+        writer.write(raw("POST /v1/messages", *MESSAGE, body=body))
+        async with asyncio.timeout(10):
+            assert b"[DONE]" in await reader.read()
+        writer.close()
+        [entry] = await line.entries()
+        assert (entry.state, entry.counters["output_tokens"]) == ("settled", 3)
 
 
 async def test_a_stop_lets_a_running_stream_end_and_takes_no_new_call() -> None:

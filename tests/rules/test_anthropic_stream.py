@@ -333,7 +333,7 @@ def test_lenient_start_events_keep_their_slices() -> None:
 def test_an_event_above_the_cap_is_malformed() -> None:
     splitter = Splitter(max_event_bytes=8)
     with pytest.raises(AnswerMalformed, match="larger") as caught:
-        split_events(splitter, b"data: 0123456789")
+        list(split_events(splitter, b"data: 0123456789"))
     assert (caught.value.vendor, caught.value.status) == ("anthropic", 200)
 
 

@@ -209,7 +209,7 @@ def _walk(stream: Recorded, cuts: list[int], *, tails: int) -> None:
     ends = iter([frame.end for frame in stream.frames])
     next_end, last_end, fed = next(ends), 0, 0
     for number, cut in enumerate(cuts):
-        events = split_events(splitter, stream.data[fed:cut])
+        events = list(split_events(splitter, stream.data[fed:cut]))
         fed = cut
         assert len(events) == (cut == next_end), (stream.id, cut)
         for event in events:

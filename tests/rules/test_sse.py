@@ -32,7 +32,7 @@ def test_any_chunking_gives_the_same_payloads(
     splitter = Splitter()
     found = [payload for chunk in _cut(data, places) for payload in splitter.feed(chunk)]
     found += splitter.finish()
-    assert found == [payload.encode() for payload in payloads]
+    assert found == [payload.encode() for payload in payloads if payload]
 
 
 @given(data=st.binary(max_size=300), places=st.lists(st.integers(0, 300), max_size=6))
@@ -49,6 +49,7 @@ def test_several_data_lines_are_joined_by_newlines() -> None:
 
 def test_comments_and_events_without_data_yield_nothing() -> None:
     assert Splitter().feed(b": hello\n\nevent: ping\nid: 1\n\n") == []
+    assert Splitter().feed(b"data:\n\ndata: \n\ndata\n\nevent: x\ndata: \n\n") == []
 
 
 def test_line_separators_of_unicode_are_text() -> None:

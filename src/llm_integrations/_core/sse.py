@@ -83,18 +83,18 @@ class Splitter:
 
 def _payloads(frames: bytes) -> list[bytes]:
     """Return the payloads of complete events."""
-    return [p for frame in frames.split(b"\n\n") if (p := _payload(frame)) is not None]
+    return [payload for frame in frames.split(b"\n\n") if (payload := _payload(frame))]
 
 
-def _payload(frame: bytes) -> bytes | None:
-    """Return the joined data lines of one event, or None when it has none."""
+def _payload(frame: bytes) -> bytes:
+    """Return the joined data lines of one event; empty when it has none, or they hold nothing."""
     found = 0 if frame.startswith(b"data: ") else frame.find(b"\ndata: ") + 1
     if found or frame.startswith(b"data: "):
         value = frame[found + 6 :]
         if b"\n" not in value:  # the usual event: one data line, the last
             return value
     lines = [_data(line) for line in frame.split(b"\n") if line.partition(b":")[0] == b"data"]
-    return b"\n".join(lines) if lines else None
+    return b"\n".join(lines)
 
 
 def _data(line: bytes) -> bytes:

@@ -316,12 +316,16 @@ def parse_events(chunks: Iterable[bytes]) -> Iterator[StreamEvent]:
     yield from last_events(splitter)
 
 
-def split_events(splitter: Splitter, chunk: bytes) -> list[StreamEvent]:
-    """Return the events that `chunk` completes; see `parse_events`."""
+def split_events(splitter: Splitter, chunk: bytes) -> Iterator[StreamEvent]:
+    """Yield the events that `chunk` completes, up to one that cannot be read; see `parse_events`.
+
+    Take all of them before the next chunk.
+    """
     try:
-        return [decode_event(payload) for payload in splitter.feed(chunk)]
+        payloads = splitter.feed(chunk)
     except EventTooLarge as error:
         raise AnswerMalformed(str(error), vendor="anthropic", status=200) from error
+    yield from map(decode_event, payloads)
 
 
 def last_events(splitter: Splitter) -> list[StreamEvent]:

@@ -19,7 +19,7 @@ the loop of the admission, and so are the coroutines `admit`, `end` and `drop`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, Final, NamedTuple, TypeAlias
 
 from msgspec.structs import replace
@@ -314,12 +314,14 @@ class StreamedAnswer(WholeAnswer):
             return super()._take(plain)
         return self._collect(self._collector, split_events(self._splitter, plain))
 
-    def _collect(self, collector: StreamCollector, events: list[StreamEvent]) -> bool:
+    def _collect(self, collector: StreamCollector, events: Iterable[StreamEvent]) -> bool:
         for event in events:
             collector.add(event)
             if self._ttft_ms is None and type(event) is ContentBlockDelta:
                 waited_s = self._books.clock.monotonic() - self._sent_at
                 self._ttft_ms = round(waited_s * 1000)
+            if collector.is_complete:
+                break  # what stands behind the message is not read
         if not collector.is_complete or self._actual is not None:
             return False
         message = collector.message()

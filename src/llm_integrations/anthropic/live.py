@@ -13,11 +13,13 @@ In: an `OpenStream` of `_core/call`. Out: events in batches, at the end the mess
    the `TransportError`; before, it is that `TransportError`.
 5. Pings are no content: they keep the connection, not the patience for an answer.
 6. Another attempt is made only while no delta has reached the user.
+7. What cannot be read (`AnswerMalformed`) takes nothing from the events before it, however the
+   bytes are cut, and what stands behind a complete message is not read at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import date
 from types import TracebackType
@@ -29,6 +31,7 @@ from llm_integrations._core.admission import Actual, Ask
 from llm_integrations._core.sse import Splitter
 from llm_integrations.anthropic.events import (
     ContentBlockDelta,
+    ErrorEvent,
     Ping,
     StreamEvent,
     TextDelta,
@@ -158,6 +161,7 @@ class StreamReader:
     __slots__ = (
         "_closed",
         "_early",
+        "_malformed",
         "_message",
         "_splitter",
         "_started_at",
@@ -172,6 +176,7 @@ class StreamReader:
         self._terms = terms
         self._splitter = Splitter()
         self._early: list[StreamEvent] = []
+        self._malformed: AnswerMalformed | None = None
         self._message: MessageResponse | None = None
         self._started_at = terms.clock.monotonic()
         self._ttft_ms: int | None = None
@@ -227,11 +232,13 @@ class StreamReader:
             raise stream_error(failure.error, self.request_id or failure.request_id or "")
         stream = self._stream
         try:
+            if self._malformed is not None:
+                raise self._malformed
             while chunk := await stream.read_some():
-                if events := split_events(self._splitter, chunk):
-                    return await self._take(events)
-            if events := last_events(self._splitter):
-                return await self._take(events)
+                if events := await self._take(split_events(self._splitter, chunk)):
+                    return events
+            if events := await self._take(last_events(self._splitter)):
+                return events
             if self.collector.usage is None:
                 self._check_content_type()
         except APIError as error:
@@ -252,24 +259,31 @@ class StreamReader:
             status = self._stream.response.status
             raise AnswerMalformed(msg, vendor="anthropic", status=status)
 
-    async def _take(self, events: list[StreamEvent]) -> list[StreamEvent]:
+    async def _take(self, events: Iterable[StreamEvent]) -> list[StreamEvent]:
         """Collect events; at the end of the message or an error, see to it."""
         collector, note_content = self.collector, self._stream.note_content
-        for position, event in enumerate(events):
-            collector.add(event)
-            kind = type(event)
-            if kind is Ping:
-                continue
-            note_content()
-            if kind is ContentBlockDelta:
-                if self._ttft_ms is None:
-                    self._note_first_delta()
-            elif collector.is_complete:
-                await self._settle()
-                return events[: position + 1]
-            elif collector.error is not None:
-                return events[:position] or await self._read()
-        return events
+        taken: list[StreamEvent] = []
+        try:
+            for event in events:
+                collector.add(event)
+                kind = type(event)
+                if kind is ErrorEvent:
+                    return taken or await self._read()
+                taken.append(event)
+                if kind is Ping:
+                    continue
+                note_content()
+                if kind is ContentBlockDelta:
+                    if self._ttft_ms is None:
+                        self._note_first_delta()
+                elif collector.is_complete:
+                    await self._settle()
+                    break
+        except AnswerMalformed as error:
+            if not taken:
+                raise
+            self._malformed = error  # for whoever reads on
+        return taken
 
     def _note_first_delta(self) -> None:
         waited_s = self._terms.clock.monotonic() - self._started_at
