@@ -398,6 +398,19 @@ async def test_a_function_that_is_not_async_runs_in_a_thread() -> None:
     assert script.last_turn()[0]["content"] == "false"
 
 
+async def test_a_function_that_finds_nothing_next_fails_at_once() -> None:
+    def find(name: str) -> str:
+        return next(one for one in ("a", "b") if one == name)
+
+    script = Script(_answer(_use("find", name="c"), stop_reason="tool_use"), DONE)
+    async with asyncio.timeout(5):
+        run = await script.run(find)
+    [call] = run.turns[0].calls
+    assert isinstance(call.error, RuntimeError)
+    assert isinstance(call.error.__cause__, StopIteration)
+    assert script.last_turn()[0]["content"] == "The tool failed."
+
+
 async def test_a_paused_turn_goes_back_as_it_is_and_nothing_with_it() -> None:
     paused = _answer(
         {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"q": "x"}},

@@ -290,8 +290,16 @@ async def _outcome(
 async def _run(function: Callable[..., Json], arguments: Mapping[str, object]) -> Json:
     if inspect.iscoroutinefunction(function):
         return await function(**arguments)
-    answer = await asyncio.to_thread(function, **arguments)
+    answer = await asyncio.to_thread(_called, function, arguments)
     return await answer if inspect.isawaitable(answer) else answer
+
+
+def _called(function: Callable[..., Json], arguments: Mapping[str, object]) -> Json:
+    """Call a function; in a future `StopIteration` is no end, and whoever awaits it hangs."""
+    try:
+        return function(**arguments)
+    except StopIteration as error:  # of a `next` that found nothing
+        raise RuntimeError("the function raised StopIteration") from error
 
 
 def _failed(use: ToolUseBlock, reason: str, error: Exception | None = None) -> ToolCall:
