@@ -6,12 +6,14 @@ import asyncio
 import json
 import random
 
+import msgspec
 import pytest
 
 from llm_integrations._core.admission import Actual
 from llm_integrations.anthropic import (
     AnthropicClient,
     AnthropicConfig,
+    DocumentBlock,
     Message,
     MessageRequest,
     MessageResponse,
@@ -501,6 +503,24 @@ async def test_a_loop_over_a_stream_may_be_left_and_another_one_begun(book: Book
 
 
 # Silence
+
+
+@pytest.mark.parametrize("max_tokens", [1, 9_000])
+async def test_a_large_request_has_the_time_to_be_sent(max_tokens: int) -> None:
+    """Over a thin line; without it a call is sent again and again, each time cut off."""
+    whole = START + TEXT_BLOCK + text(b"Hello") + END
+    plain = b'{"content":[{"type":"text","text":"Hello"}],"usage":{"input_tokens":9}}'
+
+    async def read_slowly(_: int, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.6)
+        writer.write(answer(200, plain) if max_tokens == 1 else chunked(whole))
+
+    async with serving(read_slowly) as base_url, claude(base_url, timeout_s=0.2) as client:
+        report = Message.user(DocumentBlock.from_text("x" * 600_000))
+        request = msgspec.structs.replace(ask(max_tokens), messages=[report])
+        assert (await client.send_message(request)).text == "Hello"
+        with pytest.raises(TimedOut):
+            await client.send_message(ask(max_tokens))
 
 
 def stalling(*pieces: bytes, ping_every_s: float | None = None) -> Handler:

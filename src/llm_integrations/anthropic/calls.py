@@ -166,7 +166,7 @@ class Calls:
             route=MESSAGES,
             headers=self._stream_headers if stream else self._headers,
             body=body,
-            timeout_s=self._patience_s(shape.max_tokens, stream=stream),
+            timeout_s=self._patience_s(len(body), 0 if stream else shape.max_tokens),
             content_timeout_s=self._config.content_timeout_s,
         )
 
@@ -257,7 +257,7 @@ class Calls:
             route=route or target,
             headers=self._headers if headers is None else {**self._headers, **headers},
             body=body,
-            timeout_s=self._config.timeout_s + size / SLOWEST_UPLOAD_BYTES_PER_S,
+            timeout_s=self._patience_s(size),
         )
 
     @property
@@ -286,15 +286,15 @@ class Calls:
             entry=entry,
         )
 
-    def _patience_s(self, max_tokens: int, *, stream: bool) -> float:
-        """Return how long one attempt may take.
+    def _patience_s(self, size_bytes: int, max_tokens: int = 0) -> float:
+        """Return how long one attempt may take; of a stream, how long it may be silent.
 
-        A plain answer arrives whole, after all of it was generated, and is billed whether or not
-        somebody still waits: so a long one is given the time that `max_tokens` may need.
+        A large body has more time to be sent. A plain answer arrives whole, after all of it was
+        generated, and is billed whether or not somebody still waits: so a long one is given the
+        time that `max_tokens` may need.
         """
-        if stream:
-            return self._config.timeout_s
-        return self._config.timeout_s + max_tokens * SLOWEST_TOKEN_S
+        sent_s = size_bytes // SLOWEST_UPLOAD_BYTES_PER_S
+        return self._config.timeout_s + sent_s + max_tokens * SLOWEST_TOKEN_S
 
     def _learn(self, message: MessageResponse) -> None:
         self._guess.learn(message.usage.output_tokens)

@@ -36,7 +36,7 @@ class AnthropicConfig:
         api_key: an API key; it wins over an `auth_token`.
         auth_token: an OAuth or gateway token, sent as Bearer whatever `auth_scheme` says.
         timeout_s: the longest silence of a stream; a plain answer is given 40 ms more for each of
-            its `max_tokens`.
+            its `max_tokens`, and a request larger than 250 KB a second more for each of them.
         content_timeout_s: the longest time in which a stream brings nothing but pings. Long by
             default: a model that thinks with its thinking left out is silent for minutes.
         deadline_s: for a whole call: its wait for limits, its attempts, the waits between them and
