@@ -247,6 +247,15 @@ async def test_nothing_is_sent_before_a_stream_is_read(
     assert (sim.requests, book.asks) == ([], [])
 
 
+async def test_a_stream_that_two_tasks_begin_to_read_is_sent_once(
+    client: AnthropicClient, sim: ClaudeSimulator, book: Book
+) -> None:
+    stream = client.stream_message(ask())
+    await asyncio.gather(stream.message(), stream.message(), return_exceptions=True)
+    await stream.aclose()
+    assert len(sim.requests) == len(book.states) == 1
+
+
 async def test_a_stream_left_early_settles_what_came_and_the_client_lives_on(
     book: Book,
 ) -> None:

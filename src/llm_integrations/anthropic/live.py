@@ -19,6 +19,7 @@ In: an `OpenStream` of `_core/call`. Out: events in batches, at the end the mess
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import date
@@ -346,10 +347,11 @@ class MessageStream:
     begun; without `async with`, leaving the loop closes the stream.
     """
 
-    __slots__ = ("_is_held", "_open", "_reader")
+    __slots__ = ("_is_held", "_open", "_opening", "_reader")
 
     def __init__(self, open_reader: Callable[[], Awaitable[StreamReader]]) -> None:
         self._open = open_reader
+        self._opening = asyncio.Lock()
         self._reader: StreamReader | None = None
         self._is_held = False
 
@@ -373,9 +375,11 @@ class MessageStream:
             await self._reader.close()
 
     async def _opened(self) -> StreamReader:
-        if self._reader is None:
-            self._reader = await self._open()
-        return self._reader
+        """Send the request once, whoever comes while it is on its way."""
+        async with self._opening:
+            if self._reader is None:
+                self._reader = await self._open()
+            return self._reader
 
     async def _leave(self, reader: StreamReader, error: BaseException) -> None:
         """Close the stream unless its loop was left within an `async with`, which will do it."""
