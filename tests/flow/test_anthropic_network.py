@@ -131,6 +131,9 @@ def test_an_environment_that_cannot_work_is_refused_by_name(
         {"deadline_s": 0},
         {"max_retries": -1},
         {"rate_limit_per_minute": 0},
+        {"auth_scheme": "X-API-Key"},
+        {"wire": "streamed"},
+        {"betas": "some-beta-2026-12-01"},
         {"api_key": ""},
     ],
 )

@@ -88,6 +88,12 @@ class AnthropicConfig:
             raise ConfigError(
                 "over_budget must be 'refuse' or 'lower', and least_max_tokens at least 1"
             )
+        if self.auth_scheme not in {"bearer", "x-api-key"}:
+            raise ConfigError("auth_scheme must be 'bearer' or 'x-api-key'")
+        if self.wire not in {"auto", "plain", "stream"}:
+            raise ConfigError("wire must be 'auto', 'plain' or 'stream'")
+        if isinstance(self.betas, str):
+            raise ConfigError("betas must be several names, such as ('some-beta',), not one text")
         if self.max_retries < 0:
             raise ConfigError("max_retries must not be negative")
         if self.rate_limit_per_minute is not None and self.rate_limit_per_minute < 1:
