@@ -25,6 +25,7 @@ from llm_integrations.errors import (
 from llm_integrations.jira import BasicAuth, Httpx2Transport, JiraClient, JiraConfig
 from llm_integrations.simulators import ClaudeSimulator, JiraSimulator
 from llm_integrations.simulators.faults import Cut, StatusError
+from tests.wire import chunked, serving
 
 REQUEST = MessageRequest(
     model="claude-haiku-5-5", max_tokens=500, messages=[Message.user("Write a long poem.")]
@@ -119,6 +120,27 @@ async def test_a_stream_whose_reader_is_cancelled_gives_its_connection_back(
         await task
     async with asyncio.timeout(10):
         assert (await client.send_message(REQUEST)).text
+
+
+async def test_a_stream_may_be_closed_while_another_task_reads_it(own: httpx2.AsyncClient) -> None:
+    begun = b'data: {"type":"message_start","message":{"content":[],"usage":{}}}\n\n'
+    text = b'{"type":"text_delta","text":"Hi"}'
+    delta = b'data: {"type":"content_block_delta","index":0,"delta":%s}\n\n' % text
+
+    async def stall(_: int, writer: asyncio.StreamWriter) -> None:
+        writer.write(chunked(begun + delta, end=False))
+        await writer.drain()
+        await asyncio.sleep(30)
+
+    async with serving(stall) as base_url:
+        client = claude(base_url, own)
+        for _ in range(2):  # the second one needs the connection of the first
+            stream = client.stream_message(REQUEST)
+            async with stream:
+                reading = asyncio.create_task(stream.message())
+                await asyncio.sleep(0.05)
+            with pytest.raises(StreamInterrupted):
+                await reading
 
 
 async def test_refusals_and_cuts_are_the_same_errors(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llm_integrations._core.http.exchange import (
@@ -111,7 +112,10 @@ class _Httpx2Reply:
     async def aclose(self) -> None:
         """Give the pool its connection back, closed unless the body was read to its end."""
         try:
-            await self._pieces.aclose()
+            with suppress(
+                RuntimeError
+            ):  # another task waits for a piece; that ends with the response
+                await self._pieces.aclose()
         finally:
             await self._response.aclose()
 
