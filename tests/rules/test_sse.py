@@ -1,5 +1,6 @@
 """Bytes to payloads, whatever the chunks are."""
 
+import time
 from itertools import pairwise
 
 import pytest
@@ -70,6 +71,16 @@ def test_an_event_before_its_empty_line_comes_only_from_finish() -> None:
     assert splitter.feed(b"data: cut") == []
     assert splitter.finish() == [b"cut"]
     assert splitter.finish() == []
+
+
+def test_a_huge_event_takes_time_by_its_length_whatever_its_line_ends() -> None:
+    splitter, lines = Splitter(), (b"data: " + b"a" * 58 + b"\r\n") * 64
+    began = time.process_time()
+    for _ in range(1_024):
+        assert splitter.feed(lines) == []
+    [payload] = splitter.feed(b"\r\n")
+    assert len(payload) == 59 * 65_536 - 1
+    assert time.process_time() - began < 2  # 20 s if all that came is folded with each piece
 
 
 def test_an_event_above_the_cap_ends_the_stream() -> None:

@@ -48,14 +48,14 @@ class Splitter:
         tail = self._tail
         if not tail and self._started and chunk.endswith(b"\n\n") and b"\r" not in chunk:
             return _payloads(chunk[:-2])  # whole events, as a model that writes slowly sends them
+        if b"\r" in chunk or tail.endswith(b"\r"):
+            chunk = self._fold_line_ends(chunk)
         scanned = max(len(tail) - 1, 0)
         tail += chunk
         if not self._started:
             self._started = True
             if tail.startswith(b"\xef\xbb\xbf"):
                 del tail[:3]
-        if b"\r" in tail:
-            scanned = self._fold_line_ends()
         end = tail.rfind(b"\n\n", scanned)
         if end < 0:
             if len(tail) > self._max_event_bytes:
@@ -69,16 +69,15 @@ class Splitter:
         """Return the payload of an event that lacks its empty line; it may be cut anywhere."""
         return self.feed(b"\n\n") if self._tail else []
 
-    def _fold_line_ends(self) -> int:
-        """Turn CRLF and CR into LF; a CR at the very end waits for its LF. Returns a scan start."""
+    def _fold_line_ends(self, chunk: bytes) -> bytes:
+        """Turn CRLF and CR into LF; a CR at the very end waits in the tail for its LF."""
         tail = self._tail
-        held = tail.endswith(b"\r")
-        folded = tail.replace(b"\r\n", b"\n")
-        body = folded[:-1] if held else folded
-        tail[:] = body.replace(b"\r", b"\n")
-        if held:
-            tail += b"\r"
-        return 0
+        if tail.endswith(b"\r"):
+            del tail[-1:]
+            chunk = b"\r" + chunk
+        held = chunk.endswith(b"\r")
+        folded = (chunk[:-1] if held else chunk).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        return folded + b"\r" if held else folded
 
 
 def _payloads(frames: bytes) -> list[bytes]:
