@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import gc
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -410,6 +412,27 @@ async def test_what_never_had_a_connection_was_never_sent() -> None:
         with pytest.raises(TimedOut) as caught:
             await client.send_message(ask())
         assert caught.value.may_have_arrived
+
+
+def sockets_to(port: int) -> list[socket.socket]:
+    """Return this process's connections to a port."""
+    found = []
+    for one in gc.get_objects():
+        if type(one) is socket.socket and one.family == socket.AF_INET:
+            with contextlib.suppress(OSError):
+                if one.getpeername()[1] == port:
+                    found.append(one)
+    return found
+
+
+async def test_a_connection_shows_signs_of_life_while_an_answer_takes_minutes() -> None:
+    async with serving(replies(ANSWER)) as base_url, AiohttpTransport() as transport:
+        await claude(base_url, transport).send_message(ask())
+        [one] = sockets_to(int(base_url.rpartition(":")[2]))
+        assert one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+        assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 # Event loops and processes

@@ -1,13 +1,16 @@
 """aiohttp's connection pool, told apart from the wire; imported at the first request only.
 
-Two things that aiohttp does not offer: one limit over all of making a connection (it has none for
-name look-up and for a proxy's answer), and word of the moment at which a request has a connection.
+Three things that aiohttp does not do: one limit over all of making a connection (it has none for
+name look-up and for a proxy's answer), word of the moment at which a request has a connection, and
+signs of life on one that is silent. A whole answer may take minutes, and many a firewall drops what
+was silent for so long: the answer would be billed and lost. The official SDK sends them, too.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import socket
+from typing import TYPE_CHECKING, Final
 
 import aiohttp
 
@@ -24,6 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Connector", "open_session"]
 
+_SIGNS_OF_LIFE: Final = (  # macOS has another name for the first
+    (getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None)), 60),
+    (getattr(socket, "TCP_KEEPINTVL", None), 60),
+    (getattr(socket, "TCP_KEEPCNT", None), 5),
+)
+
 
 class Connector(aiohttp.TCPConnector):
     """A pool that knows who still waits for a connection.
@@ -35,7 +44,9 @@ class Connector(aiohttp.TCPConnector):
     def __init__(
         self, *, connect_timeout_s: float, connections: int, tls: ssl.SSLContext | None
     ) -> None:
-        super().__init__(limit=connections, ssl=True if tls is None else tls)
+        super().__init__(
+            limit=connections, ssl=True if tls is None else tls, socket_factory=_open_socket
+        )
         self._connect_timeout_s = connect_timeout_s
         self.waiting: dict[asyncio.Task[object] | None, Progress] = {}
 
@@ -61,6 +72,17 @@ class Connector(aiohttp.TCPConnector):
         """Resolve, connect, ask a proxy and shake hands, all in one limit."""
         async with asyncio.timeout(self._connect_timeout_s):
             return await super()._create_connection(req, traces, timeout)
+
+
+def _open_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """Return a socket that shows signs of life after a minute of silence."""
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _SIGNS_OF_LIFE:
+        if option is not None:
+            made.setsockopt(socket.IPPROTO_TCP, option, value)
+    return made
 
 
 def open_session(connector: Connector) -> aiohttp.ClientSession:
