@@ -227,6 +227,17 @@ async def test_ask_reads_stdin_and_prints_json(shell: Shell) -> None:
     assert found.err == ""
 
 
+async def test_an_output_that_lacks_a_character_gets_an_escape_and_no_traceback(
+    shell: Shell,
+) -> None:
+    async with ClaudeSimulator(latency_ms=(0, 0)) as claude:
+        around = CLAUDE | {"ANTHROPIC_BASE_URL": claude.base_url, "PYTHONIOENCODING": "ascii"}
+        found = await shell.run("ask", "Gr\u00fc\u00dfe \U0001f389", **around)
+        assert (found.code, "Gr\\u00fc\\u00dfe \\ud83c\\udf89" in found.out) == (0, True), found.err
+        found = await shell.run("ask", "--json", "Gr\u00fc\u00dfe \U0001f389", **around)
+    assert "Gr\u00fc\u00dfe \U0001f389" in json.loads(found.out)["text"]
+
+
 async def test_ask_says_what_is_wrong_with_the_key(shell: Shell) -> None:
     found = await shell.run("ask", "hello")
     assert found.code == 2

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
+import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -38,11 +41,15 @@ Settings come from a TOML file (`./llm-integrations.toml` when it is there), the
 environment. Exit codes: 0 done, 1 failed, 2 settings or usage, 130 interrupted.
 """
 
+_ESCAPES: Final = "llm-integrations-escapes"
 _DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 def run(words: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe of Windows, say, is not in UTF-8
+        codecs.register_error(_ESCAPES, _escaped)
+        sys.stdout.reconfigure(errors=_ESCAPES)
     try:
         result = _program()(
             list(words), exit_on_error=False, print_error=False, result_action="return_value"
@@ -65,6 +72,14 @@ def run(words: Sequence[str]) -> int:
     except (ImportError, IntegrationError) as error:
         return report(error, words)
     return result if isinstance(result, int) else OK
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    """Write what an encoding lacks as JSON does: no answer is lost, and JSON stays JSON."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass").hex()
+    return re.sub("(....)", r"\\u\1", lacking), error.end
 
 
 def _drop_output() -> None:
