@@ -489,6 +489,27 @@ async def test_calls_that_nobody_has_answered_are_answered_first(
     ]
 
 
+async def test_a_call_that_was_cut_off_is_not_run_without_its_input_when_the_run_goes_on() -> None:
+    ran: list[str | None] = []
+
+    def close(project: str | None = None) -> None:
+        """Close the issues of a project, or all of them."""
+        ran.append(project)
+
+    written = {"toolu_close": '{"project": "AB'}
+    thought = {"type": "thinking", "thinking": "", "signature": "s", "new": 1.0}
+    cut = _answer(thought, _use("close"), stop_reason="max_tokens", unparsed_tool_inputs=written)
+    run = await Script(cut).run(close)
+    more = Script(DONE)
+    await more.run(close, messages=run.messages)
+    assert ran == []
+    assert "does not fit" in more.last_turn()[0]["content"]
+    assert more.last_turn()[0]["is_error"] is True
+    sent = json.loads(msgspec.json.encode(more.sent[0].messages[-2]))
+    assert sent["content"][0] == thought
+    assert sent["content"][1]["input"] == {"unparsed_json": '{"project": "AB'}
+
+
 def test_only_a_turn_of_the_model_has_open_calls() -> None:
     answered = ask("Go", messages=[{"role": "user", "content": [_use("look")]}])
     assert open_calls(answered) == []

@@ -18,7 +18,9 @@ Rules, one turn at a time (`open_calls`, `next_step` and `following` decide; `To
    its last turn cost. A budget of a governor is the hard cap. An answer whose price is unknown
    counts as above any cap.
 8. A conversation that ends with calls nobody has answered begins with answering them: so a run
-   that was stopped goes on when its messages are given to a new one.
+   that was stopped goes on when its messages are given to a new one. A call that was cut off inside
+   its input stands there with what was written of it, which fits no tool: it is answered with an
+   error, and not run with an input that the model did not mean.
 9. A `tool_choice` that forces a tool stays: such a run ends at a cap only.
 
 https://platform.claude.com/docs/en/agents-and-tools/tool-use/implement-tool-use
@@ -65,6 +67,8 @@ Send: TypeAlias = Callable[[MessageRequest], Awaitable[MessageResponse]]
 
 _logger: Final = logging.getLogger("llm_integrations.anthropic")
 _blocks_decoder: Final = msgspec.json.Decoder(list[Raw])
+
+UNPARSED: Final = "unparsed_json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +202,7 @@ class ToolLoop:
             cost = price_message_details(message, tool_types=kinds).pusd
             step = next_step(message)
             turns.append(ToolTurn(message=message, cost_pusd=cost))
-            run = ToolRun(messages=(*request.messages, message.to_message()), turns=tuple(turns))
+            run = ToolRun(messages=(*request.messages, _said(message)), turns=tuple(turns))
             if step != "done":
                 self._check_caps(run)
             if step == "answer":
@@ -261,6 +265,23 @@ class ToolLoop:
             return _failed(use, f"The input does not fit: {error}", error)
         async with self._room:
             return await _outcome(called, use, arguments)
+
+
+def _said(message: MessageResponse) -> Message:
+    """Return the turn of an answer, in which a call that was cut off is not one without input."""
+    turn = message.to_message()
+    unparsed = message.unparsed_tool_inputs
+    if not unparsed:
+        return turn
+    content: list[Raw | ToolUseBlock] = []
+    blocks = decode(_blocks_decoder, encode(turn.content))
+    for raw, block in zip(blocks, message.content, strict=True):
+        if isinstance(block, ToolUseBlock) and block.id in unparsed:
+            written = {UNPARSED: unparsed[block.id]}
+            content.append(msgspec.structs.replace(block, input=written))
+        else:
+            content.append(raw)
+    return Message(role=turn.role, content=content)
 
 
 async def _outcome(
