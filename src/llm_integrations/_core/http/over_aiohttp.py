@@ -140,9 +140,8 @@ class AiohttpTransport:
         for loop in [loop for loop in self._pools if is_done(loop)]:
             pool = self._pools.pop(loop, None)
             if pool is not None:
-                with suppress(
-                    RuntimeError
-                ):  # what a closed loop left half done cannot be cancelled
+                # What a closed loop left half done cannot be cancelled.
+                with suppress(RuntimeError):
                     await pool.session.close()
 
 

@@ -112,9 +112,8 @@ class _Httpx2Reply:
     async def aclose(self) -> None:
         """Give the pool its connection back, closed unless the body was read to its end."""
         try:
-            with suppress(
-                RuntimeError
-            ):  # another task waits for a piece; that ends with the response
+            # Another task may wait for a piece; that ends with the response.
+            with suppress(RuntimeError):
                 await self._pieces.aclose()
         finally:
             await self._response.aclose()
