@@ -25,6 +25,7 @@ from llm_integrations.errors import (
     ServerFailed,
 )
 from llm_integrations.jira.answers import observe, read_json, read_nothing, refuse
+from llm_integrations.jira.models import Comment, RemoteLink, Version, Worklog
 from llm_integrations.jira.pacing.limits import Reading
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
@@ -145,3 +146,31 @@ def test_a_redirect_is_a_login_page_or_a_wrong_address() -> None:
     elsewhere = refuse(answer(301, headers={"Location": "https://y/"}), NOW)
     assert type(elsewhere) is AnswerMalformed
     assert "base URL" in str(elsewhere)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "whole"),
+    [
+        (list[Version], b'[{"id":"1","released":null},{"id":"2","released":true}]', 2),
+        (list[RemoteLink], b'[{"id":1,"object":{"url":"u","title":null}}]', 1),
+        (list[Comment], b'[{"id":"1","author":{"displayName":null},"jsdPublic":null}]', 1),
+    ],
+)
+def test_a_null_for_a_value_is_absent_and_loses_nothing_beside_it(
+    kind: type[list[object]], body: bytes, whole: int
+) -> None:
+    found, _ = read_json(msgspec.json.Decoder(kind))(answer(200, body))
+    assert len(found) == whole
+
+
+def test_a_worklog_that_was_written_is_no_failure_for_a_null_in_the_answer() -> None:
+    body = b'{"id":"7","timeSpent":null,"timeSpentSeconds":60,"comment":"{\\"a\\":null}"}'
+    made, _ = read_json(msgspec.json.Decoder(Worklog))(answer(201, body))
+    assert (made.id, made.time_spent, made.time_spent_seconds) == ("7", "", 60)
+    assert made.comment_markdown == '{"a":null}'
+
+
+@pytest.mark.parametrize("body", [b'{"id":7,"author":null}', b"null", b'{"id":null', b'["null"]'])
+def test_without_its_nulls_another_shape_is_still_malformed(body: bytes) -> None:
+    with pytest.raises(AnswerMalformed):
+        read_json(msgspec.json.Decoder(Worklog))(answer(200, body))

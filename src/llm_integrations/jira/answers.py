@@ -12,6 +12,8 @@ Traps this knows (reference: Jira page, sections 1.5, 5 and 6):
 4. A file may be kept elsewhere: only a request for one is told where (`Redirected`).
 5. A 429 is a refusal before work, so safe to repeat for any request. A 5xx is not: whether to
    repeat is up to the request.
+6. A null may stand where the API documents a value. It is read as absent, for a list is not lost by
+   one member, and a write that was done must not look as if it had failed.
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 import msgspec
 
 from llm_integrations._core.call import Actual, Observation, Response
-from llm_integrations._core.codec import Decoder, Undecodable, decode
+from llm_integrations._core.codec import Decoder, Undecodable, decode, encode
 from llm_integrations.errors import (
     AnswerMalformed,
     APIError,
@@ -64,6 +66,7 @@ LOGIN_FAILED: Final = "login_failed"
 XSRF: Final = "xsrf"
 TOO_LARGE: Final = "too_large"
 _errors: Final = msgspec.json.Decoder(ErrorResponse)
+_plain: Final[msgspec.json.Decoder[object]] = msgspec.json.Decoder()
 _BY_STATUS: Final[Mapping[int, type[APIError]]] = {
     401: AuthFailed,
     403: NotAllowed,
@@ -162,11 +165,31 @@ def read_json(
     def read(response: Response) -> tuple[T, Actual]:
         _trust(response)
         try:
-            return decode(decoder, response.body), _settled(response)
+            return _decoded(decoder, response.body), _settled(response)
         except Undecodable as error:
             raise _malformed(response, str(error)) from None
 
     return read
+
+
+def _decoded(decoder: Decoder[T], body: bytes) -> T:
+    """Decode a body; where it has another shape, once more without its nulls (trap 6)."""
+    try:
+        return decode(decoder, body)
+    except Undecodable:
+        if b"null" not in body:
+            raise
+        return decode(decoder, encode(_without_nulls(decode(_plain, body))))
+
+
+def _without_nulls(value: object) -> object:
+    """Return JSON without the members that are null; lists keep theirs, for places count."""
+    if isinstance(value, dict):
+        members = cast("dict[str, object]", value).items()
+        return {name: _without_nulls(each) for name, each in members if each is not None}
+    if isinstance(value, list):
+        return [_without_nulls(each) for each in cast("list[object]", value)]
+    return value
 
 
 def read_nothing(response: Response) -> tuple[None, Actual]:
