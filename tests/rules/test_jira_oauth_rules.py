@@ -8,10 +8,13 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
+import msgspec
 import pytest
 
+from llm_integrations._core.call import Response
 from llm_integrations.errors import ConfigError, NeedsConsent
 from llm_integrations.jira import Grant, OAuth2, authorize_url
+from llm_integrations.jira.answers import read_json
 from llm_integrations.jira.auth.oauth import (
     GrantSlot,
     SiteAccess,
@@ -97,6 +100,30 @@ def test_a_grant_keeps_what_a_refresh_leaves_out() -> None:
     assert later.consented_at == NOW
     assert later.expires_at == NOW + timedelta(days=1)
     assert grant_of(Tokens("a"), CLOUD, NOW).refresh_token == ""
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [
+        ("3600", 3600),
+        ("soon", 3600),
+        ("nan", 3600),
+        (None, 3600),
+        ([1], 3600),
+        (-5, 0),
+        (1e18, 365 * 86_400),
+        ("1e999", 365 * 86_400),
+        (10**400, 3600),
+    ],
+)
+def test_the_new_refresh_token_is_kept_however_oddly_its_answer_is_written(
+    told: object, seconds: int
+) -> None:
+    body = json.dumps({"access_token": "a", "expires_in": told, "refresh_token": "new", "scope": 7})
+    read, _ = read_json(msgspec.json.Decoder(Tokens))(Response(200, {}, body.encode()))
+    grant = grant_of(read, CLOUD, NOW, before=grant_of(TOKENS, CLOUD, NOW))
+    assert (grant.refresh_token, grant.scope) == ("new", "read:jira-work")
+    assert grant.expires_at == NOW + timedelta(seconds=seconds)
 
 
 def test_a_token_is_renewed_a_minute_before_its_end() -> None:

@@ -12,10 +12,13 @@ request bodies, `Grant`s. Must not: send, wait or keep anything; `manager` does.
    list (https://developer.atlassian.com/cloud/confluence/oauth-2-3lo-apps/).
 4. Data Center has the same flow on the instance itself, form-encoded, and wants `redirect_uri` on
    the refresh as well.
+5. The answer to a refresh holds the only refresh token that is still good. So it asks for no more
+   than an access token: what else is there in another shape is as if it were left out.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -50,6 +53,8 @@ __all__ = [
 ]
 
 EARLY_S: Final = 60
+_USUAL_S: Final = 3_600.0
+_LONGEST_S: Final = 86_400.0 * 365
 AUTH_URL: Final = "https://auth.atlassian.com"
 API_URL: Final = "https://api.atlassian.com"
 # Classic scopes for the platform, granular ones for boards, which have no classic form.
@@ -143,12 +148,12 @@ class SiteAccess(msgspec.Struct, frozen=True):
 
 
 class Tokens(msgspec.Struct, frozen=True):
-    """What the token endpoint answers; `expires_in` in seconds."""
+    """What the token endpoint answers; `expires_in` in seconds, of some servers as text."""
 
     access_token: str
-    expires_in: float = 3_600
-    refresh_token: str = ""
-    scope: str = ""
+    expires_in: object = 3_600
+    refresh_token: str | None = ""
+    scope: object = ""
 
 
 _grant_decoder: Final = msgspec.json.Decoder(Grant)
@@ -216,14 +221,24 @@ def grant_of(tokens: Tokens, app: OAuth2, now: datetime, *, before: Grant | None
     Args:
         before: the grant that was refreshed; what the answer leaves out stays as it was.
     """
+    scope = tokens.scope if isinstance(tokens.scope, str) else ""
     return Grant(
         access_token=tokens.access_token,
         refresh_token=tokens.refresh_token or (before.refresh_token if before else ""),
-        expires_at=now + timedelta(seconds=max(tokens.expires_in, 0)),
+        expires_at=now + timedelta(seconds=_lifetime_s(tokens.expires_in)),
         consented_at=before.consented_at if before else now,
         client_id=app.client_id,
-        scope=tokens.scope or (before.scope if before else ""),
+        scope=scope or (before.scope if before else ""),
     )
+
+
+def _lifetime_s(told: object) -> float:
+    """Return how long a token lasts; an hour, as on Cloud, where the answer does not say it."""
+    try:
+        seconds = float(told) if isinstance(told, str | int | float) else _USUAL_S
+    except (ValueError, OverflowError):
+        return _USUAL_S
+    return _USUAL_S if math.isnan(seconds) else min(max(seconds, 0.0), _LONGEST_S)
 
 
 def is_due(grant: Grant, now: datetime) -> bool:
