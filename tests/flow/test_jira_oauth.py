@@ -36,6 +36,8 @@ from llm_integrations.jira import (
 )
 from llm_integrations.jira.auth.oauth import Tokens, grant_of, write_grant
 from llm_integrations.simulators import JiraSimulator
+from llm_integrations.simulators.faults import StatusError
+from tests.wire import HandClock
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = FileGrants.generate_key()
@@ -187,6 +189,26 @@ async def test_a_refused_token_is_renewed_once_and_the_call_repeated(
         with pytest.raises(AuthFailed) as refused:
             await jira.myself()
         assert not isinstance(refused.value, NeedsConsent)
+
+
+async def test_a_missing_scope_costs_one_renewal_and_not_one_for_each_call(
+    site: JiraSimulator, tmp_path: Path
+) -> None:
+    app = application(site, FileGrants(tmp_path, key=KEY))
+    await consent(site, app)
+    clock = HandClock()
+    config = JiraConfig(site.base_url, app, rate_limit_per_minute=None, max_retries=0)
+    no_scope = {"code": 401, "message": "Unauthorized; scope does not match"}
+    site.fail_next(StatusError(status=401, body=no_scope), times=20, path="/board")
+    async with JiraClient(config, clock=clock) as jira:
+        for waits_s in (0, 0, 301):
+            clock.pass_by(waits_s)
+            with pytest.raises(AuthFailed) as refused:
+                await jira.get_boards()
+            assert refused.value.detail == "Unauthorized; scope does not match"
+            assert "scopes" in str(refused.value)
+            await jira.myself()
+    assert uses(site) == ["rotated", "rotated"]
 
 
 async def test_a_failing_token_endpoint_does_not_stop_a_token_that_is_still_good(

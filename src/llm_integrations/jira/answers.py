@@ -77,7 +77,7 @@ _BY_STATUS: Final[Mapping[int, type[APIError]]] = {
     503: Overloaded,
 }
 _HINTS: Final[Mapping[int, str]] = {
-    401: "check e-mail and API token; a scoped token works on the gateway only",
+    401: "check the credentials and their scopes; a scoped API token works on the gateway only",
     403: "this account lacks the permission",
     404: "absent, or not visible to this account",
     410: "this API was removed from Jira Cloud; a newer version of this library may know its heir",

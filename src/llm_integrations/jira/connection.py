@@ -229,7 +229,12 @@ class Connection:
         else:
             self._auth.accepted()
             return answer
-        return await send(await self._auth.admit())
+        another = await self._auth.admit()
+        try:
+            return await send(another)
+        except AuthFailed:
+            self._auth.refused_again(another)
+            raise
 
     def _call(
         self,

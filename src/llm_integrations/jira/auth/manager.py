@@ -8,7 +8,8 @@ harder; use a token before it is saved. Next room: `connection` puts the pass on
 Jira counts bad logins and soon locks the account, so a service that retries does harm. After two
 bad logins in a row nothing is sent for 5 minutes; then one request tries, and each further bad
 login doubles the wait, to an hour at most. One that is accepted ends it. OAuth grants are exempt:
-they renew.
+they renew. But Atlassian's gateway also answers 401 where a scope is missing, which no new token
+mends: after a renewal that did not help there is none for 5 minutes.
 """
 
 from __future__ import annotations
@@ -184,6 +185,10 @@ class AuthManager:
             self._cool_down.count()
         return not self._locked and await self._source.replace(used)
 
+    def refused_again(self, used: Pass) -> None:
+        """Learn that the pass of a renewal was refused as well: the token is not what is wrong."""
+        self._source.give_up(used)
+
     async def accept(self, code: str) -> None:
         """Turn the code of a consent's redirect into a grant and store it.
 
@@ -256,6 +261,9 @@ class _Fixed:
     async def replace(self, _used: Pass) -> bool:
         return False
 
+    def give_up(self, _used: Pass) -> None:
+        """Do nothing: there never is another pass."""
+
 
 class _Scoped:
     """A scoped API token: the same header, sent to the gateway of the site's cloud id."""
@@ -278,6 +286,9 @@ class _Scoped:
     async def replace(self, _used: Pass) -> bool:
         return False
 
+    def give_up(self, _used: Pass) -> None:
+        """Do nothing: there never is another pass."""
+
 
 class _Granted:
     """An OAuth grant: read from its store, renewed by one process of the fleet at a time."""
@@ -292,6 +303,8 @@ class _Granted:
         self._grant: Grant | None = None
         self._cloud_id = ""
         self._renewal: asyncio.Task[Grant] | None = None
+        self._given_up = ""
+        self._given_up_until = 0.0
 
     async def admit(self) -> Pass:
         grant = self._grant or await self._load()
@@ -300,8 +313,15 @@ class _Granted:
         return Pass(await self._api_url(grant), f"Bearer {grant.access_token}")
 
     async def replace(self, used: Pass) -> bool:
+        is_in_vain = used.authorization == self._given_up
+        if is_in_vain and self._clock.monotonic() < self._given_up_until:
+            return False
         await self._renewed(used.authorization.removeprefix("Bearer "))
         return True
+
+    def give_up(self, used: Pass) -> None:
+        self._given_up = used.authorization
+        self._given_up_until = self._clock.monotonic() + _COOL_DOWN_S
 
     async def accept(self, code: str) -> None:
         body = code_body(self._app, code)
