@@ -502,6 +502,24 @@ async def test_calls_that_cannot_be_right_are_refused_before_a_request(
     assert not cloud.requests
 
 
+@pytest.mark.parametrize("nothing", ["", ".", ".."])
+async def test_a_name_of_nothing_never_becomes_the_address_of_something_else(
+    cloud: JiraSimulator, nothing: str
+) -> None:
+    """`DELETE /issue/DEMO-1/worklog/..` deletes the issue behind a proxy that tidies paths up."""
+    async with client_of(cloud, deployment="cloud") as jira:
+        for call in (
+            jira.delete_worklog("DEMO-1", nothing),
+            jira.delete_link(nothing),
+            jira.delete_webhook(nothing),
+            jira.set_issue_property("DEMO-1", nothing, 1),
+            jira.set_comment_property("1", nothing, 1),
+        ):
+            with pytest.raises(InvalidRequest):
+                await call
+    assert not cloud.requests
+
+
 async def test_a_transition_takes_a_comment_with_it(cloud: JiraSimulator) -> None:
     async with client_of(cloud) as jira:
         done = next(one for one in await jira.get_transitions("DEMO-3") if one.name == "Done")

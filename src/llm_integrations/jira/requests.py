@@ -30,6 +30,7 @@ __all__ = [
 
 Parameter = str | int | Sequence[str]  # a bool is an int here, and becomes true or false
 Query = Mapping[str, Parameter | None]
+_NO_NAMES: Final = frozenset({"", ".", ".."})
 _VERBS: Final = frozenset({"set", "add", "remove", "edit", "copy"})
 
 
@@ -55,7 +56,15 @@ class Operation:
     writes_to: str = ""
 
     def target(self, dialect: Dialect) -> str:
-        """Return path and query, encoded."""
+        """Return path and query, encoded.
+
+        Raises:
+            InvalidRequest: a part of the path is empty, or a step to the folder above: it would be
+                another address, such as that of the issue where one of its worklogs is meant.
+        """
+        for name, value in self.path.items():
+            if value in _NO_NAMES:
+                raise InvalidRequest(f"{name} names nothing: {value!r}")
         values = {name: quote(str(value), safe="") for name, value in self.path.items()}
         path = self.route.format(api=dialect.api, **values)
         query = {name: _text(value) for name, value in self.query.items() if value is not None}
