@@ -520,6 +520,24 @@ async def test_a_name_of_nothing_never_becomes_the_address_of_something_else(
     assert not cloud.requests
 
 
+async def test_fields_in_one_text_are_refused_and_not_read_letter_by_letter(
+    jira: JiraClient, site: JiraSimulator
+) -> None:
+    await jira.server_info()
+    asked = len(site.requests)
+    told = "summary,status"
+    for call in (
+        jira.search_issues("project = DEMO", fields=told),
+        jira.search_issues(JqlSearchRequest(jql="project = DEMO", expand="changelog")),
+        jira.get_issues(["DEMO-1"], fields=told),
+        anext(jira.iter_issues("project = DEMO", fields=told)),
+        anext(jira.iter_board_issues(1, fields=told)),
+    ):
+        with pytest.raises(InvalidRequest, match="a list, such as"):
+            await call
+    assert len(site.requests) == asked
+
+
 async def test_a_transition_takes_a_comment_with_it(cloud: JiraSimulator) -> None:
     async with client_of(cloud) as jira:
         done = next(one for one in await jira.get_transitions("DEMO-3") if one.name == "Done")

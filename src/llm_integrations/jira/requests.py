@@ -24,6 +24,7 @@ __all__ = [
     "Operation",
     "check_verb",
     "create_body",
+    "listed",
     "properties",
     "update_body",
 ]
@@ -128,6 +129,17 @@ def update_body(request: UpdateIssueRequest, dialect: Dialect) -> dict[str, obje
     if not body:
         raise InvalidRequest("an update without changes")
     return body
+
+
+def listed(what: str, names: Sequence[str]) -> list[str]:
+    """Return names as a list.
+
+    Raises:
+        InvalidRequest: they are one text, whose letters would be taken for the names.
+    """
+    if isinstance(names, str):
+        raise InvalidRequest(f"{what} are a list, such as ['summary', 'status']")
+    return list(names)
 
 
 def check_verb(verb: str) -> str:

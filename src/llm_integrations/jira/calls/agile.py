@@ -21,7 +21,7 @@ from llm_integrations.jira.issue import Issue
 from llm_integrations.jira.jql import project_key
 from llm_integrations.jira.models import Board, Sprint, Status
 from llm_integrations.jira.paging import Cursor, Page, items, next_offset
-from llm_integrations.jira.requests import Operation
+from llm_integrations.jira.requests import Operation, listed
 
 __all__ = ["AgileCalls", "BoardColumn", "BoardConfiguration"]
 
@@ -187,7 +187,7 @@ class AgileCalls:
         *,
         limit: int | None,
     ) -> AsyncIterator[Issue]:
-        chosen = ("key", "*navigable") if fields is None else tuple(fields)
+        chosen = ("key", "*navigable") if fields is None else tuple(listed("fields", fields))
         query = {"jql": jql, "fields": chosen, "maxResults": _ISSUES_PAGE}
 
         async def fetch(cursor: Cursor | None) -> Page[Issue]:

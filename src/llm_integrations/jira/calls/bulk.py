@@ -14,7 +14,7 @@ from llm_integrations.jira.field_names import FieldNames
 from llm_integrations.jira.issue import Issue, IssueDecoder, IssuePageDecoder
 from llm_integrations.jira.jql import issue_key
 from llm_integrations.jira.models import CreateIssueRequest, ErrorResponse, Wire
-from llm_integrations.jira.requests import Operation, create_body
+from llm_integrations.jira.requests import Operation, create_body, listed
 
 __all__ = ["BulkCalls", "BulkCreated", "NotCreated"]
 
@@ -108,17 +108,18 @@ class BulkCalls:
         if not 0 < len(keys_or_ids) <= _MOST_FETCHED:
             raise InvalidRequest(f"between 1 and {_MOST_FETCHED} issues are read at once")
         keys = [issue_key(key) for key in keys_or_ids]
+        wanted = listed("fields", fields)
         if (await self._connection.dialect()).is_cloud:
             operation = Operation(
                 method="POST",
                 route="/rest/api/{api}/issue/bulkfetch",
-                body={"issueIdsOrKeys": keys, "fields": list(fields)},
+                body={"issueIdsOrKeys": keys, "fields": wanted},
             )
             return list((await self._connection.run(operation, _page)).issues)
         found = []
         for key in keys:
             try:
-                found.append(await self._get(key, fields))
+                found.append(await self._get(key, wanted))
             except NotFound:
                 continue
         return found

@@ -16,7 +16,7 @@ from llm_integrations.jira.connection import Connection
 from llm_integrations.jira.issue import Issue, IssuePageDecoder, JqlSearchResponse
 from llm_integrations.jira.models import JqlSearchRequest
 from llm_integrations.jira.paging import Cursor, Page, items, next_offset
-from llm_integrations.jira.requests import Operation
+from llm_integrations.jira.requests import Operation, listed
 
 __all__ = ["SearchCalls", "issue_page"]
 
@@ -54,6 +54,10 @@ class SearchCalls:
             fields: ids of fields; by default the key and all navigable ones.
             max_results: at most; the server may return fewer on any page.
             next_page_token: from the page before.
+
+        Raises:
+            InvalidRequest: `fields` or `expand` are one text and no list; or more issues to
+                reconcile than Jira takes.
         """
         request = query
         if not isinstance(request, JqlSearchRequest):
@@ -63,6 +67,11 @@ class SearchCalls:
                 max_results=max_results,
                 next_page_token=next_page_token,
             )
+        request = msgspec.structs.replace(
+            request,
+            fields=listed("fields", request.fields),
+            expand=listed("expand", request.expand),
+        )
         if len(request.reconcile_issues) > _MOST_RECONCILED:
             raise InvalidRequest(f"at most {_MOST_RECONCILED} issues can be reconciled")
         dialect = await self._connection.dialect()
@@ -117,7 +126,7 @@ class SearchCalls:
 def _on_cloud(request: JqlSearchRequest) -> Operation:
     body: dict[str, object] = {
         "jql": request.jql,
-        "fields": list(request.fields),
+        "fields": request.fields,
         "maxResults": request.max_results,
     }
     if request.next_page_token:
@@ -138,10 +147,10 @@ def _on_server(request: JqlSearchRequest) -> Operation:
         "jql": request.jql,
         "startAt": int(token),
         "maxResults": request.max_results,
-        "fields": list(request.fields),
+        "fields": request.fields,
     }
     if len(request.jql) > _LONGEST_GET:
-        expand = {"expand": list(request.expand)} if request.expand else {}
+        expand = {"expand": request.expand} if request.expand else {}
         return Operation(method="POST", route=route, body={**body, **expand})
     return Operation(
         method="GET",
