@@ -538,6 +538,21 @@ async def test_fields_in_one_text_are_refused_and_not_read_letter_by_letter(
     assert len(site.requests) == asked
 
 
+async def test_a_negative_limit_is_refused_and_not_taken_for_all_but_the_last(
+    jira: JiraClient, site: JiraSimulator
+) -> None:
+    await jira.server_info()
+    asked = len(site.requests)
+    for call in (
+        anext(jira.iter_issues("project = DEMO", limit=-1)),
+        anext(jira.iter_board_issues(1, limit=-1)),
+        jira.get_comments("DEMO-1", limit=-1),
+    ):
+        with pytest.raises(InvalidRequest, match="negative"):
+            await call
+    assert len(site.requests) == asked
+
+
 async def test_a_transition_takes_a_comment_with_it(cloud: JiraSimulator) -> None:
     async with client_of(cloud) as jira:
         done = next(one for one in await jira.get_transitions("DEMO-3") if one.name == "Done")

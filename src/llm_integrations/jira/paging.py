@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 from urllib.parse import parse_qs, urljoin, urlsplit
 
-from llm_integrations.errors import AnswerMalformed
+from llm_integrations.errors import AnswerMalformed, InvalidRequest
 
 __all__ = ["Cursor", "Page", "items", "next_flat", "next_offset", "next_since"]
 
@@ -89,8 +89,11 @@ async def items(
     """Yield items over all pages, at most `limit`.
 
     Raises:
+        InvalidRequest: the limit is negative, and nothing was asked for; None is no limit.
         AnswerMalformed: the server sent us to a page we have seen.
     """
+    if limit is not None and limit < 0:
+        raise InvalidRequest("a limit is not negative; leave it out for all")
     seen: set[Cursor] = set()
     left = limit
     page: Page[T] | None = await fetch(None)
