@@ -553,6 +553,25 @@ async def test_a_negative_limit_is_refused_and_not_taken_for_all_but_the_last(
     assert len(site.requests) == asked
 
 
+async def test_half_a_character_is_refused_and_no_error_of_python(
+    jira: JiraClient, site: JiraSimulator
+) -> None:
+    """Text that was cut inside an emoji by a program that counts in UTF-16."""
+    half = "cut \ud83d"
+    await jira.get_issue("DEMO-1")
+    asked = len(site.requests)
+    for call in (
+        jira.search_issues(f'project = DEMO AND text ~ "{half}"'),
+        jira.create_issue(CreateIssueRequest(project="DEMO", summary=half)),
+        jira.add_labels("DEMO-1", ["\ud83d"]),
+        jira.find_users(half),
+        jira.set_issue_property("DEMO-1", "\ud83d", 1),
+    ):
+        with pytest.raises(InvalidRequest, match="half a character"):
+            await call
+    assert len(site.requests) == asked
+
+
 async def test_a_transition_takes_a_comment_with_it(cloud: JiraSimulator) -> None:
     async with client_of(cloud) as jira:
         done = next(one for one in await jira.get_transitions("DEMO-3") if one.name == "Done")

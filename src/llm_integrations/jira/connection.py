@@ -32,7 +32,13 @@ from llm_integrations._core.codec import Decoder, encode
 from llm_integrations._core.http import AiohttpTransport, Request, Transport
 from llm_integrations._core.multipart import Form
 from llm_integrations._core.retry import RetryPolicy
-from llm_integrations.errors import AnswerMalformed, AuthFailed, ConfigError, TransportError
+from llm_integrations.errors import (
+    AnswerMalformed,
+    AuthFailed,
+    ConfigError,
+    InvalidRequest,
+    TransportError,
+)
 from llm_integrations.jira import answers
 from llm_integrations.jira.auth import AuthManager, BasicAuth, Pass
 from llm_integrations.jira.auth.oauth import OAuth2
@@ -243,25 +249,23 @@ class Connection:
         read: Callable[[Response], tuple[T, Actual]],
         used: Pass,
     ) -> Call[T]:
+        target, body = _written(operation, dialect)
         headers = {
             "Accept": "application/json",
             "Accept-Encoding": "gzip",
             "Authorization": used.authorization,
             "User-Agent": "llm-integrations",
         }
-        body: bytes | Form | None = None
         timeout_s = self._timeout_s
-        if isinstance(operation.body, Form):
+        if isinstance(body, Form):
             # Without the second header Jira takes a form for a forged one of a web page.
-            headers |= {"Content-Type": operation.body.content_type, _XSRF_HEADER: "no-check"}
-            body = operation.body
+            headers |= {"Content-Type": body.content_type, _XSRF_HEADER: "no-check"}
             timeout_s += body.size_bytes / _SLOWEST_BYTES_PER_S
-        elif operation.body is not None:
+        elif body is not None:
             headers["Content-Type"] = "application/json"
-            body = encode(operation.body)
         request = Request(
             method=operation.method,
-            url=used.api_url + operation.target(dialect),
+            url=used.api_url + target,
             route=operation.route.replace("{api}", dialect.api),
             headers=headers,
             body=body,
@@ -270,6 +274,22 @@ class Connection:
         return Call(
             request=request, ask=_ask(operation), read=read, repeatable=operation.repeatable
         )
+
+
+def _written(operation: Operation, dialect: Dialect) -> tuple[str, bytes | Form | None]:
+    """Return the path with its query, and the body, as they are sent.
+
+    Raises:
+        InvalidRequest: some text in them is none that can be sent.
+    """
+    body = operation.body
+    try:
+        target = operation.target(dialect)
+        return target, body if body is None or isinstance(body, Form) else encode(body)
+    except UnicodeEncodeError:
+        raise InvalidRequest(
+            "a text holds half a character (a lone surrogate), which cannot be sent"
+        ) from None
 
 
 def _dialect_of(config: JiraConfig) -> Dialect | None:
