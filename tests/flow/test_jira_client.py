@@ -444,10 +444,39 @@ async def test_one_debug_line_per_attempt_without_secrets(
     assert not any(word in caplog.text for word in ("private", "Basic", "api-token", "DEMO-1"))
 
 
-@pytest.mark.parametrize("url", ["", "example.com", "ftp://x", "https://", "https://x/?q=1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "example.com", "ftp://x", "https://", "https://x/?q=1"),
+        *("https://[::1", "https://x:99999", "https://bot:token@x"),
+    ],
+)
 def test_a_wrong_base_url_is_a_config_error(url: str) -> None:
     with pytest.raises(ConfigError):
         JiraClient(JiraConfig(url, AUTH))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"concurrency": 0},  # no request would ever leave
+        {"concurrency": -1},
+        {"rate_limit_per_minute": 0},  # would be no limit at all
+        {"rate_limit_per_minute": -5},
+        {"timeout_s": 0},
+        {"timeout_s": float("nan")},
+        {"max_retries": -1},
+        {"deployment": "clod"},
+    ],
+)
+def test_a_setting_that_no_client_can_work_with_is_named(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        JiraConfig("https://x", AUTH, **wrong)  # type: ignore[arg-type]
+
+
+def test_a_token_from_a_file_with_a_line_end_is_the_token() -> None:
+    pat = {"JIRA_BASE_URL": "https://x", "JIRA_PAT": "p\n"}
+    assert JiraConfig.from_env(pat).auth == PersonalAccessToken("p")
 
 
 def test_config_from_the_environment_names_what_is_missing() -> None:

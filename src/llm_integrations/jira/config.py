@@ -31,6 +31,9 @@ class JiraConfig:
         rate_limit_per_minute: requests a minute; None for no limit but the server's.
         concurrency: requests in flight at once; Atlassian advises 5 to 10.
         deployment: "auto" asks the site once; "cloud" or "server" spares that request.
+
+    Raises:
+        ConfigError: a number that no client can work with, or a deployment that is none.
     """
 
     base_url: str
@@ -40,6 +43,18 @@ class JiraConfig:
     rate_limit_per_minute: int | None = 100
     concurrency: int = 10
     deployment: Literal["auto", "cloud", "server"] = "auto"
+
+    def __post_init__(self) -> None:
+        if not self.timeout_s > 0:
+            raise ConfigError("timeout_s must be positive")
+        if self.max_retries < 0:
+            raise ConfigError("max_retries must not be negative")
+        if self.rate_limit_per_minute is not None and self.rate_limit_per_minute < 1:
+            raise ConfigError("rate_limit_per_minute must be at least 1, or None for no limit")
+        if self.concurrency < 1:
+            raise ConfigError("concurrency must be at least 1")
+        if self.deployment not in {"auto", "cloud", "server"}:
+            raise ConfigError("deployment must be 'auto', 'cloud' or 'server'")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> JiraConfig:
@@ -55,7 +70,7 @@ class JiraConfig:
         """
         environ = os.environ if environ is None else environ
         auth: JiraAuth
-        if token := environ.get("JIRA_PAT", ""):
+        if token := environ.get("JIRA_PAT", "").strip():
             auth = PersonalAccessToken(token)
         elif client_id := environ.get("JIRA_OAUTH_CLIENT_ID", ""):
             folder = _needed(environ, "JIRA_GRANT_FOLDER")

@@ -86,9 +86,7 @@ class Connection:
     def __init__(
         self, config: JiraConfig, *, transport: Transport | None = None, clock: Clock | None = None
     ) -> None:
-        base = urlsplit(config.base_url)
-        if base.scheme not in {"http", "https"} or not base.hostname or base.query or base.fragment:
-            raise ConfigError("base_url must look like https://your-site.atlassian.net")
+        _check_address(config.base_url)
         self._timeout_s = config.timeout_s
         self._own = AiohttpTransport() if transport is None else None
         clock = clock or SystemClock()
@@ -274,6 +272,21 @@ class Connection:
         return Call(
             request=request, ask=_ask(operation), read=read, repeatable=operation.repeatable
         )
+
+
+def _check_address(base_url: str) -> None:
+    """Return if requests can be sent there.
+
+    Raises:
+        ConfigError: they cannot; or the address holds credentials, which have their own place.
+    """
+    try:
+        base = urlsplit(base_url)
+        is_odd = base.query or base.fragment or base.username is not None or base.port == 0
+    except ValueError:
+        base, is_odd = urlsplit(""), True
+    if base.scheme not in {"http", "https"} or not base.hostname or is_odd:
+        raise ConfigError("base_url must look like https://your-site.atlassian.net")
 
 
 def _written(operation: Operation, dialect: Dialect) -> tuple[str, bytes | Form | None]:
