@@ -295,3 +295,12 @@ def test_a_delivery_that_was_seen_is_not_new_until_it_is_forgotten() -> None:
     assert not seen.add(identity, 61)
     assert seen.add("third", 61)
     assert seen.add(delivery_identity({}, LABELLED), 62)
+
+
+def test_a_delivery_whose_work_failed_is_new_again_once_it_is_forgotten() -> None:
+    seen = SeenDeliveries()
+    assert seen.add("a", 0.0)
+    seen.forget("a")
+    seen.forget("never came")
+    assert seen.add("a", 1.0)
+    assert not seen.add("a", 2.0)

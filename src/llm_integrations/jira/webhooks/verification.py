@@ -137,7 +137,8 @@ class SeenDeliveries:
     """Remembers the identities of deliveries, so that each is worked on once.
 
     For programs without a database: Data Center names no delivery and may send one twice, and
-    Cloud repeats what was answered too late. The service keeps them in its inbox instead.
+    Cloud repeats what was answered too late. The service keeps them in its inbox instead. One whose
+    work failed must be forgotten, or the repetition that Jira sends for it is taken for done.
 
     Args:
         keep_s: how long one is remembered; Jira Cloud repeats for little more than an hour.
@@ -164,6 +165,10 @@ class SeenDeliveries:
             self._seen.popitem(last=False)
         self._seen[identity] = now
         return True
+
+    def forget(self, identity: str) -> None:
+        """Take one back whose work failed, so that it is new when Jira sends it again."""
+        self._seen.pop(identity, None)
 
 
 def _check_token(given: list[bytes], keys: list[bytes], now_s: float) -> None:
