@@ -195,29 +195,54 @@ def _mark_name(mark: Adf) -> str:
     return str(mark.get("type"))
 
 
-def _lines(lines: Iterable[str], ticks: str) -> Iterable[str]:
+def _lines(lines: Sequence[str], ticks: str) -> Iterable[str]:
     """Read line by line; inside {code} and {noformat} nothing is markup, nor ends their fence."""
     macro, in_quote = "", False
-    for line in lines:
+    ends = {f"{{{name}}}": number for number, line in enumerate(lines) for name in _named(line)}
+    for number, line in enumerate(lines):
+        rest = line
+        if not macro and (begin := _begins_code(line, number, ends)):
+            macro, rest = begin[1], line[begin.end() :]
+            if before := line[: begin.start()].rstrip():
+                yield _line(before)
+            language = (begin[2] or "").partition("|")[0]
+            yield f"{ticks}{'' if '=' in language else language}"
+            if not rest.strip():
+                continue
         if macro:
-            code, end, rest = line.partition(f"{{{macro}}}")
+            code, end, rest = rest.partition(f"{{{macro}}}")
             if code.strip() or not end:
                 yield code
             if end:
                 macro = ""
                 yield ticks
-            if rest.strip():
+            if end and rest.strip():
                 yield _line(rest)
-        elif fence := _CODE.fullmatch(line.strip()):
-            macro = fence[1]
-            language = (fence[2] or "").partition("|")[0]
-            yield f"{ticks}{'' if '=' in language else language}"
         elif line.strip() == "{quote}":
             in_quote = not in_quote
         else:
             yield ("> " if in_quote else "") + _line(line)
     if macro:
         yield ticks
+
+
+def _named(line: str) -> set[str]:
+    """Return the macros of code that a line may end."""
+    return {name for name in ("code", "noformat") if f"{{{name}}}" in line}
+
+
+def _begins_code(line: str, number: int, ends: Mapping[str, int]) -> re.Match[str] | None:
+    """Return where code begins in a line: one that stands alone, or that ends further on.
+
+    What begins within a line and ends in it, too, stays there as it is: it may be of a table.
+    """
+    begin = _CODE.search(line)
+    if begin is None or begin[0] == line.strip():
+        return begin
+    end = f"{{{begin[1]}}}"
+    if end in line[begin.end() :]:
+        return None if line[: begin.start()].strip() else begin
+    return begin if ends.get(end, -1) > number else None
 
 
 def _line(line: str) -> str:
