@@ -20,6 +20,11 @@ from llm_integrations.simulators.faults import StatusError
 from tests.flow.test_cli import Ended, ended, start
 from tests.flow.test_jira_openapi import logged_in
 
+SMALL_DISK = """
+import resource, runpy
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, 1_000))
+runpy.run_module("llm_integrations", run_name="__main__", alter_sys=True)
+"""
 SECRET = "0123456789abcdef0123456789abcdef"
 
 
@@ -132,6 +137,39 @@ async def test_a_complete_export_is_not_overwritten_unasked(
     assert anew.code == 0
     nowhere = await jira(site, "export", "OPS", "--to", "no/such/file", cwd=tmp_path)
     assert nowhere.code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "file"),
+    [
+        (("export", "DEMO", "--to", "demo.jsonl"), "demo.jsonl.part"),
+        (("download", "ATTACHED", "--to", "copy.bin"), "copy.bin"),
+    ],
+)
+async def test_a_disk_that_is_full_is_named_by_its_file_and_not_as_standard_output(
+    site: JiraSimulator, tmp_path: Path, words: tuple[str, ...], file: str
+) -> None:
+    (tmp_path / "whole.bin").write_bytes(b"x" * 10_000)
+    attached = await jira(site, "attach", "DEMO-1", "whole.bin", cwd=tmp_path)
+    number = attached.out.strip()
+    full = await start(
+        "jira",
+        *(number if word == "ATTACHED" else word for word in words),
+        cwd=tmp_path,
+        program=SMALL_DISK,
+        JIRA_BASE_URL=site.base_url,
+        JIRA_EMAIL="bot@example.com",
+        JIRA_API_TOKEN="token",
+    )
+    end = await ended(full)
+    assert (end.code, end.out) == (2, "")
+    assert end.complaint == f"llm-integrations: cannot write {file}: File too large"
+
+
+async def test_a_file_that_cannot_be_read_is_named(site: JiraSimulator, tmp_path: Path) -> None:
+    end = await jira(site, "attach", "DEMO-1", "/proc/self/mem", cwd=tmp_path)
+    assert (end.code, end.out) == (2, "")
+    assert "cannot read /proc/self/mem" in end.complaint
 
 
 async def test_webhooks_are_registered_listed_and_deleted(

@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from llm_integrations.cli.failures import OK
+from llm_integrations.cli.jira.files import blaming
 from llm_integrations.cli.jira.issues import with_client
 from llm_integrations.cli.printing import print_json
 from llm_integrations.errors import ConfigError
@@ -59,7 +61,8 @@ def export(
     with _opened(part, anew=restart) as file:
 
         async def run(jira: JiraClient) -> int:
-            written, fetched = await _write(jira, project, file, list(fields) or ["*all"])
+            with blaming(part, "write"), closing(file):
+                written, fetched = await _write(jira, project, file, list(fields) or ["*all"])
             part.replace(to)
             if json:
                 print_json({"file": str(to), "issues": written, "fetched_now": fetched})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +17,7 @@ from llm_integrations.errors import ConfigError
 if TYPE_CHECKING:
     from llm_integrations.jira import Attachment, JiraClient
 
-__all__ = ["attach", "download"]
+__all__ = ["attach", "blaming", "download"]
 
 # Names come from whoever attached the file: none may lead out of a folder, or hide in it.
 _SAFE_NAME: Final = re.compile(r'(?![. ])[^/\\:<>"|?*\x00-\x1f\x7f]{1,200}')
@@ -39,7 +41,8 @@ def attach(issue_key: str, /, *file: Path, json: bool = False) -> int:
 
     async def run(jira: JiraClient) -> int:
         for path in file:
-            made = await jira.add_attachment(issue_key, path)
+            with blaming(path, "read"):
+                made = await jira.add_attachment(issue_key, path)
             if json:
                 print_json([_shown(each) for each in made])
             else:
@@ -66,7 +69,8 @@ def download(
     async def run(jira: JiraClient) -> int:
         found = await jira.get_attachment(attachment_id)
         path = await asyncio.to_thread(_target, to, found, overwrite=overwrite)
-        await jira.download_attachment(found, path, max_bytes=found.size_bytes or _MOST_BYTES)
+        with blaming(path, "write"):
+            await jira.download_attachment(found, path, max_bytes=found.size_bytes or _MOST_BYTES)
         if json:
             print_json(_shown(found) | {"path": str(path)})
         else:
@@ -77,6 +81,19 @@ def download(
 
 
 _MOST_BYTES: Final = 10 * 1024**3
+
+
+@contextmanager
+def blaming(path: Path, what: str) -> Iterator[None]:
+    """Name the file of an error of the disk, which does not always name it.
+
+    Raises:
+        ConfigError: the file cannot be read or written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"cannot {what} {printable(str(path))}: {error.strerror}") from None
 
 
 def _target(to: Path, attachment: Attachment, *, overwrite: bool) -> Path:
