@@ -20,13 +20,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Final, TypeVar, cast
 
 import msgspec
 
 from llm_integrations._core.call import Actual, Observation, Response
-from llm_integrations._core.codec import Decoder, Undecodable, decode, encode
+from llm_integrations._core.codec import Decoder, Raw, Undecodable, decode, encode
 from llm_integrations.errors import (
     AnswerMalformed,
     APIError,
@@ -66,6 +67,7 @@ LOGIN_FAILED: Final = "login_failed"
 XSRF: Final = "xsrf"
 TOO_LARGE: Final = "too_large"
 _errors: Final = msgspec.json.Decoder(ErrorResponse)
+_members: Final[msgspec.json.Decoder[dict[str, Raw]]] = msgspec.json.Decoder(dict[str, Raw])
 _plain: Final[msgspec.json.Decoder[object]] = msgspec.json.Decoder()
 _BY_STATUS: Final[Mapping[int, type[APIError]]] = {
     401: AuthFailed,
@@ -284,11 +286,28 @@ def _message(status: int, envelope: ErrorResponse) -> str:
 
 
 def _envelope(response: Response) -> ErrorResponse:
-    """Read the error envelope; an empty, HTML or odd body gives an empty one."""
+    """Read the error envelope; an empty, HTML or odd body gives an empty one.
+
+    A member of another shape is as if it were absent: the others may say what is wrong.
+    """
     try:
         return decode(_errors, response.body)
     except Undecodable:
+        return _envelope_by_member(response.body)
+
+
+def _envelope_by_member(body: bytes) -> ErrorResponse:
+    found: dict[str, object] = {}
+    try:
+        members = decode(_members, body)
+    except Undecodable:
         return ErrorResponse()
+    for info in msgspec.structs.fields(ErrorResponse):
+        with suppress(Undecodable):
+            if info.encode_name in members:
+                raw = bytes(members[info.encode_name])
+                found[info.name] = decode(msgspec.json.Decoder(info.type), raw)
+    return ErrorResponse(**found)  # type: ignore[arg-type] # each was decoded as its own type
 
 
 def _malformed(response: Response, why: str) -> AnswerMalformed:

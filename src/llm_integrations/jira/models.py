@@ -393,9 +393,10 @@ class ErrorResponse(Wire, frozen=True, kw_only=True):
     def field_errors(self) -> dict[str, str]:
         """What is wrong, by field id."""
         try:
-            return decode(_field_errors, bytes(self.errors))
+            told = decode(_field_errors, bytes(self.errors))
         except Undecodable:
             return {}
+        return {name: text for name, value in told.items() if (text := _said(value))}
 
     @property
     def detail(self) -> str:
@@ -405,8 +406,17 @@ class ErrorResponse(Wire, frozen=True, kw_only=True):
         return "; ".join(part for part in (*self.error_messages, *per_field, *told) if part)
 
 
-_field_errors: Final = msgspec.json.Decoder(dict[str, str])
+_field_errors: Final[msgspec.json.Decoder[dict[str, object]]] = msgspec.json.Decoder(
+    dict[str, object]
+)
 _plain: Final = msgspec.json.Decoder()
+
+
+def _said(value: object) -> str:
+    """Return a complaint of one text or of several; "" for what is none."""
+    if isinstance(value, list):
+        return "; ".join(each for each in cast("list[object]", value) if isinstance(each, str))
+    return value if isinstance(value, str) else ""
 
 
 def decoded(raw: Raw) -> object:
