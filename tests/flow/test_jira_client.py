@@ -410,6 +410,27 @@ async def test_board_issues_fall_back_to_the_old_api(cloud: JiraSimulator) -> No
     assert len(asked) == 1
 
 
+async def test_a_list_goes_on_by_its_tokens_when_another_one_falls_back(
+    cloud: JiraSimulator,
+) -> None:
+    async with client_of(cloud) as jira:
+        board = (await jira.get_boards())[0]
+        for number in (1, 2):
+            page = {
+                "issues": [{"id": str(number), "key": f"DEMO-{number}"}],
+                "nextPageToken": f"page-{number + 1}",
+            }
+            cloud.fail_next(StatusError(status=200, body=page), path="/rest/software/.*/issue")
+        last = {"issues": [{"id": "3", "key": "DEMO-3"}], "isLast": True}
+        cloud.fail_next(StatusError(status=200, body=last), path="/rest/software/.*/issue")
+        cloud.fail_next(404, path="/rest/software/.*/backlog")
+        issues = jira.iter_board_issues(board.id)
+        found = [(await anext(issues)).key]
+        assert [issue async for issue in jira.iter_backlog_issues(board.id)]
+        found += [issue.key async for issue in issues]
+    assert found == ["DEMO-1", "DEMO-2", "DEMO-3"]
+
+
 async def test_a_board_that_is_not_there_does_not_switch_the_api_off(cloud: JiraSimulator) -> None:
     async with client_of(cloud) as jira:
         with pytest.raises(NotFound):

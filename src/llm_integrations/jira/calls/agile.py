@@ -189,9 +189,13 @@ class AgileCalls:
     ) -> AsyncIterator[Issue]:
         chosen = ("key", "*navigable") if fields is None else tuple(listed("fields", fields))
         query = {"jql": jql, "fields": chosen, "maxResults": _ISSUES_PAGE}
+        by_token = False
 
         async def fetch(cursor: Cursor | None) -> Page[Issue]:
-            if await self._uses_software():
+            nonlocal by_token
+            if cursor is None:  # Later pages too: the cursors of one API are nothing to the other.
+                by_token = await self._uses_software()
+            if by_token:
                 token = None if cursor is None else str(cursor)
                 operation = _issues(_SOFTWARE, route, owner, {**query, "nextPageToken": token})
                 try:
@@ -205,7 +209,7 @@ class AgileCalls:
             operation = _issues(_AGILE, route, owner, {**query, "startAt": start})
             page = await self._connection.run(operation, issue_page)
             # The old paths answered, so it was the new API that is missing, not the board.
-            self._connection.has_software_api = False
+            self._connection.has_software_api = by_token = False
             after = next_offset(start, len(page.issues), total=page.total, is_last=page.is_last)
             return Page(page.issues, after)
 
