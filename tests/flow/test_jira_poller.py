@@ -236,6 +236,45 @@ async def test_a_failure_in_the_middle_of_a_pass_repeats_no_issue_that_was_taken
     assert clock.slept == [10]
 
 
+@pytest.mark.parametrize(
+    ("odd", "changed"),
+    [
+        ({"changelog": {"total": 1, "histories": [{"id": "1", "items": "odd"}]}}, {"summary"}),
+        ({"changelog": {"total": 1, "histories": [{"items": [{"field": None}]}]}}, {"summary"}),
+        ({"fields": {"comment": {"total": 1, "comments": [{"id": 7}]}}}, set[str]()),
+    ],
+)
+async def test_an_issue_that_is_shown_oddly_is_told_and_holds_up_no_other(
+    jira: JiraClient, site: JiraSimulator, odd: dict[str, object], changed: set[str]
+) -> None:
+    poller = Poller(jira, jql="project = DEMO", since=newest(site))
+    await site.edit_issue("DEMO-1", summary="Changed")
+    await site.edit_issue("DEMO-2", summary="Changed, too")
+    issue = await jira.get_issue("DEMO-1")
+    shown = json.loads(issue.raw) | odd
+    shown["fields"]["updated"] = f"{issue.fields.updated:%Y-%m-%dT%H:%M:%S.%f%z}"
+    site.fail_next(StatusError(status=200, body=shown), path=f"/issue/{issue.id}$")
+    events = await taken(poller)
+    assert told(events) == [("jira:issue_updated", "DEMO-1"), ("jira:issue_updated", "DEMO-2")]
+    if (await jira.server_info()).is_cloud:  # Data Center has no list of it beside the issue
+        assert events[0].changed_fields == changed
+    assert await taken(poller) == []
+
+
+async def test_an_issue_that_goes_while_its_history_is_read_is_passed_over(
+    jira: JiraClient, site: JiraSimulator
+) -> None:
+    poller = Poller(jira, jql="project = DEMO", since=newest(site))
+    await site.edit_issue("DEMO-1", summary="Changed")
+    await site.edit_issue("DEMO-2", summary="Changed, too")
+    issue = await jira.get_issue("DEMO-1", expand=["changelog"])
+    shown = json.loads(issue.raw)
+    shown["fields"]["comment"] = {"total": 5, "comments": []}
+    site.fail_next(StatusError(status=200, body=shown), path=f"/issue/{issue.id}$")
+    site.fail_next(404, path=f"/issue/{issue.id}/comment")
+    assert told(await taken(poller)) == [("jira:issue_updated", "DEMO-2")]
+
+
 async def test_what_no_waiting_helps_is_raised(jira: JiraClient, site: JiraSimulator) -> None:
     with pytest.raises(Rejected):
         _ = [event async for event in Poller(jira, jql="nonsense = 1", clock=Hand())]

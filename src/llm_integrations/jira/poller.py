@@ -15,7 +15,8 @@ How it misses nothing (reference: Jira page, section 3.1):
    saved in between repeats some and loses none.
 
 Deleted issues and comments leave nothing to find, and several edits of a comment are one event. A
-change that leaves no entry (a worklog, a link) comes as an update with an empty changelog.
+change that leaves no entry (a worklog, a link) comes as an update with an empty changelog, and so
+does one whose history cannot be read: one odd issue must not hold up the others.
 """
 
 from __future__ import annotations
@@ -31,7 +32,13 @@ import msgspec
 
 from llm_integrations._core.clock import Clock, SystemClock
 from llm_integrations._core.codec import Undecodable, decode, encode
-from llm_integrations.errors import APIError, InvalidRequest, NotFound, TransportError
+from llm_integrations.errors import (
+    AnswerMalformed,
+    APIError,
+    InvalidRequest,
+    NotFound,
+    TransportError,
+)
 from llm_integrations.jira.adf import wiki
 from llm_integrations.jira.calls.history import HistoryEntry
 from llm_integrations.jira.client import JiraClient
@@ -166,12 +173,13 @@ class Poller:
             TransportError: no answer came.
         """
         for issue_id in await self._changed():
+            after_ms = self._seen.get(issue_id, self._floor_ms)
             try:
                 issue = await self._client.get_issue(issue_id, expand=["changelog"])
+                events = await self._events(issue, after_ms)
             except NotFound:
                 continue  # deleted, or moved out of sight, since it was listed
-            after_ms = self._seen.get(issue_id, self._floor_ms)
-            for event in await self._events(issue, after_ms):
+            for event in events:
                 yield event
             self._seen[issue_id] = _ms(issue.fields.updated)
         newest = max(self._seen.values(), default=0)
@@ -212,17 +220,29 @@ class Poller:
 
     async def _entries(self, issue: Issue) -> Iterable[HistoryEntry]:
         """Return the changelog; Cloud gives only the newest with the issue."""
-        told = issue.member("changelog", type=_Histories) or _Histories()
-        if told.total <= len(told.histories):
-            return told.histories
-        return [entry async for entry in self._client.iter_changelog(issue.id)]
+        try:
+            told = issue.member("changelog", type=_Histories) or _Histories()
+            if told.total <= len(told.histories):
+                return told.histories
+        except Undecodable:
+            pass  # the list itself reads what the issue shows oddly, such as nulls
+        try:
+            return [entry async for entry in self._client.iter_changelog(issue.id)]
+        except AnswerMalformed:
+            return ()
 
     async def _comments(self, issue: Issue) -> Iterable[Comment]:
         """Return the comments; the issue itself may bring only some."""
-        told = issue.field("comment", type=_Comments) or _Comments()
-        if told.total <= len(told.comments):
-            return told.comments
-        return [comment async for comment in self._client.iter_comments(issue.id)]
+        try:
+            told = issue.field("comment", type=_Comments) or _Comments()
+            if told.total <= len(told.comments):
+                return told.comments
+        except Undecodable:
+            pass
+        try:
+            return [comment async for comment in self._client.iter_comments(issue.id)]
+        except AnswerMalformed:
+            return ()
 
     def _backoff_s(self, error: APIError | TransportError, failures: int) -> float:
         """Return how long to wait after an error that passes; raise the others."""
