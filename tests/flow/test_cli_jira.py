@@ -8,6 +8,7 @@ import re
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -208,12 +209,16 @@ async def test_a_login_catches_the_redirect_and_keeps_the_grant(
     page = (await process.stderr.readline()).decode().strip()
     async with aiohttp.ClientSession() as browser:
         back = (await browser.get(page, allow_redirects=False)).headers["Location"]
+        address = urlsplit(back)
+        ahead = await asyncio.open_connection(address.hostname, address.port)  # as Chrome does
         forged = re.sub("state=[^&]*", "state=forged", back)
         assert (await browser.get(forged)).status == 400
         assert (await browser.get(back.replace("/callback", "/other"))).status == 404
         assert (await browser.get(back)).status == 200
     found = await ended(process)
+    ahead[1].close()
     assert (found.code, found.out) == (0, "logged in as Automation service\n"), found.err
+    assert found.err == ""
     shown = await ended(await start("jira", "get", "DEMO-1", cwd=tmp_path, **environ))
     assert shown.code == 0, shown.err
     assert "/ex/jira/" in site.requests[-1].path

@@ -76,6 +76,7 @@ class _Redirect:
         self._address = urlsplit(redirect_uri)
         self._state = state
         self._code: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._open: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
         host, port = self._address.hostname, self._address.port
@@ -89,6 +90,9 @@ class _Redirect:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+        # Browsers open more connections than they use; from Python 3.12 on each is waited for.
+        for writer in self._open:
+            writer.close()
         await self._server.wait_closed()
 
     async def code(self) -> str:
@@ -102,6 +106,7 @@ class _Redirect:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request of the browser."""
+        self._open.add(writer)
         try:
             line = (await reader.readline()).decode("latin-1")
             while (await reader.readline()).strip():
@@ -113,6 +118,7 @@ class _Redirect:
         except (OSError, ValueError):
             pass  # a browser that went away, or a line no browser sends
         finally:
+            self._open.discard(writer)
             writer.close()
 
     def _judge(self, request_line: str) -> tuple[str, str]:
