@@ -140,6 +140,18 @@ async def test_a_complete_export_is_not_overwritten_unasked(
     assert nowhere.code == 2
 
 
+@pytest.mark.parametrize("line", ["no issue\n", '{"id":"1"}\n', "[]\n"])
+async def test_an_unfinished_file_that_is_no_export_is_left_alone(
+    site: JiraSimulator, tmp_path: Path, line: str
+) -> None:
+    part = tmp_path / "demo.jsonl.part"
+    part.write_text(line)
+    end = await jira(site, "export", "DEMO", "--to", "demo.jsonl", cwd=tmp_path)
+    assert (end.code, end.out) == (2, "")
+    assert "demo.jsonl.part holds no export of issues; --restart" in end.complaint
+    assert part.read_text() == line
+
+
 @pytest.mark.parametrize(
     ("words", "file"),
     [

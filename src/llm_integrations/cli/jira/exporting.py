@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -113,7 +113,11 @@ def _jql(project: str, last_key: str) -> str:
 
 
 def _bookmark(file: BinaryIO) -> tuple[int, str]:
-    """Cut off a line that was not finished; return how many lines are whole, and the last key."""
+    """Cut off a line that was not finished; return how many lines are whole, and the last key.
+
+    Raises:
+        ConfigError: the last whole line is no issue, so that it does not say where to go on.
+    """
     from llm_integrations.jira import parse_issue
 
     lines, whole, last = 0, 0, b""
@@ -121,9 +125,15 @@ def _bookmark(file: BinaryIO) -> tuple[int, str]:
         if not line.endswith(b"\n"):
             break
         lines, whole, last = lines + 1, whole + len(line), line
+    key = ""
+    if last:
+        with suppress(ValueError):
+            key = parse_issue(last).key
+        if not key:
+            raise ConfigError(f"{file.name} holds no export of issues; --restart writes it anew")
     file.truncate(whole)
     file.seek(whole)
-    return lines, parse_issue(last).key if last else ""
+    return lines, key
 
 
 class _Progress:
