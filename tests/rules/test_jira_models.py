@@ -269,3 +269,13 @@ def test_credentials_become_a_header_and_never_a_repr() -> None:
     assert BasicAuth("e", "t").header() == "Basic ZTp0"
     assert PersonalAccessToken("tok").header() == "Bearer tok"
     assert "hush" not in f"{BasicAuth('e', 'hush')!r} {PersonalAccessToken('hush')!r}"
+
+
+def test_a_field_of_another_shape_is_named_by_an_error_that_everybody_can_catch() -> None:
+    issue = parse_issue(b'{"changelog":[],"fields":{"customfield_1":{"value":"a"}}}')
+    with pytest.raises(ValueError, match="customfield_1: unexpected shape"):
+        issue.field("customfield_1", type=float)
+    with pytest.raises(ValueError, match="changelog: unexpected shape"):
+        issue.member("changelog", type=dict[str, object])
+    with pytest.raises(ValueError, match="unexpected shape"):
+        parse_issue(b"[]")

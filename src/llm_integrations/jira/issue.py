@@ -145,9 +145,9 @@ class Issue:
         """Return one field by id, decoded as `type`; None when absent or null.
 
         Raises:
-            Undecodable: the field is there and of another shape.
+            ValueError: the field is there and of another shape.
         """
-        return _typed(self._raw_fields.get(field_id), type)
+        return _typed(self._raw_fields.get(field_id), type, field_id)
 
     @overload
     def member(self, name: str) -> object: ...
@@ -157,7 +157,7 @@ class Issue:
 
     def member(self, name: str, *, type: object = object) -> object:  # noqa: A002 - the caller's word
         """Return one top-level member (`changelog`, `renderedFields`), like `field`."""
-        return _typed(self._members.get(name), type)
+        return _typed(self._members.get(name), type, name)
 
     @cached_property
     def _raw_fields(self) -> dict[str, Raw]:
@@ -291,7 +291,7 @@ def parse_issue(body: bytes) -> Issue:
     """Read one issue's JSON, as `Issue.raw` gives it.
 
     Raises:
-        Undecodable: the bytes are not a JSON object.
+        ValueError: the bytes are not a JSON object.
     """
     return IssueDecoder().decode(body)
 
@@ -306,11 +306,14 @@ def _with_issues(page: IssuePage[T], issues: tuple[Issue, ...]) -> IssuePage[Iss
     )
 
 
-def _typed(raw: Raw | None, type_: object) -> object:
+def _typed(raw: Raw | None, type_: object, name: str) -> object:
     if raw is None or (data := bytes(raw)) == b"null":
         return None
     decoder = _any if type_ is object else msgspec.json.Decoder(cast("type[object]", type_))
-    return decode(decoder, data)
+    try:
+        return decode(decoder, data)
+    except Undecodable as error:
+        raise Undecodable(f"{name}: {error}") from None
 
 
 def _fields_one_by_one(members: Mapping[str, Raw]) -> IssueFields:
