@@ -231,7 +231,9 @@ async def test_a_kanban_board_without_sprints_is_a_clear_refusal(jira: JiraClien
     assert "sprint" in caught.value.detail.lower()
 
 
-async def test_admin_webhooks_are_registered_listed_and_deleted(jira: JiraClient) -> None:
+async def test_admin_webhooks_are_registered_listed_and_deleted(
+    jira: JiraClient, site: JiraSimulator
+) -> None:
     created = await jira.register_webhook(
         name="ours",
         url="https://example.com/hook",
@@ -239,11 +241,30 @@ async def test_admin_webhooks_are_registered_listed_and_deleted(jira: JiraClient
         secret="s" * 20,
         jql="project = DEMO",
     )
+    assert created.is_signed
     assert created.id in {one.id for one in await jira.get_webhooks()}
+    sent = next(one.json for one in site.requests if one.method == "POST")
+    assert isinstance(sent, dict)
+    if (await jira.server_info()).is_cloud:
+        assert (sent["secret"], sent["excludeBody"]) == ("s" * 20, False)
+    else:  # Data Center 10 ignores a secret beside `configuration`
+        settings = {"SECRET": "s" * 20, "EXCLUDE_BODY": "false", "FILTERS": "project = DEMO"}
+        assert (sent["configuration"], "secret" in sent) == (settings, False)
+        assert created.url == "https://example.com/hook"
     await jira.delete_webhook(created.id)
     assert created.id not in {one.id for one in await jira.get_webhooks()}
     with pytest.raises(InvalidRequest):
         await jira.register_webhook(name="x", url="https://x", events=["a"], secret="")
+
+
+async def test_an_older_data_center_keeps_its_webhooks_where_cloud_has_them() -> None:
+    async with JiraSimulator(deployment="Server", latency_ms=(0, 0)) as site:
+        old = {"deploymentType": "Server", "versionNumbers": [9, 12, 2]}
+        site.fail_next(StatusError(status=200, body=old), path="serverInfo", times=3)
+        async with client_of(site) as jira:
+            with pytest.raises(NotFound):  # the simulator is of version 10
+                await jira.get_webhooks()
+        assert site.requests[-1].path == "/rest/webhooks/1.0/webhook"
 
 
 async def test_the_kind_of_site_is_asked_once(jira: JiraClient, site: JiraSimulator) -> None:

@@ -1,9 +1,10 @@
 """REST of webhooks: admin ones at `/rest/webhooks/1.0/webhook`, dynamic ones at `/webhook`.
 
 The secret can be set and never read: only `isSigned` tells that there is one
-(https://developer.atlassian.com/cloud/jira/platform/webhooks/). Data Center 10 has the same under
-`/rest/jira-webhook/1.0/webhooks`. Dynamic webhooks belong to an OAuth application and end after 30
-days (https://developer.atlassian.com/cloud/jira/platform/rest/v3/api-group-webhooks/).
+(https://developer.atlassian.com/cloud/jira/platform/webhooks/). Data Center 10 has them under
+`/rest/jira-webhook/1.0/webhooks` only, in another form: the secret is a member of `configuration`,
+and one beside it is ignored. Dynamic webhooks belong to an OAuth application and end after 30 days
+(https://developer.atlassian.com/cloud/jira/platform/rest/v3/api-group-webhooks/).
 """
 
 from __future__ import annotations
@@ -18,37 +19,38 @@ from .webhooks import Webhook
 from .wire import Answer, Desk, Request, Route, page, route
 
 _FILTER: Final = "issue-related-events-section"
+_NEW: Final = "/rest/jira-webhook/1.0/webhooks"
 _MAX_WEBHOOKS: Final = 100
 _MAX_DYNAMIC: Final = 5
 _DYNAMIC_LIFE_S: Final = 30 * 86_400.0
 _DYNAMIC: Final = "/rest/api/{version}/webhook"
 
 
-def list_webhooks(desk: Desk, _request: Request) -> Answer:
+def list_webhooks(desk: Desk, request: Request) -> Answer:
     """GET the registrations."""
     hooks = desk.postman.webhooks.values()
-    return Answer(body=[_shown(desk, webhook) for webhook in hooks if not webhook.client_id])
+    return Answer(body=[_shown(desk, request, hook) for hook in hooks if not hook.client_id])
 
 
 def create_webhook(desk: Desk, request: Request) -> Answer:
     """POST a registration."""
     if len(desk.postman.webhooks) >= _MAX_WEBHOOKS:
         raise Refused(400, f"No more than {_MAX_WEBHOOKS} webhooks can be registered.")
-    webhook = _read(request.object, Webhook(desk.postman.new_id(), "", ""))
+    webhook = _read(request, Webhook(desk.postman.new_id(), "", ""))
     desk.postman.register(webhook)
-    return Answer(201, _shown(desk, webhook))
+    return Answer(201, _shown(desk, request, webhook))
 
 
 def get_webhook(desk: Desk, request: Request) -> Answer:
     """GET one registration."""
-    return Answer(body=_shown(desk, _webhook(desk, request)))
+    return Answer(body=_shown(desk, request, _webhook(desk, request)))
 
 
 def update_webhook(desk: Desk, request: Request) -> Answer:
     """PUT a registration; what is not sent, the secret above all, stays."""
-    webhook = _read(request.object, _webhook(desk, request))
+    webhook = _read(request, _webhook(desk, request))
     desk.postman.register(webhook)
-    return Answer(body=_shown(desk, webhook))
+    return Answer(body=_shown(desk, request, webhook))
 
 
 def delete_webhook(desk: Desk, request: Request) -> Answer:
@@ -152,8 +154,32 @@ def _webhook(desk: Desk, request: Request) -> Webhook:
     return webhook
 
 
-def _read(sent: Json, old: Webhook) -> Webhook:
+def _read(request: Request, old: Webhook) -> Webhook:
     """Return the registration a body describes, on top of an older one."""
+    return _read_form(_as_on_cloud(request.object) if _is_new(request) else request.object, old)
+
+
+def _is_new(request: Request) -> bool:
+    return request.path.startswith(_NEW)
+
+
+def _as_on_cloud(sent: Json) -> Json:
+    """Return a body of Data Center 10 in the older form."""
+    told = sent.get("configuration")
+    configured = told if isinstance(told, dict) else {}
+    read = {name: value for name, value in sent.items() if name in {"name", "url", "events"}}
+    if "active" in sent:
+        read["enabled"] = sent["active"]
+    if "SECRET" in configured:
+        read["secret"] = configured["SECRET"]
+    if "EXCLUDE_BODY" in configured:
+        read["excludeBody"] = configured["EXCLUDE_BODY"] == "true"
+    if "FILTERS" in configured:
+        read["filters"] = {_FILTER: configured["FILTERS"]}
+    return read
+
+
+def _read_form(sent: Json, old: Webhook) -> Webhook:
     url, name = sent.get("url", old.url), sent.get("name", old.name)
     if not isinstance(url, str) or not url.startswith(("http://", "https://")):
         raise Refused(400, errors={"url": "Invalid URL."})
@@ -178,7 +204,24 @@ def _read(sent: Json, old: Webhook) -> Webhook:
     )
 
 
-def _shown(desk: Desk, webhook: Webhook) -> Json:
+def _shown(desk: Desk, request: Request, webhook: Webhook) -> Json:
+    if _is_new(request):
+        return {
+            "id": webhook.id,
+            "name": webhook.name,
+            "createdDate": webhook.updated_ms,
+            "updatedDate": webhook.updated_ms,
+            "events": sorted(webhook.events or ()),
+            "configuration": {
+                "EXCLUDE_BODY": str(webhook.exclude_body).lower(),
+                "FILTERS": webhook.jql or "",
+            }
+            | ({} if webhook.secret is None else {"SECRET": "********"}),
+            "url": webhook.url,
+            "active": webhook.enabled,
+            "scopeType": "global",
+            "sslVerificationRequired": True,
+        }
     return {
         "name": webhook.name,
         "url": webhook.url,
@@ -192,7 +235,7 @@ def _shown(desk: Desk, webhook: Webhook) -> Json:
     }
 
 
-def _routes(base: str, only: str | None) -> tuple[Route, ...]:
+def _routes(base: str, only: str) -> tuple[Route, ...]:
     return (
         route("GET", base, list_webhooks, only=only),
         route("POST", base, create_webhook, only=only),
@@ -203,8 +246,8 @@ def _routes(base: str, only: str | None) -> tuple[Route, ...]:
 
 
 ROUTES: Final[tuple[Route, ...]] = (
-    *_routes("/rest/webhooks/1.0/webhook", None),
-    *_routes("/rest/jira-webhook/1.0/webhooks", "Server"),
+    *_routes("/rest/webhooks/1.0/webhook", "Cloud"),
+    *_routes(_NEW, "Server"),
     route("GET", _DYNAMIC, list_dynamic, only="Cloud"),
     route("POST", _DYNAMIC, register_dynamic, only="Cloud"),
     route("PUT", f"{_DYNAMIC}/refresh", refresh_dynamic, only="Cloud"),
