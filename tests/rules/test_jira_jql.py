@@ -60,7 +60,21 @@ def test_lists_are_quoted_one_by_one_and_never_empty() -> None:
 @given(st.text())
 def test_text_to_match_is_escaped_for_both_languages(value: str) -> None:
     inner = read_back(jql.quote_text(value))
-    assert re.sub(r'\\([+\-&|!(){}\[\]^~*?\\:"])', r"\1", inner) == value
+    meant = re.sub(r'\\([+\-&|!(){}\[\]^~*?\\:"])', r"\1", inner)
+    assert meant.casefold() == value.casefold()
+
+
+@pytest.mark.parametrize(
+    ("value", "quoted"),
+    [
+        ("READ OR", '"READ or"'),  # an operator without its other side is an error of Jira's
+        ("ACME AND NOT secret", '"ACME and not secret"'),
+        ("NOT\u3000x\nOR\ty AND", '"not\u3000x\\nor\\ty and"'),
+        ("ANDREW NOTES R-AND-D And (OR)", r'"ANDREW NOTES R\\-AND\\-D And \\(OR\\)"'),
+    ],
+)
+def test_words_that_would_be_operators_are_words(value: str, quoted: str) -> None:
+    assert jql.quote_text(value) == quoted
 
 
 @pytest.mark.parametrize("key", ["ABC-1", "abc-12", "A_B2-3", "10001"])

@@ -34,6 +34,9 @@ _ID: Final = re.compile(r"[0-9]{1,18}")
 _ESCAPED: Final = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _UNSAFE: Final = re.compile('[\\\\"\x00-\x1f\x7f\ufffe\ud800-\udfff]')
 _LUCENE: Final = re.compile(r'([+\-&|!(){}\[\]^~*?\\:"])')
+# Operators in capitals only; searches for text do not know cases.
+# https://support.atlassian.com/jira-software-cloud/docs/search-syntax-for-text-fields/
+_LUCENE_WORDS: Final = re.compile(r"(?<!\S)(?:AND|OR|NOT)(?!\S)")
 
 
 class Text(NamedTuple):
@@ -108,8 +111,12 @@ def quote_list(values: Iterable[str]) -> str:
 
 
 def quote_text(value: str) -> str:
-    """Return the value for `~`, matched literally: the text query's own operators are escaped."""
-    return quote(_LUCENE.sub(r"\\\1", value))
+    """Return the value for `~`, matched literally: no operator of the text query's own is left.
+
+    Signs are escaped; AND, OR and NOT are words when they are in small letters.
+    """
+    words = _LUCENE_WORDS.sub(lambda found: found[0].lower(), value)
+    return quote(_LUCENE.sub(r"\\\1", words))
 
 
 def issue_key(value: str) -> str:
