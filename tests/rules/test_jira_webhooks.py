@@ -304,3 +304,23 @@ def test_a_delivery_whose_work_failed_is_new_again_once_it_is_forgotten() -> Non
     seen.forget("never came")
     assert seen.add("a", 1.0)
     assert not seen.add("a", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        ("jira:issue_*", {"jira:issue_created"}),
+        ("issue_*", {"jira:issue_created", "issue_property_set"}),
+        ("jira:*", {"jira:issue_created", "jira:version_released"}),
+        ("issue_created", {"jira:issue_created"}),
+        ("jira:issue_property_set", {"issue_property_set"}),
+        ("*", {"jira:issue_created", "issue_property_set", "jira:version_released", "custom"}),
+    ],
+)
+def test_a_beginning_with_jiras_prefix_means_only_names_that_have_it(
+    wanted: str, names: set[str]
+) -> None:
+    processor: WebhookProcessor[str] = WebhookProcessor()
+    processor.register_handler("it", event=wanted)
+    told = ("jira:issue_created", "issue_property_set", "jira:version_released", "custom")
+    assert {name for name in told if processor.route(WebhookEvent(name=name))} == names

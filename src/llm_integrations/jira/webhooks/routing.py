@@ -104,7 +104,7 @@ class _Registration(Generic[H]):
         """Return whether every given condition holds."""
         kind = event.issue_type
         return (
-            (self.event is None or _fits(self.event, _bare(event.name)))
+            (self.event is None or _fits(self.event, event.name))
             and (
                 self.issue_type is None
                 or (kind is not None and self.issue_type in {kind.name, str(kind.id)})
@@ -145,7 +145,7 @@ class WebhookProcessor(Generic[H]):
         Args:
             handler: what wants them.
             event: an event name, with or without Jira's `jira:` prefix; "*" for all, "sprint_*"
-                for all that begin so.
+                for all that begin so, "jira:issue_*" for those of them that have the prefix.
             project: a project's key or id.
             field: name or id of a field that must have changed.
             event_type: Jira's finer name of an issue event ("issue_assigned").
@@ -154,8 +154,7 @@ class WebhookProcessor(Generic[H]):
         """
         if event == "":
             raise InvalidRequest("an event name is empty; leave it out to get every event")
-        wanted = None if event is None else _bare(event)
-        one = _Registration(handler, wanted, project, field, event_type, issue_type, order)
+        one = _Registration(handler, event, project, field, event_type, issue_type, order)
         insort(self._registrations, one, key=lambda known: known.order)
 
     def route(self, event: WebhookEvent) -> tuple[H, ...]:
@@ -206,7 +205,11 @@ def _method(
 
 
 def _fits(wanted: str, name: str) -> bool:
-    return name.startswith(wanted[:-1]) if wanted.endswith("*") else wanted == name
+    """Say whether a name is wanted; `jira:issue_*` means no `issue_property_set`."""
+    if not wanted.endswith("*"):
+        return _bare(wanted) == _bare(name)
+    begin = wanted[:-1]
+    return name.startswith(begin) or (":" not in begin and _bare(name).startswith(begin))
 
 
 def _bare(name: str) -> str:
