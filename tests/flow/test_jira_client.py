@@ -413,6 +413,22 @@ async def test_a_read_is_sent_again(fault: int | Reset, cloud: JiraSimulator) ->
         assert (await jira.get_issue("DEMO-1")).key == "DEMO-1"
 
 
+@pytest.mark.parametrize("lost", [Reset(after_work=True), 503])
+async def test_what_a_lost_attempt_deleted_is_deleted_and_not_missing(
+    cloud: JiraSimulator, lost: int | Reset
+) -> None:
+    async with client_of(cloud, deployment="cloud") as jira:
+        comment = await jira.add_comment("DEMO-1", "Gone soon.")
+        cloud.fail_next(lost, method="DELETE")
+        await jira.delete_comment("DEMO-1", comment.id)
+        assert cloud.comments("DEMO-1") == []
+        with pytest.raises(NotFound):  # it was somebody else, or it never was
+            await jira.delete_comment("DEMO-1", comment.id)
+        cloud.fail_next(429, method="DELETE")  # refused before any work: no doubt
+        with pytest.raises(NotFound):
+            await jira.delete_comment("DEMO-1", comment.id)
+
+
 async def test_no_server_means_connect_failed() -> None:
     config = JiraConfig("http://127.0.0.1:9", AUTH, max_retries=0)
     async with JiraClient(config, clock=QuickClock()) as jira:

@@ -40,11 +40,12 @@ from msgspec.structs import replace
 from llm_integrations._core.admission import UNKNOWN, Actual, Admission, Ask, Keep, Observation
 from llm_integrations._core.http import Progress
 from llm_integrations._core.open_stream import OpenStream
-from llm_integrations._core.retry import RetryQuota, delay_before_retry
+from llm_integrations._core.retry import RetryQuota, delay_before_retry, may_have_arrived
 from llm_integrations._core.watchdog import Watch, Watchdog
 from llm_integrations.errors import (
     APIError,
     ConfigError,
+    NotFound,
     RetryLater,
     StoreError,
     StreamInterrupted,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from llm_integrations._core.retry import RetryPolicy
 
 __all__ = [
+    "DOUBT_NOTE",
     "Actual",
     "Admission",
     "Ask",
@@ -79,6 +81,7 @@ REFUSAL_S: Final = 5.0
 # `RetryLater` and `StoreError` come from a transport that asks somebody else whether it may send.
 _UNANSWERED: Final = (TransportError, ConfigError, StoreError, RetryLater, asyncio.CancelledError)
 QUOTA_NOTE: Final = "not tried again: this client's retry quota is empty (an outage?)"
+DOUBT_NOTE: Final = "an earlier attempt of this call had no clear answer, and may have arrived"
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -194,12 +197,15 @@ class Caller:
     async def _with_retries(self, call: Call[object], attempt: Callable[[_Try], Awaitable[T]]) -> T:
         """Run attempts until one succeeds or the rules of `_core/retry` say stop."""
         started = self._clock.monotonic()
-        number, elapsed_s, waited_s, counted = 1, 0.0, 0.0, False
+        number, elapsed_s, waited_s, counted, in_doubt = 1, 0.0, 0.0, False, False
         self._quota.put_in()
         while True:
             try:
                 answer = await attempt(_Try(number, self._policy.deadline_s - elapsed_s))
             except (APIError, TransportError, StreamInterrupted) as error:
+                if in_doubt and isinstance(error, NotFound):
+                    error.add_note(DOUBT_NOTE)
+                in_doubt = in_doubt or may_have_arrived(error)
                 delay_s = delay_before_retry(
                     error,
                     attempt=number,

@@ -24,7 +24,13 @@ from llm_integrations.errors import APIError, RateLimited, StreamInterrupted, Tr
 if TYPE_CHECKING:
     from datetime import datetime
 
-__all__ = ["RetryPolicy", "RetryQuota", "delay_before_retry", "parse_retry_after"]
+__all__ = [
+    "RetryPolicy",
+    "RetryQuota",
+    "delay_before_retry",
+    "may_have_arrived",
+    "parse_retry_after",
+]
 
 MAX_RETRY_AFTER_S: Final = 86_400.0
 DEADLINE_S: Final = 10_800.0
@@ -118,15 +124,13 @@ def delay_before_retry(
     """
     if attempt > policy.max_retries:
         return None
+    if may_have_arrived(error) and not repeatable:
+        return None
+    named_s = None
     if isinstance(error, APIError):
-        if not error.retryable or (error.status >= 500 and not repeatable):
+        if not error.retryable:
             return None
         named_s = error.retry_after_s
-    else:
-        arrived = isinstance(error, StreamInterrupted) or error.may_have_arrived
-        if arrived and not repeatable:
-            return None
-        named_s = None
     if named_s:
         delay_s = named_s + chance * min(0.25, named_s * 0.1)
     else:
@@ -134,6 +138,13 @@ def delay_before_retry(
     if waited_s + delay_s > policy.max_wait_s or elapsed_s + delay_s >= policy.deadline_s:
         return None
     return delay_s
+
+
+def may_have_arrived(error: APIError | TransportError | StreamInterrupted) -> bool:
+    """Return whether the server may have done what ended so: an answer was lost, or a 5xx."""
+    if isinstance(error, APIError):
+        return error.status >= 500
+    return isinstance(error, StreamInterrupted) or error.may_have_arrived
 
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:

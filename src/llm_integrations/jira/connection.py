@@ -19,6 +19,7 @@ import msgspec
 from msgspec import structs
 
 from llm_integrations._core.call import (
+    DOUBT_NOTE,
     Actual,
     Ask,
     Call,
@@ -37,6 +38,7 @@ from llm_integrations.errors import (
     AuthFailed,
     ConfigError,
     InvalidRequest,
+    NotFound,
     TransportError,
 )
 from llm_integrations.jira import answers
@@ -161,11 +163,20 @@ class Connection:
     async def run(self, operation: Operation, decoder: Decoder[T]) -> T: ...
 
     async def run(self, operation: Operation, decoder: Decoder[T] | None = None) -> T | None:
-        """Send one operation and return its decoded answer; None without a decoder."""
+        """Send one operation and return its decoded answer; None without a decoder.
+
+        What a DELETE does not find any more, after an attempt whose answer was lost, that attempt
+        has deleted.
+        """
         dialect = await self.dialect()
-        if decoder is None:
+        if decoder is not None:
+            return await self._send(operation, dialect, answers.read_json(decoder))
+        try:
             return await self._send(operation, dialect, answers.read_nothing)
-        return await self._send(operation, dialect, answers.read_json(decoder))
+        except NotFound as error:
+            if operation.method == "DELETE" and DOUBT_NOTE in getattr(error, "__notes__", ()):
+                return None
+            raise
 
     async def download(
         self,
