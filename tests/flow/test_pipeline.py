@@ -436,6 +436,28 @@ async def test_failures_end_as_their_kind_says(
     assert seen == calls
 
 
+@pytest.mark.parametrize(
+    ("action", "fault"),
+    [
+        (AddComment(text=cast("str", None)), "Expected `str`, got `null` - at `$[0].text`"),
+        (AddLabels(labels=cast("tuple[str, ...]", "bug")), "Expected `array`, got `str`"),
+        (NoAction(reason=cast("str", None)), "Expected `str`, got `null` - at `$[0].reason`"),
+    ],
+)
+async def test_an_action_with_a_wrong_value_is_the_handlers_fault_and_has_an_end(
+    service_url: str, action: Action, fault: str
+) -> None:
+    async def decide(ctx: Context, event: WebhookEvent) -> Sequence[Action]:
+        return [action]
+
+    async with run_line(service_url, {"*": decide}) as line:
+        (one,) = await line.send(created())
+        (found,) = await line.ended(one)
+        assert (await line.store.show(one)).summary.failures == 2
+    assert found.startswith(f"dead: TypeError: a handler's action holds a wrong value: {fault}")
+    assert line.writes.seen == []
+
+
 async def test_retry_later_uses_no_attempt(service_url: str) -> None:
     seen = 0
 

@@ -249,11 +249,11 @@ class Pipeline:
         # A new attempt numbers its questions anew, so that it finds the answers of the last one.
         job.context = None
         context = self._context(job, registration)
-        actions = _checked(await _uncancelled(registration.handler(context, job.event)))
+        decision = _encoded(await _uncancelled(registration.handler(context, job.event)))
+        actions = decode_actions(decision)
         if not _has_writes(actions):
             return actions  # Nothing to carry out, so nothing that a crash could half do.
-        stored = await self._store.save_decision(job.delivery, encode_actions(actions))
-        return _decode(stored)
+        return _decode(await self._store.save_decision(job.delivery, decision))
 
     def _context(self, job: Job, registration: Registration) -> Context:
         if job.context is None:
@@ -456,14 +456,19 @@ async def _uncancelled(work: Awaitable[T]) -> T:
         raise RuntimeError("the handler was cancelled from within") from None
 
 
-def _checked(actions: object) -> list[Action]:
-    """Return a handler's answer as a list of actions, or raise `TypeError` that names the fault."""
+def _encoded(actions: object) -> bytes:
+    """Return a handler's answer as it is stored, or raise `TypeError` that names the fault."""
     if not isinstance(actions, Sequence) or isinstance(actions, str | bytes):
         raise TypeError(f"a handler returns a sequence of actions, not {type(actions).__name__}")
     for action in actions:
         if not isinstance(action, Action):
             raise TypeError(f"a handler returns actions, not {type(action).__name__}")
-    return list(actions)
+    encoded = encode_actions(actions)
+    try:
+        decode_actions(encoded)
+    except msgspec.ValidationError as error:  # an action is made without a look at its types
+        raise TypeError(f"a handler's action holds a wrong value: {error}") from None
+    return encoded
 
 
 def _has_writes(actions: Sequence[Action]) -> bool:
