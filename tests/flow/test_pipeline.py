@@ -417,6 +417,9 @@ async def test_crashing_handler_is_retried_and_the_issue_waits_meanwhile(service
         (GiveUp("\0"), 1, "dead: \ufffd"),
         (RetryLater(cast("float", "soon"), "x"), 1, "dead: TypeError"),
         (asyncio.CancelledError(), 3, "dead: RuntimeError: the handler was cancelled"),
+        (SystemExit("bye"), 3, "dead: RuntimeError: the handler raised SystemExit"),
+        (ExceptionGroup("", [GiveUp("too long")]), 1, "dead: too long"),
+        (ExceptionGroup("", [BudgetExceeded("spent", budget="day")]), 1, "ignored: budget day"),
     ],
 )
 async def test_failures_end_as_their_kind_says(

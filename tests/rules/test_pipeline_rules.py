@@ -38,6 +38,7 @@ from llm_integrations.service.pipeline.rules import (
     is_stale,
     judge_failure,
     may_have_arrived,
+    telling_error,
     touched_fields,
 )
 from llm_integrations.store.deliveries import Delivery, Waiting
@@ -169,6 +170,14 @@ def test_a_write_may_arrive_later_unless_it_was_refused_or_never_left() -> None:
     assert not any(
         map(may_have_arrived, (*known, Conflict(status=409), RetryLater(1), LeaseLost()))
     )
+
+
+def test_a_group_of_errors_is_judged_by_its_first_unless_the_lease_is_lost() -> None:
+    first, lost = RetryLater(1.0), LeaseLost("gone")
+    assert telling_error(ExceptionGroup("", [first, ValueError()])) is first
+    assert telling_error(ExceptionGroup("", [ExceptionGroup("", [first]), ValueError()])) is first
+    assert telling_error(ExceptionGroup("", [first, ExceptionGroup("", [lost])])) is lost
+    assert isinstance(telling_error(BaseExceptionGroup("", [SystemExit()])), SystemExit)
 
 
 def test_with_the_defaults_an_outage_may_last_two_hours() -> None:

@@ -25,6 +25,8 @@ After a failure, first match wins:
 | the vendor named a wait longer than our own       | again after it; no attempt is used        |
 | the vendor is away, slow or busy                  | again with back-off for hours, then `dead`|
 | anything else                                     | again with back-off, then `dead`          |
+
+Of a group of errors, as `asyncio.TaskGroup` raises it, one is judged: see `telling_error`.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ from llm_integrations.errors import (
     GiveUp,
     IntegrationError,
     InvalidRequest,
+    LeaseLost,
     Overloaded,
     RateLimited,
     RetryLater,
@@ -65,6 +68,7 @@ __all__ = [
     "is_stale",
     "judge_failure",
     "may_have_arrived",
+    "telling_error",
     "touched_fields",
 ]
 
@@ -167,6 +171,18 @@ def _judge_other(
     if failures + 1 >= attempts:
         return End(outcome="dead", reason=describe_error(error))
     return Again(delay_s=backoff_s, counts=True)
+
+
+def telling_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the error of a group by which the whole is judged.
+
+    That the lease is lost, whatever else; else the first, for the others failed beside it.
+    """
+    leaves = [
+        telling_error(error) if isinstance(error, BaseExceptionGroup) else error
+        for error in group.exceptions
+    ]
+    return next((one for one in leaves if isinstance(one, LeaseLost)), leaves[0])
 
 
 def may_have_arrived(error: Exception) -> bool:

@@ -47,6 +47,7 @@ from llm_integrations.service.pipeline.rules import (
     is_stale,
     judge_failure,
     may_have_arrived,
+    telling_error,
     touched_fields,
 )
 from llm_integrations.service.policy import Facts, Verdict, is_own_write, judge
@@ -443,9 +444,11 @@ class Pipeline:
 
 
 async def _uncancelled(work: Awaitable[T]) -> T:
-    """Run a handler; a cancellation that nobody asked for is a failure like any other.
+    """Run a handler; whatever it raises but a wish of ours or of the operator is a failure.
 
-    Taken for being cut off, it would run again and again and never use up an attempt.
+    A cancellation that nobody asked for would be taken for being cut off: it would run again and
+    again and never use up an attempt. `sys.exit` would end the worker, and the next one. Of a task
+    group the error within it counts.
     """
     try:
         return await work
@@ -454,6 +457,15 @@ async def _uncancelled(work: Awaitable[T]) -> T:
         if task is None or task.cancelling():
             raise
         raise RuntimeError("the handler was cancelled from within") from None
+    except BaseExceptionGroup as group:
+        error = telling_error(group)
+    except (Exception, GeneratorExit, KeyboardInterrupt):
+        raise
+    except BaseException as other:  # noqa: BLE001 - raised again as what can be judged
+        error = other
+    if isinstance(error, Exception):
+        raise error
+    raise RuntimeError(f"the handler raised {type(error).__name__}")
 
 
 def _encoded(actions: object) -> bytes:
