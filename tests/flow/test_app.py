@@ -18,7 +18,7 @@ import pytest
 from llm_integrations._core.config import Secret
 from llm_integrations.anthropic import Message, MessageRequest
 from llm_integrations.errors import AuthFailed, ConfigError
-from llm_integrations.service import Action, AddComment, App, Context
+from llm_integrations.service import Action, AddComment, App, Context, NoAction
 from llm_integrations.service.database import open_database
 from llm_integrations.service.pipeline import RetryRules
 from llm_integrations.service.receiver import ReceiverOptions
@@ -288,6 +288,19 @@ async def test_unknown_handler_is_an_error_at_start(world: World) -> None:
     settings = make_settings(world.jira, world.claude, handlers=rules)
     app = await world.app(settings)
     with pytest.raises(ConfigError, match=r"no\.such"):
+        async with app.running():
+            pass
+
+
+async def test_two_handlers_of_one_name_are_an_error_at_start(world: World) -> None:
+    async def other(ctx: Context, event: WebhookEvent) -> Sequence[Action]:
+        return [NoAction(reason="other")]
+
+    app = await world.app()
+    app.on("issue_created")(answer)
+    app.on("comment_created")(answer)
+    app.on("comment_deleted", name="answer")(other)
+    with pytest.raises(ConfigError, match=r"two handlers are named 'answer'.*comment_deleted"):
         async with app.running():
             pass
 

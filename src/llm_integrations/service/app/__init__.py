@@ -158,7 +158,7 @@ class App:
         Args:
             event: an event's name, with or without `jira:`; "*" for all.
             project: only events of this project.
-            name: what to call it in tables; its own name by default.
+            name: what to call it in tables, and no other; its own name by default.
         """
 
         def register(handler: Handler) -> Handler:

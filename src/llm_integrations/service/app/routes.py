@@ -60,14 +60,23 @@ def add_rules(
     """Return the routing table.
 
     Raises:
-        ConfigError: a rule names no handler.
+        ConfigError: a rule names no handler, or two handlers have one name: events would end as
+            stale or superseded for the other's sake.
     """
     routes: WebhookProcessor[Registration] = WebhookProcessor()
-    for event, project, registration in registered:
+    named: dict[str, Handler] = {}
+    for event, project, registration in (*registered, *map(_read, rules)):
+        name, handler = registration.name, registration.handler
+        if named.setdefault(name, handler) != handler:
+            raise ConfigError(
+                f"two handlers are named {name!r}, the second for {event}: tell them apart"
+                " with @app.on(..., name=...)"
+            )
         routes.register_handler(registration, event=event, project=project)
-    for rule in rules:
-        registration = Registration(
-            name=rule.handler, handler=load_handler(rule.handler), options=rule.options
-        )
-        routes.register_handler(registration, event=rule.on, project=rule.project or None)
     return routes
+
+
+def _read(rule: HandlerRule) -> Rule:
+    handler = load_handler(rule.handler)
+    registration = Registration(name=rule.handler, handler=handler, options=rule.options)
+    return rule.on, rule.project or None, registration
