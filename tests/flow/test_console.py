@@ -240,7 +240,8 @@ async def test_one_delivery_is_told_whole_but_for_its_body(
     for told in ("hook-1", "set priority", "0.001234567891", "req_01", "1,200", "26 bytes"):
         assert told in page
     assert "of the ticket" not in page
-    assert "There is nothing here" in await text_of(browser, "/deliveries/unknown", 404)
+    for unknown in ("unknown", "%00"):
+        assert "There is nothing here" in await text_of(browser, f"/deliveries/{unknown}", 404)
 
 
 # --- the stream ----------------------------------------------------------------------------------

@@ -294,6 +294,7 @@ class DeliveryStore:
         Raises:
             InvalidRequest: there is none of that id.
         """
+        delivery_id = _storable(delivery_id)
         summary = await self._one(DeliverySummary, *render_one(delivery_id))
         arrival = await self._one(_Arrived, sql.ARRIVED, {"id": delivery_id})
         if summary is None or arrival is None:
