@@ -439,6 +439,46 @@ async def test_failures_end_as_their_kind_says(
     assert seen == calls
 
 
+async def test_what_a_handler_says_after_it_was_cut_off_counts_for_nothing(
+    service_url: str,
+) -> None:
+    began = asyncio.Event()
+
+    async def fall_back(ctx: Context, event: WebhookEvent) -> Sequence[Action]:
+        began.set()
+        try:
+            await asyncio.sleep(60)
+        except:  # noqa: E722 - as people write it
+            return [AddComment(text="Claude is not there")]
+        return []
+
+    async with run_line(service_url, {"*": fall_back}) as line:
+        (one,) = await line.send(created())
+        await began.wait()
+    store = DeliveryStore(service_url)
+    await store.open()
+    assert (await store.show(one)).summary.outcome is None
+    await store.close()
+    assert line.writes.seen == []
+
+
+async def test_a_failed_task_group_hides_no_cancellation_from_within(service_url: str) -> None:
+    async def fail() -> None:
+        raise ValueError
+
+    async def group(ctx: Context, event: WebhookEvent) -> Sequence[Action]:
+        with pytest.raises(ExceptionGroup):
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(fail())
+        raise asyncio.CancelledError
+
+    async with run_line(service_url, {"*": group}) as line:
+        (one,) = await line.send(created())
+        assert await line.ended(one) == [
+            "dead: RuntimeError: the handler was cancelled from within"
+        ]
+
+
 @pytest.mark.parametrize(
     ("action", "fault"),
     [

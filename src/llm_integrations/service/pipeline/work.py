@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -444,22 +444,38 @@ class Pipeline:
 
 
 async def _uncancelled(work: Awaitable[T]) -> T:
-    """Run a handler; whatever it raises but a wish of ours or of the operator is a failure.
+    """Run a handler in a task of its own, so that nobody takes one cancellation for another.
 
-    A cancellation that nobody asked for would be taken for being cut off: it would run again and
-    again and never use up an attempt. `sys.exit` would end the worker, and the next one. Of a task
-    group the error within it counts.
+    Who is cut off is run again, whatever it still says: a bare `except` makes an answer of that.
+    A cancellation that nobody asked for is a failure like any other: taken for being cut off, it
+    would run again and again and never use up an attempt.
+    """
+    running = asyncio.ensure_future(_judgeable(work))
+    try:
+        await asyncio.wait({running})
+    except asyncio.CancelledError:
+        while not running.done():
+            running.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({running})
+        if not running.cancelled():
+            running.exception()  # else asyncio complains that nobody looked
+        raise
+    if running.cancelled():
+        raise RuntimeError("the handler was cancelled from within")
+    return running.result()
+
+
+async def _judgeable(work: Awaitable[T]) -> T:
+    """Raise what can be judged, whatever a handler raises.
+
+    Of a task group the error within it counts. `sys.exit` would end the worker, and the next one.
     """
     try:
         return await work
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise RuntimeError("the handler was cancelled from within") from None
     except BaseExceptionGroup as group:
         error = telling_error(group)
-    except (Exception, GeneratorExit, KeyboardInterrupt):
+    except (Exception, asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
         raise
     except BaseException as other:  # noqa: BLE001 - raised again as what can be judged
         error = other
