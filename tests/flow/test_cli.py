@@ -135,6 +135,8 @@ async def test_version_is_that_of_the_package(shell: Shell) -> None:
         ("serve", "--role", "boss"),
         ("ask",),
         ("deliveries", "show"),
+        ("deliveries", "list", "--limit", "0"),
+        ("deliveries", "list", "--before", str(2**63)),
         ("purge", "--yes"),
         ("simulate", "jira", "--port", "many"),
         ("costs", "--by", "moon"),

@@ -83,9 +83,9 @@ def _moment(flag: str, text: str | None, now: datetime) -> datetime | None:
     """Read a time of this machine's zone, or so long before now."""
     if text is None:
         return None
-    if ago := _AGO.fullmatch(text.strip()):
-        return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
     try:
+        if ago := _AGO.fullmatch(text.strip()):
+            return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         return datetime.fromisoformat(text.strip()).astimezone()
     except (ValueError, OverflowError):
         msg = f"{flag} {text}: write it as 2026-11-27, 2026-11-27T18:00, or 90m, 24h, 7d"

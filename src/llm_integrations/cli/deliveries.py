@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from llm_integrations._core.clock import SystemClock
 from llm_integrations.cli.books import open_books
@@ -35,8 +38,8 @@ _clock: Final = SystemClock()
 def list_(
     chosen: Chosen_ = None,
     *,
-    limit: int = 50,
-    before: int | None = None,
+    limit: Annotated[int, Parameter(validator=Number(gte=1, lt=2**31))] = 50,
+    before: Annotated[int | None, Parameter(validator=Number(gte=0, lt=2**63))] = None,
     json: bool = False,
     settings: SettingsFile = None,
 ) -> int:
