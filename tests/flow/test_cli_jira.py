@@ -191,6 +191,8 @@ async def test_webhooks_are_registered_listed_and_deleted(
     url = "http://127.0.0.1:1/webhooks/jira/main"
     refused = await jira(site, "webhooks", "register", url, cwd=tmp_path)
     assert "JIRA_WEBHOOK_SECRET" in refused.complaint
+    both = await jira(site, "webhooks", "register", url, cwd=tmp_path, JIRA_WEBHOOK_SECRET="new,o")
+    assert (both.code, "two secrets" in both.complaint) == (2, True)
     made = await jira(
         site, "webhooks", "register", url, "--json", cwd=tmp_path, JIRA_WEBHOOK_SECRET=SECRET
     )

@@ -13,6 +13,7 @@ import pytest
 
 from llm_integrations.errors import ConfigError
 from llm_integrations.service import settings
+from llm_integrations.service.app.routes import load_handler
 from llm_integrations.service.settings import Settings, check_complete, load_settings
 
 ROOT = Path(__file__).parents[2]
@@ -90,3 +91,20 @@ def test_what_the_example_comments_out_is_the_default() -> None:
 def test_a_setting_of_money_that_makes_no_sense_is_named(name: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"setting budgets.{name}: "):
         load_settings(None, {}, {"budgets": {name: value}})
+
+
+def test_two_webhook_secrets_may_have_a_blank_after_the_comma() -> None:
+    for text in ("new,old", "new, old", " new ,old,"):
+        site = load_settings(None, {"JIRA_WEBHOOK_SECRET": text}).sites["jira"]
+        assert [one.reveal() for one in site.webhook_secrets] == ["new", "old"]
+    (alone,) = load_settings(None, {"JIRA_WEBHOOK_SECRET": "a b "}).sites["jira"].webhook_secrets
+    assert alone.reveal() == "a b "
+
+
+def test_a_handler_that_cannot_be_imported_says_what_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_handlers.py").write_text("import not_installed_here\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"my_handlers cannot be imported .*not_installed_here"):
+        load_handler("my_handlers:mine")

@@ -252,7 +252,8 @@ def _from_environment(environ: Mapping[str, str], table: Mapping[str, object]) -
         if environ.get(variable)
     }
     if secrets := environ.get("JIRA_WEBHOOK_SECRET"):
-        site["webhook_secrets"] = [part for part in secrets.split(",") if part]
+        several = [part.strip() for part in secrets.split(",")]
+        site["webhook_secrets"] = [one for one in several if one] if several[1:] else [secrets]
     if site:
         sites = table.get("sites")
         names = list(sites) if isinstance(sites, Mapping) else []

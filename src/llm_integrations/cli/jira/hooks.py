@@ -84,6 +84,10 @@ def register(
         raise ConfigError(
             "JIRA_WEBHOOK_SECRET is not set; set it to the secret in the service's settings"
         )
+    if "," in secret:  # the service would take it for two, and refuse what is signed with both
+        raise ConfigError(
+            "JIRA_WEBHOOK_SECRET holds two secrets; set it to the one that Jira shall sign with"
+        )
 
     async def run(jira: JiraClient) -> int:
         made = await jira.register_webhook(name=name, url=url, events=event, secret=secret, jql=jql)

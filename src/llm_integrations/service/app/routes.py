@@ -41,7 +41,8 @@ def load_handler(name: str) -> Handler:
     try:
         found: object = getattr(import_module(module_name), function_name)
     except ImportError as error:
-        raise ConfigError(f"handler {name!r}: {module_name} cannot be imported") from error
+        msg = f"handler {name!r}: {module_name} cannot be imported ({error})"
+        raise ConfigError(msg) from error
     except AttributeError as error:
         raise ConfigError(f"handler {name!r}: {module_name} has no {function_name}") from error
     if not callable(found):
