@@ -139,6 +139,11 @@ def test_a_link_that_no_host_can_be_read_from_is_refused_even_if_a_setting_is_em
     assert judge(AddComment(text="https:///x"), FACTS, rules).decision == "refuse"
 
 
+def test_an_allowed_host_may_be_written_in_any_case() -> None:
+    rules = msgspec.structs.replace(APPLY, link_hosts=frozenset({"Docs.Ok.Test"}))
+    assert judge(AddComment(text="https://docs.OK.test/x"), FACTS, rules).decision == "allow"
+
+
 def test_a_mention_is_refused_in_disguise_too() -> None:
     assert "mention" in judge(AddComment(text=r"hi [\~admin]"), FACTS, APPLY).reason
     node = {"type": "doc", "content": [{"type": "mention", "attrs": {"id": "5"}}]}

@@ -171,9 +171,10 @@ def _text_refusal(text: str, rules: PolicyRules) -> str:
         return f"text of {len(text)} characters is longer than {COMMENT_CAP}"
     if _MENTION.search(text) or _MENTION.search(_ESCAPE.sub(r"\1", text)):
         return "mention of a person is not allowed"
+    allowed = {host.lower() for host in rules.link_hosts}
     for target in _targets(text):
         host = _host(target)
-        if not host or host not in rules.link_hosts:
+        if not host or host not in allowed:
             return f"link to {host or 'an unnamed place'} is not allowed"
     return ""
 
