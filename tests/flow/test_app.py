@@ -316,6 +316,14 @@ async def test_taken_port_is_an_error_that_names_the_setting(world: World) -> No
                 pass
 
 
+async def test_a_port_that_is_none_is_an_error_that_names_the_setting(world: World) -> None:
+    settings = Settings(sites=world.settings.sites, receiver=Receiver(port=99_999), handlers=())
+    app = await world.app(settings)
+    with pytest.raises(ConfigError, match=r"receiver\.port: 99999 is no port"):
+        async with app.running("receiver"):
+            pass
+
+
 async def test_receiver_alone_takes_in_and_a_later_worker_does_the_work(world: World) -> None:
     first = await world.app()
     async with first.running("receiver") as running:

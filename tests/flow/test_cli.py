@@ -205,6 +205,12 @@ async def test_a_taken_port_is_one_line(shell: Shell) -> None:
     assert "--port" in found.complaint
 
 
+async def test_a_port_that_is_none_is_one_line(shell: Shell) -> None:
+    found = await shell.run("simulate", "claude", "--port", "70000")
+    assert found.code == 2
+    assert "70000 is no port" in found.complaint
+
+
 async def test_ask_streams_the_answer_and_prints_the_exact_cost(shell: Shell) -> None:
     async with ClaudeSimulator(latency_ms=(1, 2)) as claude:
         found = await shell.run("ask", "Say hello.", **CLAUDE, ANTHROPIC_BASE_URL=claude.base_url)

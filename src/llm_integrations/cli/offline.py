@@ -99,6 +99,8 @@ async def _keep_running(
         except OSError as error:
             message = f"port {port} cannot be used ({error.strerror}): choose one with --port"
             raise ConfigError(message) from None
+        except OverflowError:
+            raise ConfigError(f"{port} is no port; they are 0 to 65535") from None
         try:
             _introduce(which, simulator.base_url, json=json)
             await stop.wait()

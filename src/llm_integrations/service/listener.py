@@ -185,8 +185,10 @@ async def listening(
         refused: counts here what is refused before the application hears of it, by `Refusal`.
 
     Raises:
-        ConfigError: the address is taken, or not this machine's.
+        ConfigError: the address is taken, not this machine's, or no address.
     """
+    if not 0 <= port < 65_536:
+        raise ConfigError(f"setting {setting}: {port} is no port; they are 0 to 65535")
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
