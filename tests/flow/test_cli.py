@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from llm_integrations.governance import Governor
+from llm_integrations.jira import BasicAuth, JiraClient, JiraConfig, UpdateIssueRequest
 from llm_integrations.simulators import ClaudeSimulator, JiraSimulator
 
 DEADLINE_S = 60
@@ -194,6 +195,40 @@ async def test_simulator_says_where_it_is_and_ends_in_order(
     process.send_signal(end)
     found = await ended(process)
     assert (found.code, found.err) == (0, "")
+
+
+async def _first_webhook_of_a_simulator(shell: Shell, *words: str) -> str:
+    """Return the identifier of the first webhook of a run."""
+    heard: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        writer.write(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        writer.close()
+        if not heard.done():
+            heard.set_result(head.partition("webhook-identifier: ")[2].partition("\r\n")[0])
+
+    door = await asyncio.start_server(hear, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{door.sockets[0].getsockname()[1]}/"
+    command = ("simulate", "jira", "--port", "0", "--json", "--webhook", url, *words)
+    process = await start(*command, cwd=shell.folder)
+    assert process.stdout is not None
+    async with asyncio.timeout(DEADLINE_S), door:
+        base_url = json.loads(await process.stdout.readline())["base_url"]
+        config = JiraConfig(base_url, BasicAuth("me@example.com", "any"))
+        async with JiraClient(config) as jira:
+            await jira.update_issue("DEMO-1", UpdateIssueRequest(fields={"summary": "Other"}))
+        identifier = await heard
+    process.terminate()
+    await ended(process)
+    return identifier
+
+
+async def test_webhooks_of_a_simulator_that_starts_again_are_no_repeats(shell: Shell) -> None:
+    seeded = [await _first_webhook_of_a_simulator(shell, "--seed", "7") for _ in range(2)]
+    new = [await _first_webhook_of_a_simulator(shell) for _ in range(2)]
+    assert seeded[0] == seeded[1] != ""
+    assert len({seeded[0], *new}) == 3
 
 
 async def test_a_taken_port_is_one_line(shell: Shell) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -54,7 +55,7 @@ def simulate(
     /,
     *,
     port: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     webhook: str | None = None,
     secret: str | None = None,
     json: bool = False,
@@ -72,7 +73,8 @@ def simulate(
     Args:
         which: The service to be.
         port: 0 takes any free one; without it 8090 (Jira) or 8091 (Claude).
-        seed: Decides ids, counts and what the records say.
+        seed: Decides ids, counts and what the records say. Without it the webhooks of each run are
+            new ones, which a service that heard of the last run does not take for repeats.
         webhook: Jira only: where it sends its events.
         secret: Jira only: what it signs them with.
         json: Print the address as a JSON object.
@@ -81,11 +83,11 @@ def simulate(
 
     wanted = _PORTS[which] if port is None else port
     if which == "jira":
-        jira = JiraSimulator(seed=seed, port=wanted)
+        jira = JiraSimulator(seed=secrets.randbits(32) if seed is None else seed, port=wanted)
         if webhook is not None:
             jira.subscribe(webhook, secret=secret)
         return asyncio.run(_keep_running(jira, which, wanted, json=json))
-    claude = ClaudeSimulator(seed=seed, port=wanted)
+    claude = ClaudeSimulator(seed=seed or 0, port=wanted)
     return asyncio.run(_keep_running(claude, which, wanted, json=json))
 
 
