@@ -93,6 +93,18 @@ def test_a_setting_of_money_that_makes_no_sense_is_named(name: str, value: objec
         load_settings(None, {}, {"budgets": {name: value}})
 
 
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"sites": {"a": {"requests_per_minute": 0}}}, "sites.*requests_per_minute"),
+        ({"claude": {"requests_per_minute": -1}}, "claude.requests_per_minute"),
+    ],
+)
+def test_a_number_that_makes_no_sense_is_named(settings: dict[str, object], name: str) -> None:
+    with pytest.raises(ConfigError, match=f"setting {name}: "):
+        load_settings(None, {}, settings)
+
+
 def test_two_webhook_secrets_may_have_a_blank_after_the_comma() -> None:
     for text in ("new,old", "new, old", " new ,old,"):
         site = load_settings(None, {"JIRA_WEBHOOK_SECRET": text}).sites["jira"]

@@ -52,7 +52,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     pat: Secret = Secret()
     webhook_secrets: tuple[Secret, ...] = ()
     projects: tuple[str, ...] = ()
-    requests_per_minute: int = 600
+    requests_per_minute: Annotated[int, msgspec.Meta(ge=1)] = 600
 
 
 class Claude(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,7 +66,7 @@ class Claude(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     admin_key: Secret = Secret()
     base_url: str = "https://api.anthropic.com"
     model: str = "claude-sonnet-5-5"
-    requests_per_minute: int = 50
+    requests_per_minute: Annotated[int, msgspec.Meta(ge=1)] = 50
 
 
 class Receiver(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
