@@ -213,15 +213,16 @@ async def _first_webhook_of_a_simulator(shell: Shell, *words: str) -> str:
     command = ("simulate", "jira", "--port", "0", "--json", "--webhook", url, *words)
     process = await start(*command, cwd=shell.folder)
     assert process.stdout is not None
-    async with asyncio.timeout(DEADLINE_S), door:
-        base_url = json.loads(await process.stdout.readline())["base_url"]
-        config = JiraConfig(base_url, BasicAuth("me@example.com", "any"))
-        async with JiraClient(config) as jira:
-            await jira.update_issue("DEMO-1", UpdateIssueRequest(fields={"summary": "Other"}))
-        identifier = await heard
-    process.terminate()
-    await ended(process)
-    return identifier
+    try:
+        async with asyncio.timeout(DEADLINE_S), door:
+            base_url = json.loads(await process.stdout.readline())["base_url"]
+            config = JiraConfig(base_url, BasicAuth("me@example.com", "any"))
+            async with JiraClient(config) as jira:
+                await jira.update_issue("DEMO-1", UpdateIssueRequest(fields={"summary": "Other"}))
+            return await heard
+    finally:
+        process.terminate()
+        await ended(process)
 
 
 async def test_webhooks_of_a_simulator_that_starts_again_are_no_repeats(shell: Shell) -> None:
