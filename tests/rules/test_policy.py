@@ -24,7 +24,7 @@ from llm_integrations.service.actions import (
     encode_actions,
 )
 from llm_integrations.service.marks import mark_in
-from llm_integrations.service.policy import Facts, PolicyRules, is_own_write, judge
+from llm_integrations.service.policy import Facts, PolicyRules, Verdict, is_own_write, judge
 
 APPLY = PolicyRules(mode="apply", projects=frozenset({"ABC"}), link_hosts=frozenset({"ok.test"}))
 FACTS = Facts(project_key="ABC")
@@ -156,6 +156,13 @@ def test_what_is_allowed_is_sent_without_links_to_other_hosts(text: str) -> None
     if judge(AddComment(text=text), FACTS, APPLY).decision == "allow":
         hrefs = re.findall(r'"href": "([^"]*)"', json.dumps(adf.from_markdown(text)))
         assert all(re.match(r"https?://ok\.test(?![^/?#:])", href) for href in hrefs)
+
+
+@pytest.mark.parametrize("text", ["", " \n\t", "\N{NO-BREAK SPACE}"])
+def test_a_comment_that_says_nothing_is_refused(text: str) -> None:
+    assert judge(AddComment(text=text), FACTS, APPLY) == Verdict("refuse", "the text is empty")
+    edit = EditComment(comment_id="1", text=text)
+    assert judge(edit, FACTS, APPLY) == Verdict("refuse", "the text is empty")
 
 
 def test_a_text_longer_than_a_comment_may_be_is_refused() -> None:

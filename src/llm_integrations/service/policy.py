@@ -99,6 +99,7 @@ def judge(action: Action, facts: Facts, rules: PolicyRules) -> Verdict:
     refusal = (
         _project_refusal(facts, rules)
         or _allow_list_refusal(action, rules)
+        or _empty_refusal(action)
         or next((r for text in _texts(action) if (r := _text_refusal(text, rules))), "")
         or _mention_refusal(action)
         or _storm_refusal(facts, rules)
@@ -164,6 +165,13 @@ def _storm_refusal(facts: Facts, rules: PolicyRules) -> str:
     if facts.writes_last_hour < rules.storm_limit:
         return ""
     return f"storm: {facts.writes_last_hour} writes on this issue within an hour"
+
+
+def _empty_refusal(action: Action) -> str:
+    """Refuse a comment that says nothing, as an empty answer makes one: it would be a foot only."""
+    if isinstance(action, AddComment | EditComment) and not action.text.strip():
+        return "the text is empty"
+    return ""
 
 
 def _text_refusal(text: str, rules: PolicyRules) -> str:
