@@ -191,6 +191,7 @@ async def test_simulator_says_where_it_is_and_ends_in_order(
     async with asyncio.timeout(DEADLINE_S):
         said = json.loads(await process.stdout.readline())
     assert said["simulator"] == which
+    assert isinstance(said["seed"], int)
     assert said["base_url"].startswith("http://127.0.0.1:")
     process.send_signal(end)
     found = await ended(process)

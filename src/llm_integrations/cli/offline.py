@@ -77,22 +77,24 @@ def simulate(
             new ones, which a service that heard of the last run does not take for repeats.
         webhook: Jira only: where it sends its events.
         secret: Jira only: what it signs them with.
-        json: Print the address as a JSON object.
+        json: Print address and seed as a JSON object.
     """
     from llm_integrations.simulators import ClaudeSimulator, JiraSimulator
 
     wanted = _PORTS[which] if port is None else port
     if which == "jira":
-        jira = JiraSimulator(seed=secrets.randbits(32) if seed is None else seed, port=wanted)
+        seed = secrets.randbits(32) if seed is None else seed
+        jira = JiraSimulator(seed=seed, port=wanted)
         if webhook is not None:
             jira.subscribe(webhook, secret=secret)
-        return asyncio.run(_keep_running(jira, which, wanted, json=json))
-    claude = ClaudeSimulator(seed=seed or 0, port=wanted)
-    return asyncio.run(_keep_running(claude, which, wanted, json=json))
+        return asyncio.run(_keep_running(jira, which, wanted, seed, json=json))
+    seed = seed or 0
+    claude = ClaudeSimulator(seed=seed, port=wanted)
+    return asyncio.run(_keep_running(claude, which, wanted, seed, json=json))
 
 
 async def _keep_running(
-    simulator: ClaudeSimulator | JiraSimulator, which: str, port: int, *, json: bool
+    simulator: ClaudeSimulator | JiraSimulator, which: str, port: int, seed: int, *, json: bool
 ) -> int:
     """Serve until a signal comes."""
     with stop_signals() as stop:
@@ -104,19 +106,19 @@ async def _keep_running(
         except OverflowError:
             raise ConfigError(f"{port} is no port; they are 0 to 65535") from None
         try:
-            _introduce(which, simulator.base_url, json=json)
+            _introduce(which, simulator.base_url, seed, json=json)
             await stop.wait()
         finally:
             await simulator.stop()
     return 0
 
 
-def _introduce(which: str, base_url: str, *, json: bool) -> None:
+def _introduce(which: str, base_url: str, seed: int, *, json: bool) -> None:
     """Say where the simulator is and how to use it."""
     if json:
-        print(f'{{"simulator":"{which}","base_url":"{base_url}"}}', flush=True)
+        print(f'{{"simulator":"{which}","base_url":"{base_url}","seed":{seed}}}', flush=True)
         return
-    print(f"{which} simulator at {base_url}, until Ctrl-C. To use it:")
+    print(f"{which} simulator at {base_url} (--seed {seed}), until Ctrl-C. To use it:")
     if which == "jira":
         print(f"  export JIRA_BASE_URL={base_url} JIRA_EMAIL=me@example.com JIRA_API_TOKEN=any")
         print('  llm-integrations serve   # or curl -u "$JIRA_EMAIL:any" …/rest/api/3/issue/DEMO-1')
