@@ -177,6 +177,30 @@ async def test_dry_run_writes_nothing_at_all(world: World) -> None:
     assert {request.method for request in world.jira.requests} == {"GET"}
 
 
+async def test_a_handler_reads_jira_and_writes_by_what_it_returns_only(world: World) -> None:
+    faults: list[ConfigError] = []
+
+    async def writes(ctx: Context, event: WebhookEvent) -> Sequence[Action]:
+        found = await ctx.jira.search_issues("project = DEMO")
+        for write in (
+            ctx.jira.add_comment(ctx.issue_key, "past the policy"),
+            ctx.jira.add_labels(ctx.issue_key, ["past"]),
+        ):
+            with pytest.raises(ConfigError, match="which the policy judges") as caught:
+                await asyncio.create_task(write)
+            faults.append(caught.value)
+        return [AddComment(text=f"One of {len(found.issues)}")]
+
+    app = await world.app(world.settings)
+    app.on("jira:issue_created")(writes)
+    async with subscribed(world, app) as running:
+        key = await world.jira.create_issue(project="DEMO", summary="It is broken")
+        await world.jira.flush()
+        assert "jira:issue_created done" in await settled(running)
+    assert len(faults) == 2
+    assert len(world.jira.comments(key)) == 1
+
+
 async def test_budget_refuses_before_anything_is_sent(world: World) -> None:
     settings = make_settings(world.jira, world.claude, issue_usd="0.0000001")
     app = await world.app(settings)

@@ -67,7 +67,7 @@ class Context:
         event: what arrived; a hint, for the issue may have changed since.
         issue_key: the issue's key, or its id where the event knows only that.
         delivery_id: names the checkpoints.
-        jira: for reading inside `step`; writes belong to the returned actions.
+        jira: for reading inside `step`; it refuses writes, which belong to the returned actions.
         model: the model that settings name.
         options: the handler's own table in the settings.
         was_read_back: whether any answer of this run came from a checkpoint.

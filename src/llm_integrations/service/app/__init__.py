@@ -31,7 +31,7 @@ from llm_integrations.service.console.site import make_console
 from llm_integrations.service.database import Database, keep_up, open_database
 from llm_integrations.service.delivery import Deliverer
 from llm_integrations.service.engine import Engine, EngineOptions, migrate_engine
-from llm_integrations.service.fence import Fence
+from llm_integrations.service.fence import Fence, ReadOnlyWhileDeciding
 from llm_integrations.service.handlers import Context, Handler
 from llm_integrations.service.inbox import Inbox
 from llm_integrations.service.listener import listening, parse_address
@@ -378,6 +378,7 @@ class App:
         wanted, budgets = self._settings.claude, self._settings.budgets
         transport = await stack.enter_async_context(AiohttpTransport())
         gate = _Gate(presence, books.deliveries)
+        writing = Fence(ReadOnlyWhileDeciding(transport), gate)
         claude = await stack.enter_async_context(
             AnthropicClient(
                 AnthropicConfig(
@@ -395,7 +396,7 @@ class App:
         sites: dict[str, SiteWork] = {}
         for name, site in self._settings.sites.items():
             jira = await stack.enter_async_context(
-                JiraClient(_jira_config(site), transport=Fence(transport, gate), clock=self._clock)
+                JiraClient(_jira_config(site), transport=writing, clock=self._clock)
             )
             account_id = (await jira.myself()).id or ""
             sites[name] = SiteWork(

@@ -38,6 +38,7 @@ from llm_integrations.service.actions import (
     encode_actions,
 )
 from llm_integrations.service.delivery import Write
+from llm_integrations.service.fence import deciding
 from llm_integrations.service.pipeline.job import Job, PipelineOptions
 from llm_integrations.service.pipeline.rules import (
     Again,
@@ -472,7 +473,8 @@ async def _judgeable(work: Awaitable[T]) -> T:
     Of a task group the error within it counts. `sys.exit` would end the worker, and the next one.
     """
     try:
-        return await work
+        with deciding():
+            return await work
     except BaseExceptionGroup as group:
         error = telling_error(group)
     except (Exception, asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
