@@ -421,6 +421,9 @@ async def test_a_day_with_the_service_from_the_command_line(shell: Shell, servic
             while not rows:
                 rows = await deliveries("--outcome", "proposed")
         assert [row["issue_key"] for row in rows] == [key]
+        assert await deliveries(
+            "--issue", key.lower(), "--project", "demo", "--outcome", "proposed"
+        )
         assert not place.jira.comments(key)
 
         paused = await shell.run("pause", **place.environ)

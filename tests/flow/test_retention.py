@@ -320,7 +320,7 @@ async def test_the_command_asks_a_person_or_wants_yes_and_says_what_it_did(
     code, _, err = await purge(desk, tmp_path, "--yes")
     assert (code, "--issue KEY, --site NAME" in err) == (2, True)
     assert "decision" in await desk.places(MARKER)
-    code, out, err = await purge(desk, tmp_path, "--issue", "ABC-1", "--yes", "--json")
+    code, out, err = await purge(desk, tmp_path, "--issue", "abc-1", "--yes", "--json")
     assert code == 1, "something was left"
     assert json.loads(out) == {"forgotten": 1, "open": 1, "ledger_rows": 0}
     assert "1 deliveries have not ended" in err

@@ -120,3 +120,9 @@ def test_a_handler_that_cannot_be_imported_says_what_it_lacks(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match=r"my_handlers cannot be imported .*not_installed_here"):
         load_handler("my_handlers:mine")
+
+
+def test_a_file_that_an_editor_marked_as_utf_8_is_read(tmp_path: Path) -> None:
+    marked = tmp_path / "marked.toml"
+    marked.write_text('mode = "apply"', encoding="utf-8-sig")
+    assert load_settings(marked, SECRETS).mode == "apply"

@@ -59,7 +59,7 @@ def load_settings_file(path: Path) -> Table:
         ConfigError: it is not there, not readable, or no TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows mark it
     except OSError as error:
         msg = f"cannot read the settings file {path}: {error.strerror}"
         raise ConfigError(msg) from None

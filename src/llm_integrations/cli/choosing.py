@@ -36,10 +36,10 @@ class Chosen:
     "Only those of this handler."
 
     project: str | None = None
-    "Only those of this project."
+    "Only those of this project, by its key in any case."
 
     issue: str | None = None
-    "Only those of this issue."
+    "Only those of this issue, by its key in any case."
 
     event: str | None = None
     "Only this event: comment_created, issue_created."
@@ -70,8 +70,8 @@ def to_filter(chosen: Chosen | None, now: datetime) -> DeliveryFilter:
         outcome=chosen.outcome,
         reason=chosen.reason,
         handler=chosen.handler,
-        project=chosen.project,
-        issue_key=chosen.issue,
+        project=chosen.project and chosen.project.upper(),
+        issue_key=chosen.issue and chosen.issue.upper(),
         event=chosen.event,
         site=chosen.site,
         since=_moment("--since", chosen.since, now),

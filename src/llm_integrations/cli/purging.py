@@ -38,7 +38,7 @@ def purge(
     - `llm-integrations purge --site acme --yes`
 
     Args:
-        issue: The issue's key, of today or of before, or its id.
+        issue: The issue's key, of today or of before, in any case; or its id.
         site: Only that site's, by its name in the settings or in those of before; without an issue
             everything of it.
         yes: Do not ask.
@@ -48,6 +48,7 @@ def purge(
     if not issue and not site:
         raise ConfigError("say what to purge: --issue KEY, --site NAME or both; see --help")
     loaded, _ = load(settings)
+    issue = issue.upper()
     if not yes:
         if not sys.stdin.isatty():
             raise ConfigError("a purge cannot be undone, and nobody is there to ask: add --yes")
