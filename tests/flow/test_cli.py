@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -176,6 +177,41 @@ async def test_a_missing_extra_is_one_line_that_names_it(
     )
     assert found.code == 2
     assert f"pip install 'llm-integrations[{extra}]'" in found.complaint
+
+
+DEAF: Final = """
+import asyncio, logging
+from llm_integrations.service import loop
+
+loop._UNHEEDED_S = 0.2
+logging.basicConfig(format="%(message)s")
+
+async def deaf_handler():
+    while True:
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            pass
+
+async def main():
+    deaf = asyncio.create_task(deaf_handler())
+    await asyncio.sleep(0)
+    main.deaf = deaf
+    return 3
+
+raise SystemExit(loop.run(main()))
+"""
+
+
+async def test_a_server_ends_without_what_heeds_no_cancellation(shell: Shell) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", DEAF, cwd=shell.folder, stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(DEADLINE_S):
+        _, err = await process.communicate()
+    assert process.returncode == 3
+    assert err.startswith(b"ended without 1 tasks that heed no cancellation: <coroutine")
+    assert b"deaf_handler" in err
 
 
 # --- simulate and ask ----------------------------------------------------------------------------
