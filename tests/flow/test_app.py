@@ -307,6 +307,29 @@ async def test_wrong_claude_key_is_an_error_at_start(service_url: str) -> None:
                 pass
 
 
+@pytest.mark.parametrize("who", ["claude", "jira"])
+async def test_while_a_vendor_is_away_at_the_start_webhooks_are_taken_in_and_worked_on_later(
+    service_url: str, who: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with JiraSimulator() as jira, ClaudeSimulator() as claude:
+        (claude if who == "claude" else jira).fail_next(StatusError(status=503), times=6)
+        app = App(
+            make_settings(jira, claude),
+            database=await open_database(service_url),
+            retry=RetryRules(base_s=0.05, cap_s=0.2, arrives_s=0.2),
+        )
+        app.on("jira:issue_created")(answer)
+        async with app.running() as running:
+            jira.subscribe(f"{running.receiver_url}/webhooks/jira/acme", secret=SECRET)
+            key = await jira.create_issue(project="DEMO", summary="It is broken")
+            await jira.flush()
+            assert [d.outcome for d in await running.books.deliveries.list_deliveries()] == [None]
+            assert "jira:issue_created done" in await settled(running)
+            assert len(jira.comments(key)) == 1
+    assert "webhooks are taken in, work begins later: " in caplog.text
+    assert "Jira and Claude are there: work begins" in caplog.messages
+
+
 async def test_unknown_handler_is_an_error_at_start(world: World) -> None:
     rules = (HandlerRule(on="*", handler="no.such:thing"),)
     settings = make_settings(world.jira, world.claude, handlers=rules)

@@ -8,10 +8,11 @@ the database. Must not decide anything itself.
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from llm_integrations._core.clock import SystemClock
 from llm_integrations._core.config import Secret
 from llm_integrations._core.http import AiohttpTransport
 from llm_integrations.anthropic import AnthropicClient, AnthropicConfig
-from llm_integrations.errors import RetryLater
+from llm_integrations.errors import IntegrationError, RetryLater, StoreUnavailable
 from llm_integrations.governance import Budget, Governor, Limit
 from llm_integrations.jira import BasicAuth, JiraClient, JiraConfig, PersonalAccessToken
 from llm_integrations.service.app.routes import Rule, add_rules, name_of
@@ -44,11 +45,13 @@ from llm_integrations.service.monitor.families import (
     work_families,
 )
 from llm_integrations.service.pipeline import (
+    OUTAGE,
     Pipeline,
     PipelineOptions,
     Registration,
     RetryRules,
     SiteWork,
+    describe_error,
 )
 from llm_integrations.service.policy import PolicyRules
 from llm_integrations.service.presence import Presence, PresenceOptions
@@ -68,6 +71,11 @@ __all__ = ["App", "Books", "Role", "Running"]
 Role = Literal["all", "receiver", "worker"]
 
 GATE_RETRY_S: Final = 1.0
+_TRY_S: Final = 30.0  # after which the door opens before the work begins
+_LONGEST_BACKOFF_S: Final = 60.0
+_AFTER_REFUSAL_S: Final = 300.0  # Jira locks accounts after a few bad logins
+
+_logger: Final = logging.getLogger("llm_integrations.service")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +221,8 @@ class App:
 
         Leaving it takes in nothing more, gives running handlers `drain_s` to end, leaves what then
         still runs or sleeps in the queue for the next worker, and returns within a few seconds
-        after that.
+        after that. While Jira or Claude is away at the start, `all` takes in what comes, and begins
+        to work when they are back.
 
         Args:
             role: take in, work, or both.
@@ -222,6 +231,7 @@ class App:
         Raises:
             ConfigError: a setting makes no sense.
             AuthFailed: Jira or Claude does not take the credentials.
+            APIError, TransportError: they are away, and there is only work to do.
             StoreError: the database is away, or of a newer version.
         """
         routes = add_rules(self._registered, self._settings.handlers)
@@ -234,7 +244,10 @@ class App:
             executor_id = ""
             if role != "receiver":
                 executor_id = f"{socket.gethostname()}-{secrets.token_hex(6)}"
-                await stack.enter_async_context(self._working(books, routes, executor_id, monitor))
+                work = partial(self._working, books, routes, executor_id, monitor)
+                await stack.enter_async_context(
+                    self._patiently(partial(work, _TRY_S)) if role == "all" else work(None)
+                )
             receiver, url = None, ""
             if role != "worker":
                 receiver, url = await stack.enter_async_context(self._receiving(books, routes))
@@ -313,12 +326,48 @@ class App:
     # --- the work ----------------------------------------------------------------------------
 
     @asynccontextmanager
+    async def _patiently(
+        self, work: Callable[[], AbstractAsyncContextManager[None]]
+    ) -> AsyncIterator[None]:
+        """Work while inside; where Jira or Claude is away, from when they are back.
+
+        What comes meanwhile is stored. With the door closed it would be lost: Data Center sends a
+        webhook once.
+        """
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(work())
+            except OUTAGE as error:
+                _logger.warning(
+                    "webhooks are taken in, work begins later: %s", describe_error(error)
+                )
+                await stack.enter_async_context(_background(self._work_later(work)))
+            yield
+
+    async def _work_later(self, work: Callable[[], AbstractAsyncContextManager[None]]) -> None:
+        """Try to begin until it works, then work until cancelled."""
+        delay_s = 1.0
+        while True:
+            await self._clock.sleep(delay_s)
+            try:
+                async with work():
+                    _logger.warning("Jira and Claude are there: work begins")
+                    await asyncio.Event().wait()
+            except (*OUTAGE, StoreUnavailable) as error:
+                delay_s = min(2 * delay_s, _LONGEST_BACKOFF_S)
+                _logger.warning("work cannot begin yet: %s", describe_error(error))
+            except IntegrationError as error:
+                delay_s = _AFTER_REFUSAL_S
+                _logger.error("work cannot begin: %s", describe_error(error))  # noqa: TRY400 - its text says all
+
+    @asynccontextmanager
     async def _working(
         self,
         books: Books,
         routes: WebhookProcessor[Registration],
         executor_id: str,
         monitor: Monitor,
+        patience_s: float | None,
     ) -> AsyncIterator[None]:
         engine = Engine(books.dsn, EngineOptions(executor_id=executor_id))
         presence = Presence(
@@ -337,7 +386,8 @@ class App:
             clock=self._clock,
         )
         async with AsyncExitStack() as stack:
-            sites = await self._open_sites(stack, books, presence)
+            async with asyncio.timeout(patience_s):
+                sites = await self._open_sites(stack, books, presence)
             pipeline = Pipeline(
                 books.deliveries,
                 routes=routes,

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from llm_integrations.store.deliveries import Delivery, OutcomeName, Waiting
 
 __all__ = [
+    "OUTAGE",
     "Again",
     "End",
     "RetryRules",
@@ -78,7 +79,7 @@ _LONGEST_DELAY_S: Final = 30 * 86_400.0  # a handler may ask for infinity, a dat
 # A later attempt may meet a better world: limits refill, servers recover, conflicts pass.
 _PASSING: Final = (RateLimited, Overloaded, ServerFailed, Conflict)
 # Not this event's fault: every event of that hour meets the same.
-_OUTAGE: Final = (
+OUTAGE: Final = (
     RateLimited,
     Overloaded,
     ServerFailed,
@@ -167,7 +168,7 @@ def _judge_other(
     asked_s = error.retry_after_s if isinstance(error, APIError) else None
     if asked_s is not None and asked_s > backoff_s:
         return Again(delay_s=asked_s, counts=False)
-    attempts = rules.outage_attempts if isinstance(error, _OUTAGE) else rules.attempts
+    attempts = rules.outage_attempts if isinstance(error, OUTAGE) else rules.attempts
     if failures + 1 >= attempts:
         return End(outcome="dead", reason=describe_error(error))
     return Again(delay_s=backoff_s, counts=True)
