@@ -170,6 +170,8 @@ async def test_a_disk_that_is_full_is_named_by_its_file_and_not_as_standard_outp
         *(number if word == "ATTACHED" else word for word in words),
         cwd=tmp_path,
         program=SMALL_DISK,
+        COVERAGE_PROCESS_CONFIG="",  # what it covers finds no room either, and it would say so
+        COVERAGE_PROCESS_START="",
         JIRA_BASE_URL=site.base_url,
         JIRA_EMAIL="bot@example.com",
         JIRA_API_TOKEN="token",

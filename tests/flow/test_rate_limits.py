@@ -18,7 +18,7 @@ from llm_integrations.governance import Governor
 from llm_integrations.simulators.anthropic import ClaudeSimulator, Limits
 from tests.fleet.limited import Span, asking, halved, limits_of
 
-LIMITS = limits_of(requests=1_200, input_tokens=2_400_000, output_tokens=96_000)
+LIMITS = limits_of(requests=1_200, input_tokens=1_200_000, output_tokens=96_000)
 MODEL = "claude-sonnet-5"
 GROUP = "sonnet-5"
 PATIENCE = 10  # spans in which a busy machine may show a steady state
