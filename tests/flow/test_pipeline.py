@@ -667,6 +667,32 @@ async def test_an_engine_that_is_shut_takes_no_more_than_it_has_room_for(
         await store.close()
 
 
+async def test_a_workflow_whose_work_raised_is_not_over(service_url: str) -> None:
+    """Its delivery has no outcome, and what is over is never run again."""
+    began = asyncio.Event()
+
+    async def fail(_: str) -> None:
+        began.set()
+        raise psycopg.errors.InternalError_
+
+    engine = Engine(service_url, EngineOptions(executor_id="test-1", poll_s=0.02))
+    store, intake = DeliveryStore(service_url), IntakeConnection(service_url)
+    await store.open()
+    await engine.start(fail)
+    try:
+        await Line(service_url, store, intake, Writes()).send(created())
+        async with asyncio.timeout(10):
+            await began.wait()
+        await asyncio.sleep(0.5)  # the engine notes an end soon after it
+        with psycopg.connect(service_url) as connection:
+            found = connection.execute("SELECT status FROM dbos.workflow_status").fetchall()
+        assert found == [("PENDING",)]
+    finally:
+        await engine.stop(1)
+        await intake.close()
+        await store.close()
+
+
 async def test_pickled_row_is_refused_and_not_run(service_url: str) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, ...]:

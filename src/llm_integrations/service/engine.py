@@ -9,8 +9,8 @@ DBOS may begin what it took from the queue a minute late: it reads it once more,
 again while the database is away. By then it may have been queued again and be somebody else's. So
 what was taken before the last doubt (`shut`, `open`, `disown`) is begun only if it is still ours.
 
-A workflow that returns is over; one that is cancelled is not. There is one engine per process,
-because DBOS is one per process.
+A workflow that returns is over; one that is cancelled, or raises, is not. There is one engine per
+process, because DBOS is one per process.
 """
 
 from __future__ import annotations
@@ -98,15 +98,16 @@ async def migrate_engine(dsn: str) -> None:
     try:
         await asyncio.to_thread(DBOS.migrate, dsn)
     except Exception as error:
+        # SQLAlchemy quotes the statement: no chain.
+        if getattr(getattr(error, "orig", None), "sqlstate", "") == _NO_PRIVILEGE:
+            raise ConfigError(
+                "the queue's tables are missing or old, and this role may not create them: run"
+                " `llm-integrations database migrate` with the owner's DATABASE_URL"
+            ) from None
         away = unavailable(error)
-        if away is not None:
-            raise away from None  # SQLAlchemy quotes the statement
-        if getattr(getattr(error, "orig", None), "sqlstate", "") != _NO_PRIVILEGE:
+        if away is None:
             raise
-        raise ConfigError(
-            "the queue's tables are missing or old, and this role may not create them: run"
-            " `llm-integrations database migrate` with the owner's DATABASE_URL"
-        ) from None  # SQLAlchemy quotes the statement
+        raise away from None
 
 
 class Engine:
@@ -246,6 +247,11 @@ class Engine:
         self._running[workflow_id] = task
         try:
             await task
+        except Exception as error:  # noqa: BLE001 - whatever it is, the delivery has no outcome
+            # Raised, it would end the workflow, and nothing else would ever end its delivery.
+            name = type(error).__name__
+            _log.error("a workflow failed: it is run again", workflow=workflow_id, error=name)
+            raise asyncio.CancelledError from None
         finally:
             task.cancel()
             if self._running.get(workflow_id) is task:
