@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -14,6 +15,13 @@ from llm_integrations.store.deliveries import DeliveryStore
 from llm_integrations.store.reach import connect
 
 
+def acting_as(dsn: str, role: str) -> str:
+    """Return the address with the rights of one of PostgreSQL's own roles."""
+    parts = urlsplit(dsn)
+    query = f"{parts.query}&options=-c%20role%3D{role}".removeprefix("&")
+    return parts._replace(query=query).geturl()
+
+
 async def test_a_database_that_takes_no_writes_any_more_is_away(service_url: str) -> None:
     with psycopg.connect(service_url, autocommit=True) as connection:
         name = connection.info.dbname
@@ -21,7 +29,19 @@ async def test_a_database_that_takes_no_writes_any_more_is_away(service_url: str
     store = DeliveryStore(service_url)
     await store.open()
     try:
-        with pytest.raises(StoreUnavailable, match="25006"):
+        with pytest.raises(StoreUnavailable, match="takes no writes"):
+            await store.pause()
+    finally:
+        await store.close()
+
+
+async def test_a_role_that_lost_its_rights_is_told_and_no_event_is_to_blame(
+    service_url: str,
+) -> None:
+    store = DeliveryStore(acting_as(service_url, "pg_read_all_data"))
+    await store.open()
+    try:
+        with pytest.raises(StoreUnavailable, match="lacks a right"):
             await store.pause()
     finally:
         await store.close()

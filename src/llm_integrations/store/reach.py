@@ -114,12 +114,15 @@ def make_pool(dsn: str, *, max_size: int = 4) -> AsyncConnectionPool[Connection]
     )
 
 
-# After a failover the old primary may still answer, but takes no writes.
+# After a failover the old primary may still answer, but takes no writes. Rights are lost, and given
+# back, by people: no event is to blame for that.
 _AWAY: Final = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
+    psycopg.errors.InsufficientPrivilege,
     psycopg.errors.ReadOnlySqlTransaction,
     psycopg.errors.IdleInTransactionSessionTimeout,
+    psycopg.errors.TransactionTimeout,
     psycopg_pool.PoolTimeout,
 )
 
@@ -131,6 +134,14 @@ _FULL_DISK: Final = (
 _NO_CONNECTION: Final = (
     "the database has no connection left: raise its max_connections, or close those of others; work"
     " then goes on by itself"
+)
+_NO_RIGHT: Final = (
+    "the database's role lacks a right (42501): grant it what `llm-integrations database sql` does;"
+    " work then goes on by itself"
+)
+_NO_WRITES: Final = (
+    "the database takes no writes (25006): it is a standby, or was made read-only; work goes on by"
+    " itself when it takes them again"
 )
 _NONE_IN_TIME: Final = (
     "the database gave no connection in time: it is away, or others hold all of its max_connections"
@@ -149,6 +160,10 @@ def describe_refusal(error: Exception) -> str:
         return _FULL_DISK
     if code == "53300" or any(text in str(error) for text in _NO_CONNECTION_TEXTS):
         return _NO_CONNECTION
+    if code == "42501":
+        return _NO_RIGHT
+    if code == "25006":
+        return _NO_WRITES
     if isinstance(error, psycopg_pool.PoolTimeout):
         return _NONE_IN_TIME
     return f"the database cannot be reached ({code or type(error).__name__})"

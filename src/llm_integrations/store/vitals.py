@@ -149,7 +149,7 @@ class VitalsConnection:
         """
         try:
             found = await self._all(Vitals, _VITALS)
-        except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege):
+        except psycopg.errors.UndefinedTable:
             found = []
         return found[0] if found else Vitals(schema=0, is_read_only=False)
 
