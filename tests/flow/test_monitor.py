@@ -269,6 +269,45 @@ async def test_a_database_without_tables_has_an_old_schema(postgres_url: str) ->
         await health.close()
 
 
+@pytest.mark.parametrize("how", ["the database", "the role"])
+async def test_a_database_that_takes_no_writes_of_ours_is_read_only(
+    how: str, service_url: str
+) -> None:
+    options = {
+        "the database": "default_transaction_read_only%3Don",
+        "the role": "role%3Dpg_read_all_data",
+    }[how]
+    parts = urlsplit(service_url)
+    query = f"{parts.query}&options=-c%20{options}".removeprefix("&")
+    health = Health(HandClock())
+    health.watch_database(VitalsConnection(parts._replace(query=query).geturl()))
+    health.start()
+    try:
+        assert await health.list_reasons() == ["database-read-only"]
+    finally:
+        await health.close()
+
+
+async def test_a_connection_that_was_cut_between_two_looks_says_nothing_of_the_database(
+    service_url: str,
+) -> None:
+    clock = HandClock()
+    health = Health(clock)
+    health.watch_database(VitalsConnection(service_url))
+    health.start()
+    server = Server(service_url)
+    try:
+        assert await health.list_reasons() == []
+        await server.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"  # noqa: S608 - ours
+            f" WHERE datname = '{server.name}'"
+        )
+        clock.pass_by(1)
+        assert await health.list_reasons() == []
+    finally:
+        await health.close()
+
+
 async def test_a_closed_one_asks_nobody_and_is_not_ready() -> None:
     health = Health(HandClock())
     health.watch_database(VitalsConnection("postgresql://nobody@127.0.0.1:1/x"))

@@ -233,6 +233,11 @@ class StandingConnection:
         self._answer_s = answer_s
         self._connection: Connection | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the next use finds a connection made before."""
+        return self._connection is not None and not self._connection.closed
+
     @asynccontextmanager
     async def use(self) -> AsyncIterator[Connection]:
         """Lend it. A cancelled or failed statement leaves it in an unknown state: it is closed.

@@ -15,6 +15,7 @@ import msgspec
 import psycopg
 from psycopg.rows import class_row
 
+from llm_integrations.errors import StoreUnavailable
 from llm_integrations.store.intake import QUEUE
 from llm_integrations.store.migrate import load_migrations
 from llm_integrations.store.presence import IS_PRESENT
@@ -27,7 +28,9 @@ R = TypeVar("R")
 _ANSWER_S: Final = 5.0
 
 _VITALS: Final = """
-SELECT version AS schema, pg_is_in_recovery() AS is_read_only,
+SELECT version AS schema,
+       current_setting('transaction_read_only')::bool
+           OR NOT has_table_privilege('llm_integrations.inbox', 'INSERT') AS is_read_only,
        pg_postmaster_start_time() AS started_at
 FROM llm_integrations.schema_version
 """
@@ -69,7 +72,8 @@ class Vitals(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         schema: the last migration that was applied; 0 where there is none.
-        is_read_only: it is a standby, or an old primary after a failover.
+        is_read_only: it takes nothing from us: a standby, an old primary after a failover, one made
+            read-only, or a role that may not write.
         started_at: when its server did; another time means that it was restarted.
     """
 
@@ -170,6 +174,17 @@ class VitalsConnection:
             await self._standing.close()
 
     async def _all(self, row_type: type[R], statement: LiteralString) -> list[R]:
-        async with self._turn, self._standing.use() as connection:
+        async with self._turn:
+            was_open = self._standing.is_open
+            try:
+                return await self._ask(row_type, statement)
+            except StoreUnavailable:
+                if not was_open:
+                    raise
+                # It may have been cut since the last question: that says nothing of the database.
+                return await self._ask(row_type, statement)
+
+    async def _ask(self, row_type: type[R], statement: LiteralString) -> list[R]:
+        async with self._standing.use() as connection:
             cursor = connection.cursor(row_factory=class_row(row_type))
             return await (await cursor.execute(statement)).fetchall()

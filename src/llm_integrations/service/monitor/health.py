@@ -2,9 +2,10 @@
 
 1. While it starts: `starting`. From the first moment of its end: `draining`. Nothing else is asked
    then.
-2. Of the database, on a connection of its own: `database-away`, `database-read-only` (a standby, or
-   an old primary after a failover), `schema-old`. A schema that is newer is fine: else the first
-   process of a deployment would take all the others out of service.
+2. Of the database, on a connection of its own: `database-away`, `database-read-only` (a standby, an
+   old primary after a failover, or it takes no writes of this role), `schema-old`. A
+   schema that is newer is fine: else the first process of a deployment would take all the others
+   out of service.
 3. Whatever the app requires of the role: `presence-lost`, `engine-stopped`.
 
 Probes come from many sides. They share one look at the database for a second, and a look that takes
