@@ -606,6 +606,21 @@ async def test_pause_holds_work_back_until_resumed(service_url: str) -> None:
         assert await line.ended(one) == ["done"]
 
 
+async def test_what_came_before_a_pause_may_have_been_written_already(service_url: str) -> None:
+    """A restored database is paused, and has forgotten what was written since its dump."""
+    async with run_line(service_url, {"*": comment}) as line:
+        await line.store.pause(by="of the dump")
+        before = await line.send(created(1))
+        await line.store.pause()
+        await line.store.resume()
+        after = await line.send(created(2))
+        assert await line.ended(*before, *after) == ["done", "done"]
+    assert {write.issue_id: write.maybe_sent for write in line.writes.seen} == {
+        "1": True,
+        "2": False,
+    }
+
+
 async def test_replay_goes_on_from_the_stored_decision_unless_fresh(service_url: str) -> None:
     asked = 0
 

@@ -66,6 +66,7 @@ def delivery(occurred_ms: int | None, handled_ms: dict[str, int] | None = None) 
         handled_ms=handled_ms or {},
         has_newer=False,
         is_paused=False,
+        is_of_before_pause=False,
         has_died=False,
         outcome=None,
         decision=None,

@@ -44,6 +44,8 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
         handled_ms: per handler, the timestamp of the newest event it finished in this partition.
         has_newer: whether the partition has younger deliveries.
         is_paused: whether the fleet was paused when this was loaded.
+        is_of_before_pause: whether it came before the fleet was last paused. A restored database
+            is paused, and does not know what became of it since the dump.
         has_died: whether a worker died that had begun it.
         outcome: set when this generation has ended.
         decision: the actions that an earlier run decided on, encoded.
@@ -67,6 +69,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     handled_ms: dict[str, int]
     has_newer: bool
     is_paused: bool
+    is_of_before_pause: bool
     has_died: bool
     outcome: OutcomeName | None
     decision: bytes | None

@@ -16,6 +16,8 @@ SELECT i.seq, i.delivery_id, asked.generation, i.site, i.partition, i.event_name
        EXISTS (SELECT FROM llm_integrations.inbox n
                WHERE n.partition = i.partition AND n.seq > i.seq) AS has_newer,
        EXISTS (SELECT FROM llm_integrations.switch WHERE name = 'paused') AS is_paused,
+       EXISTS (SELECT FROM llm_integrations.switch
+               WHERE name = 'last paused' AND changed_at > i.received_at) AS is_of_before_pause,
        EXISTS (SELECT FROM llm_integrations.death x
                WHERE x.workflow_id = asked.delivery_id || CASE asked.generation
                    WHEN 1 THEN '' ELSE '#' || asked.generation END) AS has_died
@@ -185,7 +187,12 @@ WHERE workflow_id = %(workflow)s AND executor_id = %(executor)s AND died_at IS N
 RETURNING workflow_id AS name
 """
 
+# The moment of the last pause outlives it.
 TURN_ON: Final = """
+WITH last AS (
+    INSERT INTO llm_integrations.switch (name) VALUES ('last ' || %(name)s::text)
+    ON CONFLICT (name) DO UPDATE SET changed_at = now()
+)
 INSERT INTO llm_integrations.switch (name, changed_by, reason)
 VALUES (%(name)s, %(by)s, %(reason)s)
 ON CONFLICT (name) DO UPDATE SET changed_by = excluded.changed_by, reason = excluded.reason

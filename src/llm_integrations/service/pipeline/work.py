@@ -313,7 +313,7 @@ class Pipeline:
             position=position,
             issue_id=issue_id,
             action=action,
-            maybe_sent=is_begun or job.delivery.failures > 0,
+            maybe_sent=is_begun or job.delivery.failures > 0 or job.delivery.is_of_before_pause,
         )
         try:
             async with asyncio.timeout(WRITE_DEADLINE_S):
