@@ -20,10 +20,10 @@ import httpx2
 import msgspec
 import pytest
 
+from llm_integrations._core.admission import About
 from llm_integrations._core.clock import SystemClock
 from llm_integrations.anthropic import govern
 from llm_integrations.anthropic.desk import Desk, route_of
-from llm_integrations.anthropic.holds import About
 from llm_integrations.errors import ConfigError
 from llm_integrations.governance import Budget, Entry, Governor, Limit, home
 from llm_integrations.simulators import ClaudeSimulator

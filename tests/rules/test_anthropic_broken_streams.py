@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_integrations._core.admission import Actual, Ask
+from llm_integrations._core.admission import About, Actual, Ask
 from llm_integrations._core.call import Response
 from llm_integrations.anthropic import StreamCollector, parse_events, price, price_message
 from llm_integrations.anthropic.catalogue import shape_of
-from llm_integrations.anthropic.holds import About, OutputGuess, ask_for
+from llm_integrations.anthropic.holds import OutputGuess, ask_for
 from llm_integrations.anthropic.live import partial_actual
 from llm_integrations.anthropic.models import encode_request
 from llm_integrations.errors import AnswerMalformed, StreamInterrupted

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_integrations._core.admission import About
 from llm_integrations.anthropic import parse_message, price_message
 from llm_integrations.anthropic.catalogue import shape_of
 from llm_integrations.anthropic.holds import (
-    About,
     Hold,
     OutputGuess,
     affordable_tokens,

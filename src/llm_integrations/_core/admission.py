@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "UNKNOWN",
+    "About",
     "Actual",
     "Admission",
     "Ask",
@@ -35,26 +36,40 @@ class Keep(Struct, frozen=True, kw_only=True, gc=False):
     name: str
 
 
-class Ask(Struct, frozen=True, kw_only=True, gc=False):
-    """What one attempt wants to use, before it is sent.
+class About(Struct, frozen=True, kw_only=True, gc=False):
+    """What is said of a call beside what it may use.
 
     Attributes:
-        group: the pool of limits it draws from.
-        workspace: whose pool, where one governor serves several; empty for the only one.
+        workspace: whose limits, where one governor serves several; empty for the only one.
         tags: for ledger and budgets; "lane" says who waits for it ("interactive", "backfill").
-        hold_pusd: the most it can cost, in pico-USD; None when the price is unknown.
-        bounded: whether `hold_pusd` is a true upper bound.
-        max_output_tokens: how much output `hold_pusd` pays for; None: that is not known.
-        estimate_pusd: what it will likely cost; None where nobody guessed: then the hold.
-        model: what was asked for, for the ledger.
         call_id: one id for all attempts of a call; `Caller` numbers the attempts.
         patience_s: how long to stand in line for room, for callers without a deadline of their own;
             then it is a `TimeoutError`.
         at_once: whether its row is not to wait for a commit that it can share with others.
     """
 
-    group: str
     workspace: str = ""
+    tags: Mapping[str, str] = {}
+    keep: Keep | None = None
+    call_id: str = ""
+    attempt: int = 1
+    patience_s: float | None = None
+    at_once: bool = False
+
+
+class Ask(About, frozen=True, kw_only=True, gc=False):
+    """What one attempt wants to use, before it is sent.
+
+    Attributes:
+        group: the pool of limits it draws from.
+        hold_pusd: the most it can cost, in pico-USD; None when the price is unknown.
+        bounded: whether `hold_pusd` is a true upper bound.
+        max_output_tokens: how much output `hold_pusd` pays for; None: that is not known.
+        estimate_pusd: what it will likely cost; None where nobody guessed: then the hold.
+        model: what was asked for, for the ledger.
+    """
+
+    group: str
     requests: int = 1
     input_tokens: int = 0
     output_tokens: int = 0
@@ -64,12 +79,6 @@ class Ask(Struct, frozen=True, kw_only=True, gc=False):
     estimate_pusd: int | None = None
     price_version: str = ""
     model: str = ""
-    tags: Mapping[str, str] = {}
-    keep: Keep | None = None
-    call_id: str = ""
-    attempt: int = 1
-    patience_s: float | None = None
-    at_once: bool = False
 
 
 class Actual(Struct, frozen=True, kw_only=True, gc=False):

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from llm_integrations._core.admission import Actual, Ask, Keep, Observation
+from llm_integrations._core.admission import About, Actual, Ask, Keep, Observation
 from llm_integrations._core.call import Call, Response, Vendor
 from llm_integrations._core.clock import Clock, id_by_time
 from llm_integrations._core.codec import Decoder, Undecodable, decode
@@ -31,7 +31,6 @@ from llm_integrations.anthropic.catalogue import (
 )
 from llm_integrations.anthropic.config import AnthropicConfig
 from llm_integrations.anthropic.holds import (
-    About,
     OutputGuess,
     affordable_tokens,
     ask_for,

@@ -15,12 +15,12 @@ from urllib.parse import unquote
 
 from msgspec.structs import asdict
 
-from llm_integrations._core.admission import Ask, Posting
+from llm_integrations._core.admission import About, Ask, Posting
 from llm_integrations._core.clock import Clock
 from llm_integrations.anthropic.batches.exchanges import OpenBatches
 from llm_integrations.anthropic.catalogue import shape_of
 from llm_integrations.anthropic.exchanges import Books, Exchange, MessageAnswer, StreamedAnswer
-from llm_integrations.anthropic.holds import About, OutputGuess, ask_for
+from llm_integrations.anthropic.holds import OutputGuess, ask_for
 from llm_integrations.errors import InvalidRequest
 
 __all__ = ["Desk", "Route", "route_of"]

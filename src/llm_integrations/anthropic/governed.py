@@ -17,10 +17,10 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
+from llm_integrations._core.admission import About
 from llm_integrations._core.clock import SystemClock, id_by_time
 from llm_integrations.anthropic.desk import Desk, Route, route_of
 from llm_integrations.anthropic.exchanges import Exchange, refusal_for
-from llm_integrations.anthropic.holds import About
 from llm_integrations.errors import ConfigError, IntegrationError
 
 try:

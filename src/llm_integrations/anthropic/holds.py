@@ -22,19 +22,18 @@ No I/O. Budgets refuse what is unbounded or priceless.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from datetime import date
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from llm_integrations._core.admission import Ask, Keep
+from llm_integrations._core.admission import About, Ask
 from llm_integrations._core.codec import Undecodable, decode
 from llm_integrations.anthropic.catalogue import RequestShape, find_model, limit_group
 from llm_integrations.anthropic.pricing import ModelPrices, Rates, prices_of, table_version
 
-__all__ = ["About", "Hold", "OutputGuess", "affordable_tokens", "ask_for", "hold_for"]
+__all__ = ["Hold", "OutputGuess", "affordable_tokens", "ask_for", "hold_for"]
 
 Json: TypeAlias = Any  # the JSON border
 
@@ -132,18 +131,6 @@ def affordable_tokens(hold: Hold, max_tokens: int, left_pusd: int) -> int:
         return 0
     for_output = left_pusd - hold.prompt_pusd
     return max(0, min(max_tokens, for_output * max_tokens // (hold.pusd - hold.prompt_pusd)))
-
-
-class About(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What an `Ask` says of a call beside what the request can cost."""
-
-    workspace: str = ""
-    tags: Mapping[str, str] = {}
-    keep: Keep | None = None
-    call_id: str = ""
-    attempt: int = 1
-    patience_s: float | None = None
-    at_once: bool = False
 
 
 class OutputGuess:

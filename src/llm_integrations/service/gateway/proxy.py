@@ -21,13 +21,13 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
+from llm_integrations._core.admission import About
 from llm_integrations._core.clock import Clock, id_by_time
 from llm_integrations._core.http import Progress
 from llm_integrations._core.http import Request as Outgoing
 from llm_integrations._core.watchdog import Watchdog
 from llm_integrations.anthropic.desk import Desk, route_of
 from llm_integrations.anthropic.exchanges import Exchange, Refusal, error_answer, refusal_for
-from llm_integrations.anthropic.holds import About
 from llm_integrations.errors import ConnectFailed, IntegrationError, TransportError
 from llm_integrations.service.bodies import Bodies, BodyRefused, SenderGone
 from llm_integrations.service.gateway.attempts import Attempts
