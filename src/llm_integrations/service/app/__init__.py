@@ -359,6 +359,9 @@ class App:
             except IntegrationError as error:
                 delay_s = _AFTER_REFUSAL_S
                 _logger.error("work cannot begin: %s", describe_error(error))  # noqa: TRY400 - its text says all
+            except Exception:  # a mistake of ours: else webhooks are taken in for nobody
+                delay_s = _AFTER_REFUSAL_S
+                _logger.exception("work cannot begin")
 
     @asynccontextmanager
     async def _working(
