@@ -213,7 +213,14 @@ class NotAllowed(APIError):
 
 
 class NotFound(APIError):
-    """It does not exist, or these credentials may not see it."""
+    """It does not exist, or these credentials may not see it.
+
+    Attributes:
+        is_after_doubt: whether an earlier attempt of the same call had no clear answer, so that it
+            may have taken away what is not found.
+    """
+
+    is_after_doubt = False
 
 
 class Conflict(APIError):

@@ -62,7 +62,6 @@ if TYPE_CHECKING:
     from llm_integrations._core.retry import RetryPolicy
 
 __all__ = [
-    "DOUBT_NOTE",
     "Actual",
     "Admission",
     "Ask",
@@ -81,7 +80,6 @@ REFUSAL_S: Final = 5.0
 # `RetryLater` and `StoreError` come from a transport that asks somebody else whether it may send.
 _UNANSWERED: Final = (TransportError, ConfigError, StoreError, RetryLater, asyncio.CancelledError)
 QUOTA_NOTE: Final = "not tried again: this client's retry quota is empty (an outage?)"
-DOUBT_NOTE: Final = "an earlier attempt of this call had no clear answer, and may have arrived"
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -203,8 +201,8 @@ class Caller:
             try:
                 answer = await attempt(_Try(number, self._policy.deadline_s - elapsed_s))
             except (APIError, TransportError, StreamInterrupted) as error:
-                if in_doubt and isinstance(error, NotFound):
-                    error.add_note(DOUBT_NOTE)
+                if isinstance(error, NotFound):
+                    error.is_after_doubt = in_doubt
                 in_doubt = in_doubt or may_have_arrived(error)
                 delay_s = delay_before_retry(
                     error,

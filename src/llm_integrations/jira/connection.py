@@ -19,7 +19,6 @@ import msgspec
 from msgspec import structs
 
 from llm_integrations._core.call import (
-    DOUBT_NOTE,
     Actual,
     Ask,
     Call,
@@ -174,7 +173,7 @@ class Connection:
         try:
             return await self._send(operation, dialect, answers.read_nothing)
         except NotFound as error:
-            if operation.method == "DELETE" and DOUBT_NOTE in getattr(error, "__notes__", ()):
+            if operation.method == "DELETE" and error.is_after_doubt:
                 return None
             raise
 

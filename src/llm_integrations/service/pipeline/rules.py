@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from llm_integrations._core import retry
 from llm_integrations.errors import (
     APIError,
     AuthFailed,
@@ -188,13 +189,9 @@ def telling_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 def may_have_arrived(error: Exception) -> bool:
     """Tell whether a write that ended so may take effect yet; a proxy's 5xx says nothing."""
-    match error:
-        case TransportError():
-            return error.may_have_arrived
-        case APIError():
-            return error.status >= 500
-        case _:
-            return isinstance(error, TimeoutError)
+    if isinstance(error, APIError | TransportError | StreamInterrupted):
+        return retry.may_have_arrived(error)
+    return isinstance(error, TimeoutError)
 
 
 def describe_error(error: Exception) -> str:
