@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import traceback
 from urllib.parse import urlsplit
 
@@ -85,3 +86,17 @@ async def test_closing_fails_the_statements_that_queue_for_the_connection(servic
     await connection.close()
     done, _ = await asyncio.wait(asking, timeout=5)
     assert [type(task.exception()) for task in done] == [psycopg.OperationalError] * 3
+
+
+async def test_a_store_closes_though_a_statement_has_no_answer(service_url: str) -> None:
+    store = DeliveryStore(service_url)
+    await store.open()
+    with psycopg.connect(service_url) as other:
+        other.execute("LOCK TABLE llm_integrations.switch IN ACCESS EXCLUSIVE MODE")
+        asking = asyncio.create_task(store.pause())
+        await asyncio.sleep(0.1)
+        began = time.monotonic()
+        await store.close()
+        with pytest.raises(StoreUnavailable):
+            await asking
+        assert time.monotonic() - began < 8

@@ -15,7 +15,7 @@ import pytest
 
 from llm_integrations._core.admission import Actual, Ask, Observation
 from llm_integrations._core.clock import SystemClock
-from llm_integrations.errors import InvalidRequest, RateLimited, StoreError
+from llm_integrations.errors import InvalidRequest, RateLimited, StoreError, StoreUnavailable
 from llm_integrations.governance import Governor, Limit
 from llm_integrations.governance.limiter import Limiter
 from llm_integrations.governance.sharing import SharedPools
@@ -381,13 +381,14 @@ async def test_a_backlog_yields_to_people_of_its_process(postgres_url: str) -> N
 
 
 class Gate:
-    """A way to the database that can be shut."""
+    """A way to the database that can be shut, or hangs behind open connections."""
 
     def __init__(self, dsn: str) -> None:
         with psycopg.connect(dsn) as connection:
             info = connection.info
             self._host, self._port = info.host, info.port
         self.is_open = True
+        self.hangs = False
         self._cables: set[asyncio.StreamWriter] = set()
 
     @asynccontextmanager
@@ -423,6 +424,8 @@ class Gate:
         async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
             try:
                 while data := await source.read(65_536):
+                    if self.hangs:
+                        continue
                     sink.write(data)
                     await sink.drain()
             except ConnectionError:
@@ -460,6 +463,25 @@ async def test_while_the_database_is_away_each_goes_on_with_its_share_and_then_c
             return "are shared again" in caplog.text
 
         await until(is_shared_again)
+
+
+async def test_a_governor_leaves_a_database_that_hangs_within_seconds(
+    postgres_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = Gate(postgres_url)
+    limits = [Limit("opus", concurrency=2)]
+    async with gate(postgres_url) as through:
+        async with Governor.open(through, limits=limits) as governor:
+            permit = await governor.admit(ask(group="opus"))
+            await governor.admit(ask(group="opus"))  # still on its way at the end
+            gate.hangs = True
+            settling = asyncio.create_task(governor.settle(permit, DONE))
+            await asyncio.sleep(0.1)
+            began = time.monotonic()
+        assert time.monotonic() - began < 25
+        with pytest.raises(StoreUnavailable):
+            await settling
+        assert "do not answer" in caplog.text
 
 
 async def test_a_governor_on_postgresql_shares_its_limits(postgres_url: str) -> None:

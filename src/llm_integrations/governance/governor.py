@@ -74,6 +74,9 @@ and that of the sums has four such names in it; NOTIFY takes 8,000, and tells of
 _TIDY_BEATS: Final = 30
 """Old entries are summed up, and forgotten, with every so many heartbeats: each five minutes."""
 
+_LEAVE_S: Final = 10.0
+"""How long a governor that ends waits for books that do not answer."""
+
 _logger = logging.getLogger("llm_integrations.governance")
 
 
@@ -555,6 +558,22 @@ class Governor:
             await self._pools.sweep()
 
     async def _stop(self) -> None:
+        """Leave in order, and without a word if that takes longer than `_LEAVE_S`."""
+        leaving = asyncio.create_task(self._leave(), name="governor leaves")
+        try:
+            done, _ = await asyncio.wait([leaving], timeout=_LEAVE_S)
+            if not done:
+                _logger.warning(
+                    "the books do not answer and are left as they are: what is on its way is booked"
+                    ' as "unknown" when the lease of this process is over'
+                )
+            if self._alerts is not None:
+                await self._alerts.finish()
+        finally:
+            await self._close()
+            await leaving
+
+    async def _leave(self) -> None:
         """Leave nothing held but what is handed over: what is on its way becomes "unknown"."""
         try:
             if self._undoing:
@@ -562,15 +581,12 @@ class Governor:
             await self.catch_up()
             if self._alerts is not None:
                 await self._alerts.tell()
-                await self._alerts.finish()
             if self._pools is not None:
                 await self._pools.tell()
             await self.store.retire(self._owner)
             await self._sweep()
         except StoreError as error:
             _logger.warning("the books cannot be closed in order: %s", error)
-        finally:
-            await self._close()
 
     async def _close(self) -> None:
         if self._pools is not None:

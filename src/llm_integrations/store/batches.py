@@ -19,6 +19,7 @@ Q = TypeVar("Q")
 A = TypeVar("A")
 
 _ANSWER_S: Final = 15.0
+_CLOSE_S: Final = 3.0
 
 
 class Batches(Generic[Q, A]):
@@ -57,10 +58,14 @@ class Batches(Generic[Q, A]):
         return answer
 
     async def close(self) -> None:
-        """Ask what is queued, then take nothing more."""
+        """Take nothing more, and ask what is queued.
+
+        What has no answer within three seconds is left to fail with the connection, which the
+        caller closes next.
+        """
         self._closing = True
         if self._task is not None:
-            await self._task
+            await asyncio.wait([self._task], timeout=_CLOSE_S)
 
     async def _run(self) -> None:
         try:

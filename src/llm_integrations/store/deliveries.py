@@ -8,6 +8,7 @@ open while something slow happens. Loading and ending, which every event needs, 
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final, Literal, LiteralString, TypeVar
@@ -34,7 +35,7 @@ from llm_integrations.store.delivery_records import (
     Waiting,
 )
 from llm_integrations.store.listing import render_count, render_ids, render_list, render_one
-from llm_integrations.store.reach import POOL_WAIT_S, make_pool, reaching
+from llm_integrations.store.reach import POOL_WAIT_S, Pool, reaching
 
 __all__ = [
     "ActionRecord",
@@ -79,7 +80,7 @@ class DeliveryStore:
     """
 
     def __init__(self, dsn: str, *, pool_size: int = 4) -> None:
-        self._pool = make_pool(dsn, max_size=pool_size)
+        self._pool = Pool(dsn, max_size=pool_size)
         self._loads = Batches(self._load_all, cap=_LOAD_BATCH)
         self._ends = Batches(self._end_all, cap=_END_BATCH)
         self.ended: Counter[OutcomeName] = Counter()
@@ -92,9 +93,8 @@ class DeliveryStore:
             await self._pool.open(wait=True, timeout=POOL_WAIT_S)
 
     async def close(self) -> None:
-        """Finish what was asked and close all connections."""
-        await self._loads.close()
-        await self._ends.close()
+        """Finish what was asked, if that takes no seconds, and close all connections."""
+        await asyncio.gather(self._loads.close(), self._ends.close())
         await self._pool.close()
 
     # --- work --------------------------------------------------------------------------------

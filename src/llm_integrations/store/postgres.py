@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final, LiteralString, Self, TypeAlias, TypeVar
 
 import psycopg
 from msgspec import Struct
-from psycopg_pool import AsyncConnectionPool
 
 from llm_integrations._core.codec import encode
 from llm_integrations.errors import StoreError
@@ -23,7 +22,7 @@ from llm_integrations.store import postgres_sums as sums
 from llm_integrations.store.address import read_address
 from llm_integrations.store.batches import Batches
 from llm_integrations.store.migrate import migrate_postgres
-from llm_integrations.store.reach import POOL_WAIT_S, Connection, make_pool, reaching
+from llm_integrations.store.reach import POOL_WAIT_S, Pool, reaching
 from llm_integrations.store.records import (
     TRUSTEE,
     AlertRow,
@@ -49,7 +48,6 @@ __all__ = ["PostgresStore"]
 
 R = TypeVar("R", bound=Struct)
 Row = tuple[object, ...]
-Pool = AsyncConnectionPool[Connection]
 Values: TypeAlias = "Sequence[object] | dict[str, object]"
 
 _BATCH: Final = 256
@@ -158,7 +156,7 @@ class PostgresStore:
             StoreUnavailable: there is no server, or it lets us not in.
         """
         dsn = read_address(dsn).dsn
-        pool: Pool = make_pool(dsn)
+        pool = Pool(dsn)
         try:
             with reaching():
                 await pool.open(wait=True, timeout=POOL_WAIT_S)
@@ -174,10 +172,8 @@ class PostgresStore:
         return SharedLimits(self._dsn, self._pool, owner, self._clock)
 
     async def close(self) -> None:
-        """Finish the writes that have begun and disconnect."""
-        await self._writes.close()
-        await self._keeps.close()
-        await self._kept.close()
+        """Finish the writes that have begun, if that takes no seconds, and disconnect."""
+        await asyncio.gather(self._writes.close(), self._keeps.close(), self._kept.close())
         await self._pool.close()
 
     async def save_budgets(self, budgets: Sequence[BudgetRow]) -> None:

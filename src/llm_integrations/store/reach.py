@@ -14,6 +14,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from weakref import WeakSet
 
 import psycopg
 import psycopg_pool
@@ -31,17 +32,18 @@ __all__ = [
     "CONNECT_S",
     "POOL_WAIT_S",
     "Connection",
+    "Pool",
     "StandingConnection",
     "connect",
     "describe_refusal",
     "explain_connect",
-    "make_pool",
     "reaching",
 ]
 
 CONNECT_S: Final = 5
 POOL_WAIT_S: Final = 10.0
 ANSWER_S: Final = 60.0
+_WORKERS_S: Final = 2.0  # for those of a pool that closes, which may be connecting
 
 _T = TypeVar("_T")
 
@@ -101,17 +103,29 @@ async def connect(dsn: str, *, answer_s: float = ANSWER_S) -> Connection:
     return connection
 
 
-def make_pool(dsn: str, *, max_size: int = 4) -> AsyncConnectionPool[Connection]:
-    """Return a small pool of such connections, to be opened."""
-    return AsyncConnectionPool(
-        dsn,
-        connection_class=Connection,
-        min_size=1,
-        max_size=max_size,
-        open=False,
-        timeout=POOL_WAIT_S,
-        kwargs={"autocommit": True, "connect_timeout": CONNECT_S},
-    )
+class Pool(AsyncConnectionPool[Connection]):
+    """A small pool of such connections, to be opened. Its end waits for no statement."""
+
+    def __init__(self, dsn: str, *, max_size: int = 4) -> None:
+        self._made: WeakSet[Connection] = WeakSet()
+        super().__init__(
+            dsn,
+            connection_class=Connection,
+            min_size=1,
+            max_size=max_size,
+            open=False,
+            timeout=POOL_WAIT_S,
+            configure=self._note,
+            kwargs={"autocommit": True, "connect_timeout": CONNECT_S},
+        )
+
+    async def close(self, timeout: float = _WORKERS_S) -> None:  # noqa: ASYNC109 - psycopg's
+        """Lend no more, and close every connection: statements that are under way fail."""
+        await super().close(timeout)
+        await asyncio.gather(*(connection.close() for connection in list(self._made)))
+
+    async def _note(self, connection: Connection) -> None:
+        self._made.add(connection)
 
 
 # After a failover the old primary may still answer, but takes no writes. Rights are lost, and given

@@ -22,10 +22,8 @@ from llm_integrations.store.records import TRUSTEE, Standing
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from psycopg_pool import AsyncConnectionPool
-
     from llm_integrations._core.clock import Clock
-    from llm_integrations.store.reach import Connection
+    from llm_integrations.store.reach import Connection, Pool
     from llm_integrations.store.records import Turn
 
 __all__ = ["SharedLimits"]
@@ -63,9 +61,7 @@ class SharedLimits:
         on_change: called with the name of a pool that others changed; None for all of them.
     """
 
-    def __init__(
-        self, dsn: str, pool: AsyncConnectionPool[Connection], owner: str, clock: Clock
-    ) -> None:
+    def __init__(self, dsn: str, pool: Pool, owner: str, clock: Clock) -> None:
         self.members = 1
         self.on_change: Callable[[str | None], None] = _ignore
         self._dsn = dsn
@@ -73,6 +69,7 @@ class SharedLimits:
         self._owner = owner
         self._clock = clock
         self._turns = Batches(self._take_turns, cap=_BATCH)
+        self._heard: Connection | None = None
         self._listener = asyncio.create_task(self._listen(), name="limits-listener")
 
     async def turn(self, turn: Turn) -> Standing:
@@ -100,9 +97,11 @@ class SharedLimits:
         self.members = max(1, int(row[0])) if row else 1
 
     async def close(self) -> None:
-        """Finish the turns that have begun and stop listening."""
+        """Finish the turns that have begun, if that takes no seconds, and stop listening."""
         await self._turns.close()
         self._listener.cancel()
+        if self._heard is not None:
+            await self._heard.close()  # else its statement is waited for
         await asyncio.wait([self._listener])
 
     async def _take_turns(self, turns: Sequence[Turn]) -> list[Standing]:
@@ -149,6 +148,7 @@ class SharedLimits:
             try:
                 with reaching():
                     async with await connect(self._dsn) as connection:
+                        self._heard = connection
                         await connection.execute("LISTEN llm_integrations_limits")
                         self.on_change(None)  # what was told while nobody listened
                         while True:
