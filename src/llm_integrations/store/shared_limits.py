@@ -99,9 +99,9 @@ class SharedLimits:
     async def close(self) -> None:
         """Finish the turns that have begun, if that takes no seconds, and stop listening."""
         await self._turns.close()
-        self._listener.cancel()
         if self._heard is not None:
-            await self._heard.close()  # else its statement is waited for
+            await self._heard.close()  # first: psycopg asks the server to end what is cancelled
+        self._listener.cancel()
         await asyncio.wait([self._listener])
 
     async def _take_turns(self, turns: Sequence[Turn]) -> list[Standing]:
