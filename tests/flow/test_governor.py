@@ -324,6 +324,64 @@ async def test_a_refused_attempt_keeps_its_request_and_returns_its_tokens(
     third.cancel()
 
 
+async def test_a_call_that_was_refused_takes_what_the_server_waits_for(clock: ManualClock) -> None:
+    """The server has 500 left and wants a second's worth more: it counts 1,500, not 1,000."""
+    limiter = Limiter(clock=clock)
+    first = ask(input_tokens=1_000, call_id="c")
+    await limiter.settle(await limiter.admit(first), Actual(state="refused", cost_pusd=0))
+    refusal = Observation(limits={"input_tokens": (60_000, 500)}, pause_s=1.0)
+    limiter.observe(first, refusal, clock.monotonic())
+    again = msgspec.structs.replace(first, attempt=2)
+    waiting = asyncio.create_task(limiter.admit(again))
+    await settle_down()
+    await clock.advance(limiter._line(first).paused_for())  # with its random part
+    await clock.advance(1.4)
+    assert not waiting.done()
+    await clock.advance(0.11)
+    assert waiting.done()
+    assert waiting.result().want == (1, 1_500, 0)
+    await clock.advance(60)
+    other = limiter.take(msgspec.structs.replace(again, call_id="d"))
+    assert other is not None
+    assert other.want == (1, 1_000, 0)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "takes"),
+    [
+        (Observation(limits={"input_tokens": (60_000, 30_000)}, pause_s=20.0), 2_000),
+        (Observation(limits={"input_tokens": (60_000, 100)}, pause_s=0.5), 1_000),
+        (Observation(limits={"input_tokens": (1_200, 0)}, pause_s=3_000.0), 1_200),
+        (Observation(limits={"requests": (60, 0)}, pause_s=1.0), 1_000),
+        (Observation(pause_s=1.0), 1_000),
+    ],
+    ids=["at most twice", "no more", "no more than there can be", "of another limit", "unknown"],
+)
+async def test_a_refused_call_takes_no_more_than_makes_sense(
+    clock: ManualClock, refusal: Observation, takes: int
+) -> None:
+    limiter = Limiter([Limit(input_tokens_per_minute=60_000)], clock=clock)
+    first = ask(input_tokens=1_000, call_id="c")
+    limiter.observe(first, refusal, 0.0)
+    await clock.advance(3_600)
+    taken = limiter.take(msgspec.structs.replace(first, attempt=2))
+    assert taken is not None
+    assert taken.want == (1, takes, 0)
+
+
+async def test_needs_of_many_refused_calls_are_forgotten_in_time(clock: ManualClock) -> None:
+    limiter = Limiter(clock=clock)
+    refusal = Observation(limits={"input_tokens": (60_000, 500)}, pause_s=1.0)
+    for number in range(2_000):
+        limiter.observe(ask(input_tokens=1_000, call_id=f"{number}"), refusal, 0.0)
+    for number, takes in ((0, 1_000), (1_999, 1_500)):
+        await clock.advance(3_600)
+        again = ask(input_tokens=1_000, call_id=f"{number}", attempt=2)
+        taken = limiter.take(again)
+        assert taken is not None
+        assert taken.want[1] == takes
+
+
 async def test_retry_after_pauses_the_whole_group_and_no_other(clock: ManualClock) -> None:
     limiter = Limiter(clock=clock)
     limiter.observe(ask(), Observation(pause_s=20), 0.0)
@@ -457,6 +515,18 @@ async def test_what_is_on_its_way_when_the_governor_closes_becomes_unknown(
         assert await governor.ledger.unknown_pusd() == 3 * USD // 10
         (state,) = await governor.budgets.state()
         assert (state.spent_pusd, state.held_pusd) == (3 * USD // 10, 0)
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_a_closed_governor_admits_and_books_nothing(kind: str, tmp_path: Path) -> None:
+    url = "memory:" if kind == "memory" else f"sqlite:///{tmp_path / 'books.db'}"
+    async with Governor.open(url) as governor:
+        late = await governor.admit(ask())
+        await governor.settle(await governor.admit(ask()), paid(0.1))
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await governor.admit(ask())
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await governor.settle(late, paid(0.1))
 
 
 async def test_a_killed_process_leaves_unknown_rows_once_its_lease_has_run_out(

@@ -550,10 +550,10 @@ class Governor:
             except StoreError as error:
                 _logger.warning("the books cannot be reached: %s", error)
 
-    async def _sweep(self) -> None:
+    async def _sweep(self, whose: str = "of dead processes") -> None:
         lost = await self.store.sweep()
         if lost:
-            _logger.warning("%d attempts of dead processes are booked as unknown", lost)
+            _logger.warning("%d attempts %s are booked as unknown", lost, whose)
         if self._pools is not None:
             await self._pools.sweep()
 
@@ -584,7 +584,7 @@ class Governor:
             if self._pools is not None:
                 await self._pools.tell()
             await self.store.retire(self._owner)
-            await self._sweep()
+            await self._sweep("that are on their way")
         except StoreError as error:
             _logger.warning("the books cannot be closed in order: %s", error)
 

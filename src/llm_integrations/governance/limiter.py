@@ -46,6 +46,9 @@ BELIEVED_PAUSE_S: Final = 3_600.0
 _MOST_LINES: Final = 4_096
 """Groups beyond so many share one line, about ten megabytes after the first."""
 
+_MOST_REFUSED: Final = 1_024
+"""Of so many refused calls it is remembered how much they need."""
+
 
 class Line(Protocol):
     """Where callers of one group wait, and what their reservations go back to."""
@@ -81,7 +84,7 @@ class Limiter:
         waiting: how many stand in line.
     """
 
-    __slots__ = ("_clock", "_limits", "_lines", "_open_line", "waiting")
+    __slots__ = ("_clock", "_limits", "_lines", "_needed", "_open_line", "waiting")
 
     def __init__(
         self,
@@ -92,6 +95,7 @@ class Limiter:
     ) -> None:
         self._limits = check_limits(limits)
         self._lines: dict[str, Line] = {}
+        self._needed: dict[str, int] = {}
         self.waiting = 0
         self._clock = clock
         self._open_line = open_line or (lambda _, limit: LocalLine(limit, clock))
@@ -105,10 +109,12 @@ class Limiter:
         """
         if ask.tags:
             lane_of(ask.tags)
-        want = (ask.requests, ask.input_tokens, ask.output_tokens)
         line = self._lines.get(ask.group) if not ask.workspace else None
         if line is None:
             line = self._line(ask)
+        want = (ask.requests, ask.input_tokens, ask.output_tokens)
+        if ask.attempt > 1:
+            want = self._want_again(ask, line)
         if want == NOTHING:
             _check_pause(line)
             return Reservation(None, want, self._clock.monotonic())
@@ -148,11 +154,12 @@ class Limiter:
         taken = self.take(ask)
         if taken is not None:
             return taken
-        want = (ask.requests, ask.input_tokens, ask.output_tokens)
+        line = self._line(ask)
+        want = self._want_again(ask, line)
         self.waiting += 1
         try:
             async with asyncio.timeout(ask.patience_s):
-                return await self._line(ask).wait(want, lane_of(ask.tags))
+                return await line.wait(want, lane_of(ask.tags))
         finally:
             self.waiting -= 1
 
@@ -168,7 +175,27 @@ class Limiter:
         """Adopt what headers say; a pause holds back the whole group, for an hour at most."""
         if seen.pause_s is not None and seen.pause_s > BELIEVED_PAUSE_S:
             seen = replace(seen, pause_s=BELIEVED_PAUSE_S)
+        if seen.pause_s is not None and seen.pause_s > 0 and ask.call_id:
+            self._learn_need(ask, seen, seen.pause_s)
         self._line(ask).observe(seen, sent_at)
+
+    def _learn_need(self, ask: Ask, seen: Observation, pause_s: float) -> None:
+        """Remember what a refused call needs: what there is now, and what the pause will bring."""
+        limit, remaining = seen.limits.get("input_tokens", (0, 0))
+        took = max(ask.input_tokens, self._needed.pop(ask.call_id, 0))
+        needed = max(0, remaining) + math.ceil(max(0, limit) * min(pause_s / 60, 1))
+        if needed > took:
+            while len(self._needed) >= _MOST_REFUSED:
+                del self._needed[next(iter(self._needed))]
+            self._needed[ask.call_id] = min(needed, took * 2)
+
+    def _want_again(self, ask: Ask, line: Line) -> Want:
+        """Return what an attempt takes; after a refusal more, if there can ever be so much."""
+        needed = max(ask.input_tokens, self._needed.get(ask.call_id, 0))
+        want = (ask.requests, needed, ask.output_tokens)
+        if needed > ask.input_tokens and line.find_excess(want) is not None:
+            return (ask.requests, ask.input_tokens, ask.output_tokens)
+        return want
 
     def _line(self, ask: Ask) -> Line:
         name = f"{ask.workspace}/{ask.group}" if ask.workspace else ask.group

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from msgspec import Struct
 
-from llm_integrations.errors import StoreError
+from llm_integrations.errors import StoreError, StoreUnavailable
 from llm_integrations.store.records import Refusal
 from llm_integrations.store.sqlite import MEMORY, SqliteStore, connect, translated
 from llm_integrations.store.sqlite_ops import Begun, Operations, charge_of, unsure_of
@@ -44,6 +44,7 @@ T = TypeVar("T")
 KEPT_ROWS: Final = 20_000
 """So many attempts a ledger in memory remembers one by one (about 30 MB)."""
 
+_CLOSED: Final = "the store is closed"
 _SURPLUS: Final = KEPT_ROWS // 4
 _WRITTEN_AT_ONCE: Final = 512
 _ROOMS_KNOWN: Final = 4_096
@@ -193,14 +194,15 @@ class _Inline:
     """
 
     __slots__ = (
-        "_changes", "_database", "_newest", "_operations", "_places", "_rooms", "_rows",
-        "_running", "dropped",
+        "_changes", "_database", "_is_closed", "_newest", "_operations", "_places", "_rooms",
+        "_rows", "_running", "dropped",
     )  # fmt: skip
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
         self._operations = Operations(database)
         self._changes = 0
+        self._is_closed = False
         self._rooms: dict[WindowClaim, _Room] = {}
         self._places = _Places()
         # What stays for long is kept in objects that the garbage collector need not look at.
@@ -211,6 +213,8 @@ class _Inline:
 
     def hold(self, hold: Hold) -> Refusal | None:
         """Claim the money of an attempt and put it aside."""
+        if self._is_closed:
+            raise StoreUnavailable(_CLOSED)
         key = _key(hold)
         if key > self._newest:  # ids sort by time: only old ones are looked up
             self._newest = key
@@ -316,6 +320,7 @@ class _Inline:
 
     async def close(self) -> None:
         """Let go of the memory."""
+        self._is_closed = True
         self._database.close()
 
     def _drop_surplus(self) -> None:
@@ -393,6 +398,8 @@ class _Inline:
         )
 
     def _run(self, operation: Callable[[Operations], T]) -> T:
+        if self._is_closed:
+            raise StoreUnavailable(_CLOSED)
         self._database.execute("BEGIN")
         try:
             result = operation(self._operations)
