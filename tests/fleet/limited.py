@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
@@ -49,13 +50,14 @@ async def asking(
     """Have so many processes ask meanwhile; what errors their callers met is known afterwards."""
     met: Counter[str] = Counter()
     processes: list[Process] = []
+    environ = {name: value for name, value in os.environ.items() if name[:9] != "COVERAGE_"}
     try:
         for number in range(count):
             told = {"name": f"process {number}", "base_url": simulator.base_url, "url": url}
             words = ("-m", "tests.fleet.callers", json.dumps({**told, "tasks": tasks}))
             processes.append(
                 await asyncio.create_subprocess_exec(
-                    sys.executable, *words, cwd=ROOT, stdin=PIPE, stdout=PIPE
+                    sys.executable, *words, cwd=ROOT, env=environ, stdin=PIPE, stdout=PIPE
                 )
             )
         async with asyncio.timeout(60):

@@ -18,7 +18,9 @@ from llm_integrations.governance import Governor
 from llm_integrations.simulators.anthropic import ClaudeSimulator, Limits
 from tests.fleet.limited import Span, asking, halved, limits_of
 
-LIMITS = limits_of(requests=1_200, input_tokens=1_200_000, output_tokens=96_000)
+# Some 30 calls a second for the three groups together, which take a quarter of a core: limits are
+# to be what binds, also on a machine that is slow and has other tests to run.
+LIMITS = limits_of(requests=600, input_tokens=600_000, output_tokens=48_000)
 MODEL = "claude-sonnet-5"
 GROUP = "sonnet-5"
 PATIENCE = 10  # spans in which a busy machine may show a steady state
@@ -57,13 +59,15 @@ async def check(count: int, url: str) -> None:
 
 
 @pytest.mark.slow
-async def test_one_process_or_four_use_what_they_may_and_meet_no_refusal(postgres_url: str) -> None:
-    async with asyncio.TaskGroup() as group:  # at the same time: they mostly wait
-        group.create_task(check(1, "memory:"))
-        group.create_task(check(4, postgres_url))
+@pytest.mark.timeout(300)  # where each span but the last is disturbed
+@pytest.mark.parametrize("count", [1, 4])
+async def test_one_process_or_four_use_what_they_may_and_meet_no_refusal(
+    count: int, postgres_url: str
+) -> None:
+    await check(count, postgres_url if count > 1 else "memory:")
 
 
-SMALL = "word " * 80
+SMALL = "line " * 80  # the simulator counts about as many tokens as one would think
 CALLERS = 200
 
 
@@ -81,8 +85,8 @@ async def find_place(members: int, url: str) -> int:
             clients.append(await stack.enter_async_context(client))
         await clients[0].complete(SMALL, model=MODEL, max_tokens=8)
         per_call = simulator.charges[0].usage["input_tokens"]
-        # 60 calls a second: where a machine manages no more than allowed, nobody stands in line.
-        limits = Limits(input_tokens_per_minute=60 * 60 * per_call)
+        # 30 calls a second: where a machine manages no more than allowed, nobody stands in line.
+        limits = Limits(input_tokens_per_minute=60 * 30 * per_call)
         simulator.limits = {GROUP: limits}
         simulator.use_up_limits()
 
@@ -90,14 +94,14 @@ async def find_place(members: int, url: str) -> int:
             while True:
                 await client.complete(SMALL, model=MODEL, max_tokens=8)
 
-        callers = [asyncio.create_task(ask(client)) for client in clients * (CALLERS // members)]
-        while sum(charge.model == MODEL for charge in simulator.charges) < CALLERS:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
-        asked_at = time.time()
-        await clients[0].complete(SMALL * 80, model=MODEL, max_tokens=8)
-        for caller in callers:
-            caller.cancel()
-        await asyncio.gather(*callers, return_exceptions=True)
+        async with asyncio.TaskGroup() as group:
+            callers = [group.create_task(ask(one)) for one in clients * (CALLERS // members)]
+            while sum(one.model == MODEL for one in simulator.charges) < CALLERS:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            asked_at = time.time()
+            await clients[0].complete(SMALL * 80, model=MODEL, max_tokens=8)
+            for caller in callers:
+                caller.cancel()
         sizes = [
             len(one.body)
             for one in simulator.requests
