@@ -369,6 +369,19 @@ async def test_a_refused_call_takes_no_more_than_makes_sense(
     assert taken.want == (1, takes, 0)
 
 
+async def test_what_a_refused_call_needs_grows_with_each_refusal(clock: ManualClock) -> None:
+    limiter = Limiter(clock=clock)
+    again = ask(input_tokens=1_000, call_id="c", attempt=2)
+    for remaining, takes in ((90_000, 2_000), (0, 2_000), (90_000, 4_000)):
+        refusal = Observation(limits={"input_tokens": (120_000, remaining)}, pause_s=0.5)
+        limiter.observe(again, refusal, 0.0)
+        await clock.advance(120)
+        taken = limiter.take(again)
+        assert taken is not None
+        assert taken.want[1] == takes
+        await limiter.cancel(taken)
+
+
 async def test_needs_of_many_refused_calls_are_forgotten_in_time(clock: ManualClock) -> None:
     limiter = Limiter(clock=clock)
     refusal = Observation(limits={"input_tokens": (60_000, 500)}, pause_s=1.0)

@@ -182,12 +182,13 @@ class Limiter:
     def _learn_need(self, ask: Ask, seen: Observation, pause_s: float) -> None:
         """Remember what a refused call needs: what there is now, and what the pause will bring."""
         limit, remaining = seen.limits.get("input_tokens", (0, 0))
-        took = max(ask.input_tokens, self._needed.pop(ask.call_id, 0))
-        needed = max(0, remaining) + math.ceil(max(0, limit) * min(pause_s / 60, 1))
-        if needed > took:
+        took = self._needed.pop(ask.call_id, ask.input_tokens)
+        waited_for = max(0, remaining) + math.ceil(max(0, limit) * min(pause_s / 60, 1))
+        needed = min(max(waited_for, took), took * 2)
+        if needed > ask.input_tokens:
             while len(self._needed) >= _MOST_REFUSED:
                 del self._needed[next(iter(self._needed))]
-            self._needed[ask.call_id] = min(needed, took * 2)
+            self._needed[ask.call_id] = needed
 
     def _want_again(self, ask: Ask, line: Line) -> Want:
         """Return what an attempt takes; after a refusal more, if there can ever be so much."""
