@@ -130,6 +130,19 @@ async def test_a_message_is_sent_answered_priced_and_settled(
     assert json.loads(actual.raw)["output_tokens"] == actual.output_tokens
 
 
+async def test_betas_of_a_header_are_sent_with_the_others_and_allow_what_they_allow(
+    sim: ClaudeSimulator,
+) -> None:
+    betas, header = ("thinking-token-count-2026-05-13",), "output-300k-2026-03-24"
+    config = AnthropicConfig(
+        api_key="k", base_url=sim.base_url, betas=betas, headers={"Anthropic-Beta": header}
+    )
+    async with AnthropicClient(config) as client:
+        client.validate_request(ask(max_tokens=300_000))
+        await client.send_message(ask())
+    assert sim.requests[0].headers["anthropic-beta"] == f"{betas[0]},{header}"
+
+
 async def test_complete_returns_text(client: AnthropicClient, sim: ClaudeSimulator) -> None:
     assert await client.complete("Hello", model=MODEL, max_tokens=100)
     assert await client.complete_with_system("Be brief.", "Hi", model=MODEL, max_tokens=100)

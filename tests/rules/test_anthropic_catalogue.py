@@ -214,6 +214,25 @@ def test_the_older_form_of_the_key_is_a_setting() -> None:
 
 
 @pytest.mark.parametrize(
+    ("betas", "headers", "sent"),
+    [
+        (("a", "b"), {"anthropic-beta": "c"}, "a,b,c"),
+        (("a", "b"), {"Anthropic-Beta": "c , b,,d"}, "a,b,c,d"),
+        (("a",), {"anthropic-beta": "b", "Anthropic-Beta": "c"}, "a,b,c"),
+        (("a", "a"), {"anthropic-beta": ""}, "a"),
+        ((), {"anthropic-beta": "b, a, b"}, "b,a"),
+        ((), {"anthropic-beta": " "}, None),
+    ],
+)
+def test_betas_of_both_settings_are_sent_together_and_each_once(
+    betas: tuple[str, ...], headers: dict[str, str], sent: str | None
+) -> None:
+    config = AnthropicConfig(api_key="k", betas=betas, headers=headers | {"X-Team": "t"})
+    asked = config.request_headers()
+    assert (asked.get("anthropic-beta"), asked["x-team"]) == (sent, "t")
+
+
+@pytest.mark.parametrize(
     ("settings", "named"),
     [
         ({"api_key": ""}, "api_key"),

@@ -29,7 +29,7 @@ from llm_integrations.anthropic.catalogue import (
     find_model,
     shape_of,
 )
-from llm_integrations.anthropic.config import AnthropicConfig
+from llm_integrations.anthropic.config import BETA_HEADER, AnthropicConfig
 from llm_integrations.anthropic.holds import (
     OutputGuess,
     affordable_tokens,
@@ -69,6 +69,7 @@ class Calls:
 
     __slots__ = (
         "_base_url",
+        "_betas",
         "_clock",
         "_config",
         "_guess",
@@ -83,6 +84,7 @@ class Calls:
         self._base_url = config.base_url.rstrip("/")
         self._headers = config.request_headers()
         self._stream_headers = self._headers | {"accept": "text/event-stream"}
+        self._betas = tuple(self._headers.get(BETA_HEADER, "").split(","))
         self._guess = OutputGuess()
         self._last_headers: Mapping[str, str] = {}
 
@@ -281,7 +283,7 @@ class Calls:
             shape,
             api_version=config.api_version,
             today=now.date(),
-            betas=config.betas,
+            betas=self._betas,
             entry=entry,
         )
 

@@ -10,10 +10,11 @@ from typing import Final, Literal
 from llm_integrations._core.retry import DEADLINE_S
 from llm_integrations.errors import ConfigError
 
-__all__ = ["API_VERSION", "AnthropicConfig"]
+__all__ = ["API_VERSION", "BETA_HEADER", "AnthropicConfig"]
 
 API_VERSION: Final = "2026-10-21"
 BASE_URL: Final = "https://api.anthropic.com"
+BETA_HEADER: Final = "anthropic-beta"
 UNSUPPORTED: Final = (
     "ANTHROPIC_PROFILE",
     "ANTHROPIC_CONFIG_DIR",
@@ -50,7 +51,7 @@ class AnthropicConfig:
             `stop_reason` whether that was too few.
         least_max_tokens: not lowered below this, but refused.
         wire: "auto" asks for a plain answer up to 8,192 `max_tokens`, for a stream above.
-        betas: names for the `anthropic-beta` header.
+        betas: names for the `anthropic-beta` header; those of such a header in `headers` are added.
         workspace_id: for credentials of several workspaces; its limits are counted apart from
             those of other workspaces under one governor.
         headers: further headers, sent with every request; `anthropic-user-profile-id`, say.
@@ -137,11 +138,18 @@ class AnthropicConfig:
             headers["x-api-key"] = self.api_key
         else:
             headers["authorization"] = f"Bearer {self.api_key or self.auth_token}"
-        if self.betas:
-            headers["anthropic-beta"] = ",".join(self.betas)
         if self.workspace_id is not None:
             headers["anthropic-workspace-id"] = self.workspace_id
-        return headers | {name.lower(): value for name, value in self.headers.items()}
+        betas = [*self.betas]
+        for name, value in self.headers.items():
+            if name.lower() == BETA_HEADER:
+                betas += value.split(",")
+            else:
+                headers[name.lower()] = value
+        names = dict.fromkeys(filter(None, (beta.strip() for beta in betas)))
+        if names:
+            headers[BETA_HEADER] = ",".join(names)
+        return headers
 
 
 def _without_credentials(environ: Mapping[str, str]) -> str:
