@@ -146,6 +146,7 @@ def test_what_says_the_cost_of_a_recorded_message_is_read_alone_as_with_the_rest
         {"usage": {"input_tokens": "many", "output_tokens": 5}},
         {"usage": {"output_tokens": 2**70}},
         {"content": [{"text": "without a type"}]},
+        {"content": None},
         {"container": "c_1"},
         {"model": None},
         {"stop_reason": 1},
@@ -356,6 +357,13 @@ def test_an_answer_goes_back_byte_for_byte() -> None:
     body = b'{"id":"m","role":"assistant","content":' + content + b',"usage":{}}'
     request = MessageRequest(model="m", max_tokens=1, messages=[parse_message(body).to_message()])
     assert content in encode_request(request)
+
+
+def test_an_answer_whose_content_is_null_says_nothing() -> None:
+    message = parse_message(_body(content=None))
+    assert (message.content, message.text, message.usage) == ([], "", parse_message(_body()).usage)
+    assert message.to_dict()["content"] is None
+    assert _sent_back(message) == []
 
 
 def test_only_what_is_set_is_sent() -> None:

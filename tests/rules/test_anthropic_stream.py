@@ -664,8 +664,9 @@ def test_what_came_is_counted_in_bytes_of_utf_8_over_all_blocks() -> None:
     assert _collect(_wire(events)).received_bytes == 3 + 5
 
 
-def test_what_a_start_leaves_out_is_empty() -> None:
-    start = {"type": "message_start", "message": {"id": "msg_1"}}
+@pytest.mark.parametrize("absent", [{}, {"content": None, "usage": None}])
+def test_what_a_start_leaves_out_is_empty(absent: dict[str, Any]) -> None:
+    start = {"type": "message_start", "message": {"id": "msg_1"} | absent}
     text = _block(
         0,
         {"type": "text", "text": ""},

@@ -406,7 +406,7 @@ class MessageResponse(  # noqa: PLW1641 - it holds lists, so it never had a hash
 
     def to_message(self) -> Message:
         """Return the turn that sends this answer back, its content byte for byte."""
-        if not self.raw:  # made by hand
+        if not (self.raw and self.content):  # made by hand, or nothing was said
             return Message(role=self.role, content=self.content)
         return Message(role=self.role, content=decode(_content_decoder, self.raw).content)
 
@@ -449,7 +449,7 @@ _FREE: Final = frozenset({"output_tokens_details", "service_tier", "fallback_cre
 _message_decoder: Final = msgspec.json.Decoder(MessageResponse)
 _dict_decoder: Final = msgspec.json.Decoder(dict[str, Any])
 _raw_dict_decoder: Final = msgspec.json.Decoder(dict[str, Raw])
-_raw_list_decoder: Final = msgspec.json.Decoder(list[Raw])
+_raw_list_decoder: Final = msgspec.json.Decoder(list[Raw] | None)
 _any_decoder: Final = msgspec.json.Decoder(Any)
 _content_decoder: Final = msgspec.json.Decoder(_Content)
 _usage_slice_decoder: Final = msgspec.json.Decoder(_UsageSlice)
@@ -461,7 +461,7 @@ def parse_message(body: bytes) -> MessageResponse:
     """Decode a message, whatever is new in it.
 
     Raises:
-        AnswerMalformed: the bytes are no JSON object with a list of content blocks.
+        AnswerMalformed: the bytes are no JSON object with a list of content blocks, or null.
     """
     try:
         message = decode(_message_decoder, body)
@@ -490,7 +490,7 @@ def _parse_leniently(body: bytes) -> MessageResponse:
     try:
         fields = decode(_raw_dict_decoder, body)
         content = decode(_raw_list_decoder, bytes(fields.pop("content")))
-        blocks = decode_blocks(content)
+        blocks = decode_blocks(content or [])
         usage = parse_usage(decode(_any_decoder, bytes(fields.pop("usage", Raw(b"{}")))))
         plain = {name: decode(_any_decoder, bytes(value)) for name, value in fields.items()}
     except (Undecodable, KeyError) as error:

@@ -53,7 +53,7 @@ Json: TypeAlias = Any  # the JSON border
 
 _fields_decoder: Final = msgspec.json.Decoder(dict[str, Any])
 _raw_fields_decoder: Final = msgspec.json.Decoder(dict[str, Raw])
-_raw_list_decoder: Final = msgspec.json.Decoder(list[Raw])
+_raw_list_decoder: Final = msgspec.json.Decoder(list[Raw] | None)
 _any_decoder: Final = msgspec.json.Decoder(Any)
 
 
@@ -219,7 +219,7 @@ class StreamCollector:
             raise AnswerMalformed(msg, vendor="anthropic", status=200) from error
         self._begin(dict(fields))
         self._usage = dict(usage) if isinstance(usage, dict) else {}
-        self._open = {index: _OpenBlock(bytes(raw)) for index, raw in enumerate(content)}
+        self._open = {index: _OpenBlock(bytes(raw)) for index, raw in enumerate(content or [])}
 
     def _change(self, event: MessageDelta) -> None:
         if self._fields is None:
