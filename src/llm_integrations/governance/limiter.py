@@ -1,8 +1,9 @@
 """Waits in line for the limits of a group: two lanes, first come, first served in each.
 
 An `Ask` flows in; a `Reservation` flows out once there is room. Whoever is cancelled while waiting
-leaves the line; whoever is cancelled at the moment of being served gives everything back. Where the
-room is, a line knows: a `LocalLine` has its pool in this process, a `SharedLine` (`sharing`) in a
+leaves the line; whoever is cancelled at the moment of being served gives everything back; whoever
+waited on an event loop that was closed has left. Where the room is, a line knows: a `LocalLine` has
+its pool in this process, for one event loop after another; a `SharedLine` (`sharing`) in a
 database, together with other processes.
 """
 
@@ -239,6 +240,11 @@ class Waiter:
         self.want = want
         self.turn = turn
 
+    @property
+    def has_left(self) -> bool:
+        """Whether it is served, refused, cancelled or gone with its event loop."""
+        return self.turn.done() or self.turn.get_loop().is_closed()
+
 
 class LocalLine:
     """A line before a pool in this process; one timer for its head."""
@@ -301,7 +307,7 @@ class LocalLine:
         now = self._clock.monotonic()
         while self._waiting:
             waiter = self._waiting.head()
-            if not waiter.turn.done():
+            if not waiter.has_left:
                 taken = self.pool.take(waiter.want, now, self)
                 if not isinstance(taken, Reservation):
                     self._alarm.set(now + taken)
@@ -314,9 +320,9 @@ class LocalLine:
     def _refuse_all(self) -> None:
         """Send everybody away."""
         while self._waiting:
-            turn = self._waiting.pop().turn
-            if not turn.done():
-                turn.set_exception(too_long(self.paused_for()))
+            waiter = self._waiting.pop()
+            if not waiter.has_left:
+                waiter.turn.set_exception(too_long(self.paused_for()))
         self._alarm.set(math.inf)
 
 
@@ -334,13 +340,18 @@ class Alarm:
     def set(self, moment: float) -> None:
         """Ring at this moment; never, if it is infinite."""
         if self._task is not None:
-            if self._moment <= moment < math.inf:
-                return
-            self._task.cancel()
+            if self._rings_here(self._task):
+                if self._moment <= moment < math.inf:
+                    return
+                self._task.cancel()
             self._task = None
         self._moment = moment
         if moment < math.inf:
             self._task = asyncio.get_running_loop().create_task(self._wait(moment))
+
+    def _rings_here(self, task: asyncio.Task[None]) -> bool:
+        """Whether it was not left on another event loop, nor cancelled with all others by this."""
+        return task.get_loop() is asyncio.get_running_loop() and not task.cancelling()
 
     async def _wait(self, moment: float) -> None:
         await self._clock.sleep(max(0.0, moment - self._clock.monotonic()))
