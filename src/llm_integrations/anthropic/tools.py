@@ -148,6 +148,7 @@ def tool(
     """
 
     def define(function: Callable[P, R]) -> Tool[P, R]:
+        """Read name, description and schema off the function; refuse what the API would refuse."""
         label = name or str(getattr(function, "__name__", ""))
         if NAME.fullmatch(label) is None:
             raise InvalidRequest(f"tool {label!r}: a name has 1 to 64 letters, digits, _ and -")

@@ -274,6 +274,7 @@ class Batches:
         """
 
         async def collect(stream: OpenStream) -> dict[str, BatchResult]:
+            """Read to the end, which books what the batch cost."""
             reader = self._reader(stream, batch)
             found: dict[str, BatchResult] = {}
             try:

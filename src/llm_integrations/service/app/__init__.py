@@ -519,6 +519,7 @@ def _context_maker(
     """Return what gives a handler its view of one delivery of a site."""
 
     def make(delivery: Delivery, event: WebhookEvent, registration: Registration) -> Context:
+        """Return that view, with the tags under which the handler's calls are booked."""
         issue_key = delivery.issue_key or delivery.issue_id
         tags = {
             "issue": issue_key,

@@ -62,6 +62,7 @@ class _Obedient:
         self._reading = reading
 
     def value(self, given: object, name: str, depth: int) -> object:
+        """Return a value that `given`, a part of the schema, allows for a property of this name."""
         if depth > MAX_DEPTH:
             raise ApiError(400, "Schema is too complex for compilation")
         schema = self._resolved(given)
