@@ -82,6 +82,18 @@ async def test_an_issue_is_created_read_commented_moved_and_found(
     assert len(json.loads(listed.out)) == 2
 
 
+async def test_issues_that_came_are_shown_though_their_count_does_not_come(
+    site: JiraSimulator, tmp_path: Path
+) -> None:
+    words = ("search", "project = DEMO ORDER BY key", "--limit", "2")
+    counted = await jira(site, *words, cwd=tmp_path)
+    assert re.fullmatch(r"2 of about \d+; --limit shows more\n", counted.err)
+    site.fail_next(StatusError(status=403), path="/search/approximate-count")
+    uncounted = await jira(site, *words, cwd=tmp_path)
+    assert (uncounted.code, uncounted.out) == (0, counted.out), uncounted.err
+    assert "2 issues; how many more there are is not known: " in uncounted.complaint
+
+
 async def test_what_is_no_key_is_refused_before_a_request(
     site: JiraSimulator, tmp_path: Path
 ) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 from cyclopts import Parameter
 
-from llm_integrations.cli.failures import OK
+from llm_integrations.cli.failures import OK, complain
 from llm_integrations.cli.printing import local_time, print_json, print_table, printable
-from llm_integrations.errors import ConfigError
+from llm_integrations.errors import ConfigError, IntegrationError
 
 if TYPE_CHECKING:
     from llm_integrations.jira import Issue, JiraClient
@@ -68,8 +68,7 @@ def search(
             whole="key",
         )
         if len(found) == limit:
-            about = await jira.count_issues(jql)
-            print(f"{limit} of about {about}; --limit shows more", file=sys.stderr)
+            await _tell_count(jira, jql, limit)
         return OK
 
     return with_client(run)
@@ -187,6 +186,16 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     _Run = Callable[[JiraClient], Awaitable[int]]
+
+
+async def _tell_count(jira: JiraClient, jql: str, shown: int) -> None:
+    """Say how many issues there are; the answer is printed already, so nothing fails here."""
+    try:
+        about = await jira.count_issues(jql)
+    except IntegrationError as error:
+        complain(f"{shown} issues; how many more there are is not known: {error}")
+    else:
+        print(f"{shown} of about {about}; --limit shows more", file=sys.stderr)
 
 
 def _row(issue: Issue) -> tuple[str, ...]:
