@@ -203,7 +203,7 @@ COMMANDS = [
     ("service", PACKAGES["postgres"], ["deliveries", "list"]),
     ("service", PACKAGES["postgres"], ["pause"]),
     ("embedded", PACKAGES["embedded"], ["serve"]),
-    ("embedded", PACKAGES["embedded"], ["costs"]),
+    ("embedded", PACKAGES["embedded"], ["deliveries", "list"]),
     ("simulators", PACKAGES["simulators"], ["simulate", "claude"]),
     ("simulators", PACKAGES["simulators"], ["simulate", "jira"]),
     ("gateway", PACKAGES["gateway"], ["gateway", "--ledger", "memory:"]),

@@ -6,9 +6,11 @@ import asyncio
 import csv
 import json
 import re
+import secrets
+import shutil
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,6 +24,7 @@ from llm_integrations.cli.asking import _as_data, _summary
 from llm_integrations.cli.costs import costs, export, reconcile
 from llm_integrations.errors import ConfigError, StoreError
 from llm_integrations.governance import Budget, BudgetAlert, Governor
+from llm_integrations.service.database import home_folder, open_database
 
 
 async def _spend(url: str) -> None:
@@ -402,6 +405,45 @@ def test_asking_for_a_file_that_is_not_there_makes_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--ledger: there is no file .*costs\.db"):
         costs(ledger=f"sqlite:///{tmp_path / 'costs.db'}")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    """Where the service's embedded database is; the server's user can reach it."""
+    folder = home_folder() / f"tests-{secrets.token_hex(4)}"
+    (tmp_path / "settings.toml").write_text(f'data_dir = "{folder}"\n')
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.parametrize("command", [costs, export, reconcile])
+def test_a_report_makes_no_database(
+    command: Callable[..., int], place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    monkeypatch.setenv("ANTHROPIC_ADMIN_KEY", "sk-ant-admin-of-nobody")
+    said = rf"no ledger yet: no database is in {place}, .* --ledger sqlite:///FILE"
+    with pytest.raises(ConfigError, match=said):
+        command(settings=tmp_path / "settings.toml")
+    assert not place.exists()
+
+
+def test_the_embedded_database_that_is_there_is_reported_on(
+    place: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+
+    async def spend() -> None:
+        database = await open_database(None, folder=place)
+        await _spend(database.dsn)
+        await database.stop()
+
+    asyncio.run(spend())
+    assert costs(settings=tmp_path / "settings.toml", json=True) == 0
+    assert json.loads(capsys.readouterr().out)["total_usd"] == "0.000005"
 
 
 def test_a_database_of_others_is_no_ledger_and_gets_no_tables(postgres_url: str) -> None:

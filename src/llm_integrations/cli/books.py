@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from llm_integrations.cli.failures import complain
 from llm_integrations.cli.reading import load
+from llm_integrations.errors import ConfigError
 
 if TYPE_CHECKING:
     from llm_integrations.governance import Governor
@@ -53,9 +54,7 @@ async def open_books(settings: Settings) -> AsyncIterator[Books]:
 
     async with AsyncExitStack() as stack:
         database = await open_database(
-            settings.database_url.reveal() or None,
-            folder=Path(settings.data_dir) if settings.data_dir else None,
-            progress=complain,
+            settings.database_url.reveal() or None, folder=_folder(settings), progress=complain
         )
         stack.push_async_callback(database.stop)
         governor = await stack.enter_async_context(Governor.open(database.dsn, tells_alerts=False))
@@ -67,14 +66,16 @@ async def open_books(settings: Settings) -> AsyncIterator[Books]:
 
 @asynccontextmanager
 async def open_ledger(url: str | None, settings: Path | None) -> AsyncIterator[Governor]:
-    """Open the ledger at `url`, or the service's without one.
+    """Open the ledger at `url`, or the service's without one; make no database to report on.
 
     Raises:
         ConfigError: there is no ledger, or it is too old; else as `open_books`.
         StoreError: the database is of a newer version, or away.
     """
     if url is None:
-        async with open_books(load(settings)[0]) as books:
+        loaded = load(settings)[0]
+        _refuse_to_make(loaded)
+        async with open_books(loaded) as books:
             yield books.governor
         return
     from llm_integrations.governance import Governor
@@ -83,3 +84,18 @@ async def open_ledger(url: str | None, settings: Path | None) -> AsyncIterator[G
     await check_books(url, setting="--ledger")
     async with Governor.open(url, tells_alerts=False) as governor:
         yield governor
+
+
+def _refuse_to_make(settings: Settings) -> None:
+    """Raise `ConfigError` where opening the books would make an embedded database."""
+    from llm_integrations.service.database import missing_folder
+
+    if not settings.database_url.reveal() and (folder := missing_folder(_folder(settings))):
+        raise ConfigError(
+            f"there is no ledger yet: no database is in {folder}, and DATABASE_URL is not set;"
+            " `llm-integrations serve` makes one, --ledger sqlite:///FILE names another"
+        )
+
+
+def _folder(settings: Settings) -> Path | None:
+    return Path(settings.data_dir) if settings.data_dir else None

@@ -4,6 +4,7 @@ A setting (`DATABASE_URL` or nothing) flows in, a `Database` with an address tha
 answer flows out. Nothing here knows a table: the rooms above create and read those.
 """
 
+from llm_integrations.service.database.embedded import missing_folder
 from llm_integrations.service.database.opening import (
     Database,
     keep_up,
@@ -12,4 +13,11 @@ from llm_integrations.service.database.opening import (
 )
 from llm_integrations.service.database.place import home_folder
 
-__all__ = ["Database", "home_folder", "keep_up", "open_database", "wait_until_up"]
+__all__ = [
+    "Database",
+    "home_folder",
+    "keep_up",
+    "missing_folder",
+    "open_database",
+    "wait_until_up",
+]

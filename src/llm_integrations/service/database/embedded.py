@@ -117,6 +117,22 @@ def open_cluster(
         return cluster
 
 
+def missing_folder(folder: Path | None) -> Path | None:
+    """Return where an embedded database would be made, or None where there is one already.
+
+    Nothing is made and nothing is started to find out.
+    """
+    require_posix()
+    place = folder.resolve() if folder else _default_folder(home_folder().resolve())
+    try:
+        (place / "data").lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return place
+    except OSError:  # whoever opens it says what is wrong
+        return None
+    return None
+
+
 @contextmanager
 def _one_line_errors(folder: Path) -> Iterator[None]:
     """Turn what the operating system says into an error of ours."""
@@ -134,13 +150,17 @@ def _choose_folder(wish: Path | None, home: Path, *, temporary: bool) -> Path:
     """Return the cluster's folder; what will be deleted has a place of its own."""
     throw_aways = home / "temporary"
     if wish is None:
-        return throw_aways / secrets.token_hex(6) if temporary else home / "default"
+        return throw_aways / secrets.token_hex(6) if temporary else _default_folder(home)
     folder = wish.resolve()
     if temporary != (throw_aways in folder.parents):
         raise ConfigError(f"temporary databases, and only they, live below {throw_aways}")
     if folder.exists() and any(folder.iterdir()) and not (folder / "lock").exists():
         raise ConfigError(f"not an embedded database, and not empty: {folder}")
     return folder
+
+
+def _default_folder(home: Path) -> Path:
+    return home / "default"
 
 
 def _clear_away_abandoned(home: Path, programs: Programs) -> None:
