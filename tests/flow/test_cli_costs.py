@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import os
 import re
 import secrets
 import shutil
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from subprocess import PIPE, Popen
 from urllib.parse import urlsplit
 
 import psycopg
@@ -264,6 +266,47 @@ def test_days_that_cannot_be_counted_are_refused(
 def test_a_place_that_cannot_be_written_is_told(settings: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         export(to=tmp_path / "none" / "x.csv", settings=settings)
+
+
+async def test_files_written_by_two_at_once_are_whole_at_every_moment(tmp_path: Path) -> None:
+    url, folder = f"sqlite:///{tmp_path / 'x.db'}", tmp_path / "out"
+    folder.mkdir()
+    out, alone = folder / "costs.csv", tmp_path / "alone.csv"
+    async with Governor.open(url) as governor:
+        for number in range(600):
+            ask = Ask(group="g", model="m", hold_pusd=9, tags={"issue": f"A-{number % 3}"})
+            await governor.settle(await governor.admit(ask), Actual(state="settled", cost_pusd=5))
+    whole = [b"of last month"]
+    for issue in ("A-1", None):
+        await asyncio.to_thread(export, ledger=url, to=alone, issue=issue)
+        whole.append(alone.read_bytes())
+    out.write_bytes(whole[0])
+    out.chmod(0o600)
+    writing = asyncio.gather(
+        *(
+            asyncio.to_thread(export, ledger=url, to=out, issue=issue)
+            for issue in ("A-1", None, "A-1", None)
+        )
+    )
+    while not writing.done():
+        assert out.read_bytes() in whole
+        await asyncio.sleep(0)
+    await writing
+    assert out.read_bytes() in whole[1:]
+    assert (list(folder.iterdir()), out.stat().st_mode & 0o777) == ([out], 0o600)
+
+
+def test_a_link_stays_one_and_a_pipe_is_written_to(settings: Path, tmp_path: Path) -> None:
+    kept, link, pipe = tmp_path / "kept.csv", tmp_path / "link.csv", tmp_path / "pipe"
+    link.symlink_to(kept)
+    kept.touch()
+    assert export(to=link, settings=settings) == 0
+    assert link.is_symlink()
+    os.mkfifo(pipe)
+    with Popen(["cat", pipe], stdout=PIPE) as reader:
+        assert export(to=pipe, settings=settings) == 0
+        assert reader.communicate()[0] == kept.read_bytes() != b""
+    assert pipe.is_fifo()
 
 
 # --- another ledger than the service's ----------------------------------------------------------

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
+from shutil import copymode
 from typing import TYPE_CHECKING, Final, Literal, TextIO, TypeAlias
 
+from llm_integrations._core.disk import replacing
 from llm_integrations.cli.books import open_ledger
 from llm_integrations.cli.failures import complain
 from llm_integrations.cli.printing import (
@@ -23,8 +25,8 @@ from llm_integrations.cli.reading import LedgerUrl, SettingsFile, load
 from llm_integrations.errors import AuthFailed, ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from contextlib import AbstractAsyncContextManager, AbstractContextManager
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from llm_integrations.anthropic.reconcile import Difference, Reconciliation
     from llm_integrations.governance import (
@@ -85,7 +87,9 @@ def costs(
         raise ConfigError(f"--tag {tag}: a tag of that name cannot be told from the {tag} itself")
     opening = open_ledger(ledger, settings)
     if html is not None:
-        return _write_page(opening, html, days or _PAGE_DAYS, zone, tag)
+        asyncio.run(_write_page(opening, html, days or _PAGE_DAYS, zone, tag))
+        complain(f"written to {html}")
+        return 0
     key = tag or by
     found, forecasts, budgets = asyncio.run(_load(opening, key, days, zone))
     if json:
@@ -127,7 +131,8 @@ def export(
     _check_days(days)
     chosen = format or ("jsonl" if to is not None and to.suffix == ".jsonl" else "csv")
     opening = open_ledger(ledger, settings)
-    count = asyncio.run(_export(opening, days, issue, _writing(to, chosen)))
+    writing = nullcontext(sys.stdout) if to is None else _written_anew(to)
+    count = asyncio.run(_export(opening, days, issue, writing, chosen))
     complain(f"{count:,} attempts written" + (f" to {to}" if to else ""))
     return 0
 
@@ -197,20 +202,16 @@ async def _load(
     return found, forecasts, budgets
 
 
-def _write_page(opening: Opening, path: Path, days: int, zone: str, tag: str | None) -> int:
+async def _write_page(opening: Opening, path: Path, days: int, zone: str, tag: str | None) -> None:
     from importlib.resources import files
 
     from llm_integrations.service.console.spend import draw_spend_file
 
-    report, budgets = asyncio.run(_load_report(opening, days, zone, tag))
+    report, budgets = await _load_report(opening, days, zone, tag)
     static = files("llm_integrations.service.console") / "static"
     style = (static / "console.css").read_text(encoding="utf-8")
-    try:
-        path.write_text(draw_spend_file(report, budgets, style), encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
-    complain(f"written to {path}")
-    return 0
+    async with _written_anew(path) as file:
+        file.write(draw_spend_file(report, budgets, style))
 
 
 async def _load_report(
@@ -334,7 +335,8 @@ async def _export(
     opening: Opening,
     days: int | None,
     issue: str | None,
-    writing: AbstractContextManager[Callable[[Entry], object]],
+    writing: AbstractAsyncContextManager[TextIO],
+    chosen: Literal["csv", "jsonl"],
 ) -> int:
     """Write all entries that are wanted; return how many there were."""
     from llm_integrations._core.clock import SystemClock
@@ -343,28 +345,14 @@ async def _export(
     since = None if days is None else SystemClock().now() - timedelta(days=days)
     wanted = filter_of(since=since, issue=issue)
     count = 0
-    async with opening as governor:
-        with writing as write:  # not before: a ledger that is not there must not empty a file
-            async for entry in governor.ledger.iter_entries(wanted):
-                write(entry)
-                count += 1
-                if count % _TOLD_EACH == 0 and sys.stderr.isatty():
-                    complain(f"{count:,} attempts")
+    async with opening as governor, writing as file:
+        write = _writer(chosen, file)
+        async for entry in governor.ledger.iter_entries(wanted):
+            write(entry)
+            count += 1
+            if count % _TOLD_EACH == 0 and sys.stderr.isatty():
+                complain(f"{count:,} attempts")
     return count
-
-
-@contextmanager
-def _writing(
-    to: Path | None, chosen: Literal["csv", "jsonl"]
-) -> Iterator[Callable[[Entry], object]]:
-    """Yield what writes one entry to the file, or to standard output."""
-    try:
-        with to.open("w", encoding="utf-8", newline="") if to else nullcontext(sys.stdout) as file:
-            yield _writer(chosen, file)
-    except OSError as error:
-        if to is None:
-            raise
-        raise ConfigError(f"{to}: {error.strerror}") from error
 
 
 def _writer(chosen: Literal["csv", "jsonl"], file: TextIO) -> Callable[[Entry], object]:
@@ -378,6 +366,35 @@ def _writer(chosen: Literal["csv", "jsonl"], file: TextIO) -> Callable[[Entry], 
     lines = writer(file)
     lines.writerow(EXPORT_COLUMNS)
     return lambda entry: lines.writerow(entry.as_text())
+
+
+@asynccontextmanager
+async def _written_anew(path: Path) -> AsyncIterator[TextIO]:
+    """Yield a file that takes the path's place when all is written, so that it is never half there.
+
+    What is no regular file, such as a pipe, is written to as it is.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    try:
+        async with _instead_of(path) as place:
+            with _opened(place, like=path) as file:
+                yield file
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _instead_of(path: Path) -> AbstractAsyncContextManager[Path]:
+    return replacing(path.resolve()) if path.is_file() or not path.exists() else nullcontext(path)
+
+
+def _opened(place: Path, *, like: Path) -> TextIO:
+    """Open a file that nobody may read who may not read the one it replaces."""
+    file = place.open("w", encoding="utf-8", newline="")
+    if like.is_file():
+        copymode(like, place)
+    return file
 
 
 # --- reconcile -----------------------------------------------------------------------------------
