@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from llm_integrations.errors import InvalidRequest
 from llm_integrations.jira import adf
 from llm_integrations.jira.adf import wiki
+from llm_integrations.jira.dialect import SERVER
 
 Json = Any  # a test looks at JSON as it comes
 SCHEMA = Path(__file__).parents[3] / "shared" / "data" / "adf" / "adf-full.schema.json"
@@ -430,6 +433,51 @@ def test_wiki_markup_reads_as_markdown(markup: str, expected: str) -> None:
 )
 def test_markdown_is_written_as_wiki_markup(source: str, markup: str) -> None:
     assert wiki.from_markdown(source) == markup
+
+
+def shown(markup: str) -> str:
+    """Return what Jira shows of a line without marks, by the patterns of its renderer."""
+    escaped = re.sub(
+        r"(?<!\\)\\([-#*_+?^~|%{}\[\]()!@])", lambda found: f"&#{ord(found[1])};", markup
+    )
+    assert "&#92;)" not in escaped  # ;) is a face
+    return unescape(re.sub(r"(?<!\\)\\{2}(?!\S*\\)", "\n", escaped))
+
+
+@example(words=r"\\server\share a\\b \(x\) \* C:\ ")
+@example(words="\\\\ ")
+@given(words=st.text(alphabet="\\\\\\*_-+#?%(){}[]|!@^~ aB1"))
+def test_backslashes_read_in_jira_as_they_were_written(words: str) -> None:
+    for marks in ([], [{"type": "code"}]):
+        piece = {"type": "text", "text": words, "marks": marks}
+        around = ("{{", "}}") if marks and words.strip() else ("", "")
+        markup = wiki.from_adf(doc_of(para(piece))).strip()
+        inner = markup.removeprefix(around[0]).removesuffix(around[1])
+        assert shown(inner) == words.strip()
+
+
+@pytest.mark.parametrize(
+    ("source", "markup"),
+    [
+        (r"\\\\server\share", r"&#92;&#92;server\share"),
+        (r"a\\\\b `c\\d\{e`", r"a&#92;&#92;b {{c&#92;&#92;d&#92;\{e}}"),
+        (r"C:\Users\me C:\\", r"C:\Users\me C:&#92;"),
+        (r"**a\\** \\*b*", r"*a&#92;* &#92;_b_"),
+        (r"\\(x\\) \\\*", r"&#92;\(x&#92;\) &#92;\*"),
+        ("```\n\\\\\n```", "{code}\n\\\\\n{code}"),
+    ],
+)
+def test_backslashes_in_wiki_markup_are_read_back(source: str, markup: str) -> None:
+    assert wiki.from_markdown(source) == markup
+    assert wiki.from_markdown(wiki.to_markdown(markup)) == markup
+
+
+def test_parts_of_a_text_fit_however_long_their_markup_is() -> None:
+    for text in ("\\\\\\\\ " * 12_000, "*a* " * 9_000, "`" + "\\" * 30_000 + "`"):
+        parts = [str(part) for part in SERVER.rich_parts(text)]
+        assert max(map(len, parts)) <= adf.TEXT_LIMIT
+        told = "".join(parts).replace("&#92;", "\\")
+        assert (told.count("\\"), told.count("a")) in {(24_000, 0), (0, 9_000), (30_000, 0)}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ In: Markdown, user ids. Out: what requests carry. Pure. Next room: `field_values
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +15,8 @@ from llm_integrations.jira.adf.markdown import parse_blocks
 from llm_integrations.jira.adf.splitting import split
 
 __all__ = ["CLOUD", "SERVER", "Dialect"]
+
+_LEAST: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +49,22 @@ class Dialect:
         doc = {"type": "doc", "version": 1, "content": parse_blocks(markdown)}
         if self.is_cloud:
             return list(split(doc))
-        # Markup is longer than the text in it; half the limit leaves room for it.
-        return [wiki.from_adf(part) for part in split(doc, limit=adf.TEXT_LIMIT // 2)]
+        # Markup is longer than the text in it; half the limit leaves room for it, mostly.
+        return list(_markup(doc, adf.TEXT_LIMIT // 2))
 
     def user(self, user_id: str | None) -> dict[str, str | None]:
         """Return a user reference."""
         return {self.user_member: user_id}
+
+
+def _markup(doc: Mapping[str, object], limit: int) -> Iterator[str]:
+    """Yield a document's parts of at most `limit` characters of text, or less where it must be."""
+    for part in split(doc, limit=limit):
+        markup = wiki.from_adf(part)
+        if len(markup) > adf.TEXT_LIMIT and limit > _LEAST:
+            yield from _markup(part, limit * 2 // 3)
+        else:
+            yield markup
 
 
 CLOUD: Final = Dialect(is_cloud=True, api="3", user_member="accountId")

@@ -18,7 +18,17 @@ from llm_integrations.jira.adf.nodes import INLINE
 __all__ = ["from_adf", "from_markdown", "to_markdown"]
 
 _MAX_DEPTH: Final = 60
-_SPECIAL: Final = re.compile(r"([{}\[\]*_|!]|(?<!\w)[-+^~]|[-+^~](?!\w))")
+# Jira's renderer (com.atlassian.renderer.v2.components) takes the backslash from before one of
+# these (BackslashEscapeRendererComponent), two backslashes for a line break
+# (ForceNewLineRendererComponent), and leaves entities alone (HtmlEscaper).
+_ESCAPABLE: Final = r"\-#*_+?^~|%{}\[\]()!@"
+_BACKSLASH: Final = "&#92;"
+# At the end of a text, too: what comes next may begin with one of them.
+_ACTING: Final = re.compile(rf"\\(?=[\\{_ESCAPABLE}]|\Z)|(?<=\\)\\")
+# Behind an entity the last ones, too: ;) is a face.
+_SPECIAL: Final = re.compile(
+    rf"([{{}}\[\]*_|!]|(?<!\w)[-+^~]|[-+^~](?!\w)|(?<={_BACKSLASH})[#?%()@])"
+)
 # What would end {code:...} or [text|...] early, and let the rest be markup.
 _NO_LANGUAGE: Final = re.compile(r"[^\w+#.-]")
 _ENDS_ADDRESS: Final = re.compile(r"[\[\]{}|!]")
@@ -46,7 +56,7 @@ _STRIKE: Final = re.compile(r"(?<![\w\-\\])-(?=\S)([^-\n]{1,2000}?)(?<=\S)-(?![\
 # 2,000 characters.
 _MONO: Final = re.compile(r"\{\{((?:[^{}\n]|\{(?!\{)){1,2000})\}\}")
 _COLOR: Final = re.compile(r"\{color(?::[^}\n]{1,40})?\}")
-_ESCAPE: Final = re.compile(r"\\([{}\[\]*_|!\-+^~#])")
+_ESCAPE: Final = re.compile(rf"\\([{_ESCAPABLE}])")
 
 Adf = Mapping[str, object]
 
@@ -66,7 +76,11 @@ def from_markdown(text: str) -> str:
 
 
 def from_adf(doc: Adf) -> str:
-    """Return an ADF document as wiki markup."""
+    """Return an ADF document as wiki markup.
+
+    A backslash that Jira would take for markup, as a pair is a line break, is written `&#92;`: no
+    other spelling of it is shown as one.
+    """
     return "\n\n".join(filter(None, (_block(node, "", 0) for node in _content(doc))))
 
 
@@ -160,10 +174,15 @@ def _inline(nodes: Sequence[Adf]) -> str:
 
 def _inline_node(node: Adf) -> str:
     if node.get("type") != "text":
-        return _SPECIAL.sub(r"\\\1", documents.to_text({"content": [node]}))
+        return _escaped(documents.to_text({"content": [node]}))
     text = str(node.get("text", ""))
     marks = node.get("marks")
     return _with_marks(text, marks if isinstance(marks, list) else [])
+
+
+def _escaped(text: str) -> str:
+    """Return text that Jira shows as written."""
+    return _SPECIAL.sub(r"\\\1", _ACTING.sub(_BACKSLASH, text))
 
 
 def _with_marks(text: str, marks: Iterable[object]) -> str:
@@ -173,7 +192,7 @@ def _with_marks(text: str, marks: Iterable[object]) -> str:
     if not body:
         return text
     lead, tail = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
-    escaped = _SPECIAL.sub(r"\\\1", body)
+    escaped = _escaped(body)
     rendered = f"{{{{{escaped}}}}}" if "code" in kinds else escaped
     for kind, sign in _MARKS.items():
         if kind in kinds:
@@ -272,5 +291,11 @@ def _spans(text: str) -> str:
     text = _STRONG.sub("\x00\\1\x00", text)
     text = _EM.sub(r"*\1*", text).replace("\x00", "**")
     text = _STRIKE.sub(r"~~\1~~", text)
-    text = _MONO.sub(r"`\1`", text)
-    return _ESCAPE.sub(r"\\\1", text)
+    text = _MONO.sub(_code_span, text)
+    return text.replace(_BACKSLASH, r"\\")
+
+
+def _code_span(mono: re.Match[str]) -> str:
+    """Return {{code}} as Markdown, where nothing is escaped in it."""
+    code = _ESCAPE.sub(r"\1", mono[1]).replace(_BACKSLASH, "\\")
+    return f"`{code}`"
