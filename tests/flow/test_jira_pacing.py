@@ -136,7 +136,7 @@ async def test_a_cancelled_task_in_a_lane_leaves_no_trace() -> None:
                 task.cancel()
             ends = await asyncio.gather(*waiting, return_exceptions=True)
             assert all(isinstance(end, asyncio.CancelledError) for end in ends)
-            assert not jira._connection._pacer._lanes
+            assert not jira._connection._pacer._queues.here().lanes
     assert len(site.requests) == 1
 
 

@@ -30,6 +30,7 @@ from llm_integrations._core.call import (
 from llm_integrations._core.clock import Clock, SystemClock
 from llm_integrations._core.codec import Decoder, encode
 from llm_integrations._core.http import AiohttpTransport, Request, Transport
+from llm_integrations._core.loops import PerLoop
 from llm_integrations._core.multipart import Form
 from llm_integrations._core.retry import RetryPolicy
 from llm_integrations.errors import (
@@ -110,7 +111,7 @@ class Connection:
             config.auth, base_url=config.base_url, send=self._caller.run, clock=clock
         )
         self._dialect = _dialect_of(config)
-        self._asking = asyncio.Lock()
+        self._asking = PerLoop(asyncio.Lock)
         #: False once the site answered 404 to `/rest/software/1.0`.
         self.has_software_api = True
 
@@ -127,7 +128,7 @@ class Connection:
     async def dialect(self) -> Dialect:
         """Return how to speak to this site; asks `serverInfo` once."""
         if self._dialect is None:
-            async with self._asking:
+            async with self._asking.here():
                 if self._dialect is None:
                     info = await self.server_info()
                     self._dialect = CLOUD if info.is_cloud else SERVER

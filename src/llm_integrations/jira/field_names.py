@@ -20,6 +20,7 @@ from typing import Final
 
 from msgspec import structs
 
+from llm_integrations._core.loops import PerLoop
 from llm_integrations.errors import FieldUnclear, InvalidRequest
 from llm_integrations.jira.dialect import Dialect
 from llm_integrations.jira.field_values import SYSTEM_FIELDS, needs_schema, shape_of
@@ -55,7 +56,7 @@ class FieldNames:
         self._create_screen = create_screen
         self._edit_screen = edit_screen
         self._fields: Sequence[FieldInfo] | None = None
-        self._asking = asyncio.Lock()
+        self._asking = PerLoop(asyncio.Lock)
 
     async def find_id(self, name: str, screen: Screen | None = None) -> str:
         """Return the id of a field; what is an id already costs no look-up.
@@ -141,7 +142,7 @@ class FieldNames:
 
     async def _refreshed(self, known: Sequence[FieldInfo] | None) -> Sequence[FieldInfo]:
         """Fetch the fields, unless somebody else has done so since `known` was read."""
-        async with self._asking:
+        async with self._asking.here():
             if self._fields is None or self._fields is known:
                 self._fields = await self._fetch()
             return self._fields

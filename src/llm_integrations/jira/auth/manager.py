@@ -26,6 +26,7 @@ from llm_integrations._core.call import Ask, Call
 from llm_integrations._core.clock import Clock
 from llm_integrations._core.codec import Decoder
 from llm_integrations._core.http import Request
+from llm_integrations._core.loops import PerLoop
 from llm_integrations.errors import (
     APIError,
     AuthFailed,
@@ -274,10 +275,10 @@ class _Scoped:
         self._base_url = base_url
         self._send = send
         self._cloud_id = auth.cloud_id
-        self._asking = asyncio.Lock()
+        self._asking = PerLoop(asyncio.Lock)
 
     async def admit(self) -> Pass:
-        async with self._asking:
+        async with self._asking.here():
             if not self._cloud_id:
                 call = _get(self._base_url + _TENANT, _TENANT, {}, _tenant)
                 self._cloud_id = (await self._send(call)).cloud_id

@@ -6,7 +6,8 @@ longer than the patience is an error with the seconds in it, for a durable sleep
 
 Who must wait stands in a lane: first that of the issue, then that of method and route. Only the
 head of a lane looks at the clock, so that a thousand waiting tasks cost no more than one, and each
-leaves in its turn; and what stops one lane stops no other.
+leaves in its turn; and what stops one lane stops no other. Slots and lanes are those of one event
+loop; what the rules know holds for all of them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from contextlib import asynccontextmanager
 
 from llm_integrations._core.call import Actual, Ask, Observation
 from llm_integrations._core.clock import Clock
+from llm_integrations._core.loops import PerLoop
 from llm_integrations.errors import RateLimited
 from llm_integrations.jira.pacing.limits import Reading
 from llm_integrations.jira.pacing.rules import Need, Pacing
@@ -34,7 +36,7 @@ class Pacer:
     Args:
         pacing: the rules and their state.
         clock: what to wait on.
-        concurrency: requests in flight at once.
+        concurrency: requests in flight at once, on each event loop.
         patience_s: the longest server pause to sit out.
     """
 
@@ -43,9 +45,8 @@ class Pacer:
     ) -> None:
         self._pacing = pacing
         self._clock = clock
-        self._slots = asyncio.Semaphore(concurrency)
+        self._queues = PerLoop(lambda: _Queue(concurrency))
         self._patience_s = patience_s
-        self._lanes: dict[str, _Lane] = {}
         #: Seconds that an answer takes, smoothed; None before the first one.
         self.latency_s: float | None = None
 
@@ -55,15 +56,15 @@ class Pacer:
         Raises:
             RateLimited: the server's pause outlasts the patience; nothing was sent.
         """
-        need = _need_of(ask)
-        if not (need.group in self._lanes or self._slots.locked() or self._delay_s(need)):
-            await self._slots.acquire()
+        need, queue = _need_of(ask), self._queues.here()
+        if not (need.group in queue.lanes or queue.slots.locked() or self._delay_s(need)):
+            await queue.slots.acquire()
             self._pacing.take(need, self._clock.monotonic())
         elif need.issue:
-            async with self._lane(f"issue {need.issue}"):
-                await self._wait(need)
+            async with queue.lane(f"issue {need.issue}"):
+                await self._wait(need, queue)
         else:
-            await self._wait(need)
+            await self._wait(need, queue)
         return need
 
     async def settle(self, permit: object, actual: Actual) -> None:
@@ -78,7 +79,7 @@ class Pacer:
         """Give the slot back; the request counts as sent, which errs on the quiet side."""
         if isinstance(permit, Need):
             self._pacing.done(permit, self._clock.monotonic())
-        self._slots.release()
+        self._queues.here().slots.release()
 
     def observe(self, ask: Ask, seen: Observation, sent_at: float) -> None:
         """Learn from an answer, and pause what the server said is too busy."""
@@ -91,17 +92,17 @@ class Pacer:
                 chance=self._clock.random() if seen.pause_s else 0.0,
             )
 
-    async def _wait(self, need: Need) -> None:
+    async def _wait(self, need: Need, queue: _Queue) -> None:
         """Wait for the issue, then in the lane of the group; take a slot and the turn."""
         while True:
             while delay_s := self._pacing.issue_delay_s(need, self._clock.monotonic()):
                 self._check_patience(need)
                 await self._clock.sleep(delay_s)
-            async with self._lane(need.group):
-                if await self._leave(need):
+            async with queue.lane(need.group):
+                if await self._leave(need, queue.slots):
                     return
 
-    async def _leave(self, need: Need) -> bool:
+    async def _leave(self, need: Need, slots: asyncio.Semaphore) -> bool:
         """Wait at the head of the lane and take the turn; False if the issue must wait again."""
         while True:
             # No slot is held while waiting: a pause of one issue or group stops no other.
@@ -109,11 +110,11 @@ class Pacer:
                 if self._pacing.issue_delay_s(need, self._clock.monotonic()):
                     return False
                 await self._clock.sleep(delay_s)
-            await self._slots.acquire()
+            await slots.acquire()
             if not self._holds_back(need):
                 self._pacing.take(need, self._clock.monotonic())
                 return True
-            self._slots.release()
+            slots.release()
 
     def _delay_s(self, need: Need) -> float:
         self._check_patience(need)
@@ -132,10 +133,20 @@ class Pacer:
                 retry_after_s=paused_s,
             )
 
+
+class _Queue:
+    """Those who wait on one event loop: for a slot, or in a lane."""
+
+    __slots__ = ("lanes", "slots")
+
+    def __init__(self, concurrency: int) -> None:
+        self.slots = asyncio.Semaphore(concurrency)
+        self.lanes: dict[str, _Lane] = {}
+
     @asynccontextmanager
-    async def _lane(self, name: str) -> AsyncIterator[None]:
+    async def lane(self, name: str) -> AsyncIterator[None]:
         """Stand in a lane until the turn comes; the last one to leave takes it away."""
-        lane = self._lanes.setdefault(name, _Lane())
+        lane = self.lanes.setdefault(name, _Lane())
         lane.standing += 1
         try:
             async with lane.turn:
@@ -143,7 +154,7 @@ class Pacer:
         finally:
             lane.standing -= 1
             if not lane.standing:
-                del self._lanes[name]
+                del self.lanes[name]
 
 
 class _Lane:
