@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -70,3 +71,17 @@ async def test_closing_answers_what_was_asked_and_takes_no_more() -> None:
     assert answer.result() == 2
     with pytest.raises(StoreUnavailable):
         await batches.ask(2)
+
+
+async def test_what_has_no_answer_for_long_is_waited_for_a_second_more() -> None:
+    async def say_nothing(numbers: Sequence[int]) -> list[int]:
+        await asyncio.sleep(60)
+        return list(numbers)
+
+    batches = Batches(say_nothing, cap=8)
+    asked = batches.ask(1)
+    await asyncio.sleep(2.5)
+    began = time.monotonic()
+    await batches.close()
+    assert 0.9 < time.monotonic() - began < 2.5
+    asked.cancel()

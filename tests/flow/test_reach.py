@@ -14,6 +14,7 @@ from llm_integrations.errors import ConfigError, StoreUnavailable
 from llm_integrations.governance import Governor
 from llm_integrations.store.deliveries import DeliveryStore
 from llm_integrations.store.reach import connect
+from tests.gate import Gate
 
 
 def acting_as(dsn: str, role: str) -> str:
@@ -100,3 +101,21 @@ async def test_a_store_closes_though_a_statement_has_no_answer(service_url: str)
         with pytest.raises(StoreUnavailable):
             await asking
         assert time.monotonic() - began < 8
+
+
+async def test_a_statement_that_nobody_waits_for_any_more_ends_though_the_server_is_silent(
+    service_url: str,
+) -> None:
+    gate = Gate(service_url)
+    async with gate(service_url) as through:
+        connection = await connect(through)
+        asking = asyncio.create_task(connection.execute("SELECT pg_sleep(60)"))
+        await asyncio.sleep(0.1)
+        gate.hangs = True
+        began = time.monotonic()
+        asking.cancel()
+        await asyncio.wait([asking])
+        assert asking.cancelled()
+        assert time.monotonic() - began < 4  # psycopg alone: ten
+        assert connection.closed
+        await connection.close()

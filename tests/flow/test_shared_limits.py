@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
@@ -20,6 +19,7 @@ from llm_integrations.governance import Governor, Limit
 from llm_integrations.governance.limiter import Limiter
 from llm_integrations.governance.sharing import SharedPools
 from llm_integrations.store import open_store
+from tests.gate import Gate
 
 DONE = Actual(state="settled", cost_pusd=0)
 PER_SECOND = Limit(requests_per_minute=6_000)  # 100 a second
@@ -378,63 +378,6 @@ async def test_a_backlog_yields_to_people_of_its_process(postgres_url: str) -> N
         tasks += [asyncio.create_task(call("interactive")) for _ in range(3)]
         await asyncio.gather(*tasks)
         assert left == ["interactive"] * 3 + ["backfill"] * 3
-
-
-class Gate:
-    """A way to the database that can be shut, or hangs behind open connections."""
-
-    def __init__(self, dsn: str) -> None:
-        with psycopg.connect(dsn) as connection:
-            info = connection.info
-            self._host, self._port = info.host, info.port
-        self.is_open = True
-        self.hangs = False
-        self._cables: set[asyncio.StreamWriter] = set()
-
-    @asynccontextmanager
-    async def __call__(self, dsn: str) -> AsyncIterator[str]:
-        server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        parts = urlsplit(dsn)
-        login = parts.netloc.rpartition("@")[0]
-        netloc = f"{login}@127.0.0.1:{port}" if login else f"127.0.0.1:{port}"
-        try:
-            yield urlunsplit(parts._replace(netloc=netloc, query=""))
-        finally:
-            self.shut()
-            server.close()
-            await server.wait_closed()
-
-    def shut(self) -> None:
-        self.is_open = False
-        for cable in self._cables:
-            cable.transport.abort()
-
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not self.is_open:
-            writer.transport.abort()
-            return
-        if self._host.startswith("/"):
-            path = f"{self._host}/.s.PGSQL.{self._port}"
-            there, back = await asyncio.open_unix_connection(path)
-        else:
-            there, back = await asyncio.open_connection(self._host, self._port)
-        self._cables |= {writer, back}
-
-        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-            try:
-                while data := await source.read(65_536):
-                    if self.hangs:
-                        continue
-                    sink.write(data)
-                    await sink.drain()
-            except ConnectionError:
-                pass
-            finally:
-                sink.close()
-
-        await asyncio.gather(pump(reader, back), pump(there, writer))
-        self._cables -= {writer, back}
 
 
 async def test_while_the_database_is_away_each_goes_on_with_its_share_and_then_comes_back(

@@ -77,6 +77,9 @@ _TIDY_BEATS: Final = 30
 _LEAVE_S: Final = 10.0
 """How long a governor that ends waits for books that do not answer."""
 
+_HURRY_S: Final = 2.0
+"""How long it does when others have waited for them before."""
+
 _logger = logging.getLogger("llm_integrations.governance")
 
 
@@ -143,6 +146,7 @@ class Governor:
         self._endings = Endings(self._post, waits=self._pools is None)
         store.on_look = self._endings.work_off
         self._undoing: set[asyncio.Task[None]] = set()
+        self._leave_s = _LEAVE_S
 
     @classmethod
     @asynccontextmanager
@@ -557,11 +561,15 @@ class Governor:
         if self._pools is not None:
             await self._pools.sweep()
 
+    def hurry(self) -> None:
+        """Wait for the books two seconds at the end, not ten: who says so had no answer of them."""
+        self._leave_s = _HURRY_S
+
     async def _stop(self) -> None:
-        """Leave in order, and without a word if that takes longer than `_LEAVE_S`."""
+        """Leave in order, and without a word if that takes longer than `_leave_s`."""
         leaving = asyncio.create_task(self._leave(), name="governor leaves")
         try:
-            done, _ = await asyncio.wait([leaving], timeout=_LEAVE_S)
+            done, _ = await asyncio.wait([leaving], timeout=self._leave_s)
             if not done:
                 _logger.warning(
                     "the books do not answer and are left as they are: what is on its way is booked"

@@ -19,11 +19,11 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from importlib.metadata import version
-from typing import Final
+from threading import Thread
+from typing import ClassVar, Final
 
 import msgspec
 import structlog
@@ -42,6 +42,7 @@ _NAME: Final = "llm-integrations"
 _LOOKS_OF: Final = ["3", "4"]
 _LOOKS_KNOWN: Final = 4_096
 _COLLAPSE_S: Final = 10.0
+_END_S: Final = 3.0  # three times what the end of idle threads takes
 _NO_PRIVILEGE: Final = "42501"
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -113,6 +114,8 @@ async def migrate_engine(dsn: str) -> None:
 class Engine:
     """This process's DBOS."""
 
+    _ended: ClassVar[Future[None] | None] = None  # the last end: whoever begins waits for it
+
     def __init__(self, dsn: str, options: EngineOptions) -> None:
         self._dsn = dsn
         self._options = options
@@ -155,6 +158,8 @@ class Engine:
             await self._guard(workflow_id, work)
 
         _quieten()
+        if Engine._ended is not None:
+            await asyncio.wrap_future(Engine._ended)
         config: DBOSConfig = {
             "name": _NAME,
             "system_database_url": self._dsn,
@@ -188,32 +193,32 @@ class Engine:
         )
         self._is_launched = True
 
-    async def stop(self, timeout_s: float) -> None:
-        """Take nothing more, let what runs end within `timeout_s`, then cut the rest off."""
+    async def stop(self, timeout_s: float) -> bool:
+        """Take nothing more, let what runs end within `timeout_s`, then cut the rest off.
+
+        Returns:
+            Whether DBOS has ended. It waits for its threads one after the other, ten seconds each;
+            those that wait for a database that does not answer are left behind.
+        """
         self._is_launched = False
         loop = asyncio.get_running_loop()
         running = list(self._running.values())
         # It stops dequeuing at once; with a timeout it waits for what runs, in steps of a second.
-        wait_s = math.ceil(timeout_s) + 2 if running else 0
-        with ThreadPoolExecutor(1) as thread:
-            stopping = loop.run_in_executor(
-                thread,
-                partial(
-                    DBOS.destroy,
-                    destroy_registry=True,
-                    workflow_completion_timeout_sec=wait_s,
-                ),
-            )
-            with suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s):
-                    # Also what was dequeued just before and begins only now.
-                    while self._running:
-                        await asyncio.wait(list(self._running.values()))
-            self.shut()
-            self._changed.set()
-            await stopping
-        # DBOS made its own pool, closed now, the loop's.
+        ended = Engine._ended = _destroy(math.ceil(timeout_s) + 2 if running else 0)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                # Also what was dequeued just before and begins only now.
+                while self._running:
+                    await asyncio.wait(list(self._running.values()))
+        self.shut()
+        self._changed.set()
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(ended), _END_S)
+        except TimeoutError:
+            _log.warning("the queue's threads are left behind: the database does not answer them")
+        # DBOS made its own pool, closed now or soon, the loop's.
         loop.set_default_executor(ThreadPoolExecutor())
+        return ended.done()
 
     def shut(self) -> None:
         """Cut off everything that runs here and begin nothing; all of it stays PENDING."""
@@ -325,6 +330,23 @@ def _look_at_the_head(dbos: DBOS, clock: SystemClock) -> _Looks | None:
     looks = _Looks(head.take, database.get_workflow_owner, clock)
     setattr(database, "start_queued_partitioned_workflows", looks.take)  # noqa: B010 - typed
     return looks
+
+
+def _destroy(wait_s: int) -> Future[None]:
+    """End DBOS on a thread that the end of the process does not wait for."""
+    ended: Future[None] = Future()
+    ended.set_running_or_notify_cancel()  # who waits for it no longer does not end it
+
+    def end() -> None:
+        try:
+            DBOS.destroy(destroy_registry=True, workflow_completion_timeout_sec=wait_s)
+        except BaseException as error:  # noqa: BLE001 - whoever waits is told
+            ended.set_exception(error)
+        else:
+            ended.set_result(None)
+
+    Thread(target=end, name="engine ends", daemon=True).start()
+    return ended
 
 
 async def _call(work: Callable[[str], Awaitable[None]], workflow_id: str) -> None:

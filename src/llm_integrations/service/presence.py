@@ -84,6 +84,11 @@ class PresenceOptions(msgspec.Struct, frozen=True, kw_only=True):
     trial_s: float = 60.0
 
 
+def _is_told_to_end() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 class _Suspect(NamedTuple):
     """A workflow whose workers died too often, and the last of them, who still owns it."""
 
@@ -223,9 +228,10 @@ class Presence:
                 lost_for_s=round(now - self._lost_at),
             )
 
-    async def _look_after(self) -> NoReturn:
+    async def _look_after(self) -> None:
         """Scan for orphans and for the dead while present."""
-        while True:
+        # Told to end in the middle of a scan, that may fail instead: the database is silent.
+        while not _is_told_to_end():
             if self._is_held:
                 try:
                     async with self._scanning, asyncio.timeout(SCAN_DEADLINE_S) as self._scan_limit:
@@ -241,18 +247,24 @@ class Presence:
     async def _pause(self, delay_s: float) -> None:
         await self._clock.sleep(delay_s * (0.8 + 0.4 * self._clock.random()))
 
-    async def leave(self) -> None:
-        """Go on purpose: peers take what is left at once."""
+    async def leave(self) -> bool:
+        """Go on purpose: peers take what is left at once.
+
+        Returns:
+            False when the database gave no answer.
+        """
         self._is_held = False
         try:
             async with asyncio.timeout(CHECK_DEADLINE_S):
                 await self._catch_up()
                 await self._connection.leave()
-        except (StoreError, TimeoutError):
+        except (StoreError, TimeoutError) as error:
             # Then peers see a death, which costs them a scan and nothing else.
             _log.warning("presence could not be given back", worker=self._executor_id)
+            return not isinstance(error, TimeoutError)
         finally:
             await self._connection.close()
+        return True
 
     def _lose(self, error: Exception) -> None:
         if self._is_held:

@@ -20,12 +20,13 @@ A = TypeVar("A")
 
 _ANSWER_S: Final = 15.0
 _CLOSE_S: Final = 3.0
+_LEAST_S: Final = 1.0
 
 
 class Batches(Generic[Q, A]):
     """Asks in batches, one at a time."""
 
-    __slots__ = ("_ask_all", "_cap", "_closing", "_task", "_waiting")
+    __slots__ = ("_ask_all", "_asked_at", "_cap", "_closing", "_task", "_waiting")
 
     def __init__(
         self, ask_all: Callable[[Sequence[Q]], Awaitable[Sequence[A]]], *, cap: int
@@ -41,6 +42,7 @@ class Batches(Generic[Q, A]):
         self._waiting: deque[tuple[Q, asyncio.Future[A]]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        self._asked_at = 0.0
 
     def ask(self, question: Q) -> asyncio.Future[A]:
         """Queue a question; cancelling its future takes it back unless it was asked already.
@@ -60,12 +62,13 @@ class Batches(Generic[Q, A]):
     async def close(self) -> None:
         """Take nothing more, and ask what is queued.
 
-        What has no answer within three seconds is left to fail with the connection, which the
-        caller closes next.
+        What has no answer three seconds after it was asked, and a second from now, is left to fail
+        with the connection, which the caller closes next.
         """
         self._closing = True
         if self._task is not None:
-            await asyncio.wait([self._task], timeout=_CLOSE_S)
+            asked_s = asyncio.get_running_loop().time() - self._asked_at
+            await asyncio.wait([self._task], timeout=max(_LEAST_S, _CLOSE_S - asked_s))
 
     async def _run(self) -> None:
         try:
@@ -79,6 +82,7 @@ class Batches(Generic[Q, A]):
         """Ask all at once; if one of them is wrong, each by itself."""
         if not batch:
             return
+        self._asked_at = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(_ANSWER_S):
                 answers = await self._ask_all([question for question, _ in batch])

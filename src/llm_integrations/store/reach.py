@@ -43,7 +43,8 @@ __all__ = [
 CONNECT_S: Final = 5
 POOL_WAIT_S: Final = 10.0
 ANSWER_S: Final = 60.0
-_WORKERS_S: Final = 2.0  # for those of a pool that closes, which may be connecting
+_CANCEL_S: Final = 1.0
+_WORKERS_S: Final = 1.0  # for those of a pool that closes, which may be connecting
 
 _T = TypeVar("_T")
 
@@ -52,9 +53,9 @@ class Connection(AsyncConnection[tuple[Any, ...]]):
     """A connection that waits for no answer for ever, and is closed when it turned read-only.
 
     TCP notices a peer that is gone; what hangs behind a living one (a proxy, a frozen server) it
-    does not. After `answer_s` the statement is cancelled, and the connection closed if that does
-    not help within ten seconds. One that takes no writes any more leads to an old primary: closed,
-    the next one finds the new.
+    does not. After `answer_s` the statement is cancelled, and the connection closed if the server
+    does not take that within a second. One that takes no writes any more leads to an old primary:
+    closed, the next one finds the new.
     """
 
     answer_s = ANSWER_S
@@ -77,6 +78,18 @@ class Connection(AsyncConnection[tuple[Any, ...]]):
             self._waited_for = None
             ended.set()
 
+    async def cancel_safe(self, *, timeout: float = _CANCEL_S) -> None:  # noqa: ASYNC109 - psycopg's
+        """Have the server end the statement; if it does not take that, the statement fails.
+
+        psycopg asks so whenever a task that waits for an answer is cancelled. Left alone it waits
+        five seconds for the server to take it, and then five more for the statement.
+        """
+        try:
+            await super().cancel_safe(timeout=min(timeout, _CANCEL_S))
+        except Exception:
+            self._cut()
+            raise
+
     async def close(self) -> None:
         """Close it; a statement that another task waits for fails before.
 
@@ -85,15 +98,19 @@ class Connection(AsyncConnection[tuple[Any, ...]]):
         connection is told that it is closed.
         """
         if self._waited_for is not None:
-            with (
-                suppress(OSError, psycopg.OperationalError),  # it has ended already
-                socket.socket(fileno=os.dup(self.pgconn.socket)) as peer,
-            ):
-                peer.shutdown(socket.SHUT_RDWR)
+            self._cut()
         while (ended := self._waited_for) is not None:
             await ended.wait()
         await super().close()
         self.pgconn.finish()
+
+    def _cut(self) -> None:
+        """Have whoever waits for an answer see the connection's end."""
+        with (
+            suppress(OSError, psycopg.OperationalError),  # it has ended already
+            socket.socket(fileno=os.dup(self.pgconn.socket)) as peer,
+        ):
+            peer.shutdown(socket.SHUT_RDWR)
 
 
 async def connect(dsn: str, *, answer_s: float = ANSWER_S) -> Connection:

@@ -347,7 +347,9 @@ class App:
     async def _work_later(self, work: Callable[[], AbstractAsyncContextManager[None]]) -> None:
         """Try to begin until it works, then work until cancelled."""
         delay_s = 1.0
-        while True:
+        task = asyncio.current_task()
+        # Told to end while it tries, that may fail instead: what it asked cannot be booked.
+        while task is None or not task.cancelling():
             await self._clock.sleep(delay_s)
             try:
                 async with work():
@@ -406,7 +408,7 @@ class App:
                 ),
             )
             await presence.enter()
-            stack.push_async_callback(presence.leave)
+            stack.push_async_callback(_leave, presence, books.governor)
             monitor.health.require("presence-lost", lambda: presence.is_held)
             monitor.health.require("engine-stopped", lambda: engine.is_launched)
             monitor.metrics.include(partial(presence_families, presence))
@@ -422,7 +424,8 @@ class App:
                     yield
             finally:
                 pipeline.drain()
-                await engine.stop(self._settings.drain_s)
+                if not await engine.stop(self._settings.drain_s):
+                    books.governor.hurry()
 
     async def _open_sites(
         self, stack: AsyncExitStack, books: Books, presence: Presence
@@ -502,6 +505,11 @@ class _Gate:
         if await self._deliveries.is_paused():
             raise RetryLater(GATE_RETRY_S, "paused")
         await self._presence.check()
+
+
+async def _leave(presence: Presence, governor: Governor) -> None:
+    if not await presence.leave():
+        governor.hurry()
 
 
 def _jira_config(site: Site) -> JiraConfig:

@@ -1,0 +1,71 @@
+"""A database that hangs behind a living peer: packets are accepted, and nothing answers."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from llm_integrations._core.clock import SystemClock
+from llm_integrations.service.engine import Engine, EngineOptions
+from llm_integrations.service.presence import Presence
+from llm_integrations.store.deliveries import DeliveryStore
+from tests.fleet.stage import open_stage
+from tests.gate import Gate
+
+BETWEEN_SCANS_S = 3.0
+
+
+@pytest.mark.slow
+async def test_an_idle_worker_that_is_told_to_end_does_not_wait_for_it(
+    service_url: str, tmp_path: Path
+) -> None:
+    gate = Gate(service_url)
+    async with gate(service_url) as through, open_stage(through, tmp_path) as stage:
+        worker = stage.fleet.add("worker")
+        await stage.fleet.start(worker)
+        assert worker.process is not None
+        gate.hangs = True
+        await asyncio.sleep(BETWEEN_SCANS_S)  # so that every loop has asked something
+        began = time.monotonic()
+        worker.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(60):
+            await worker.process.communicate()
+        assert time.monotonic() - began < 20  # 15 of deadlines; it was 34 to 49
+        assert worker.process.returncode == 0
+
+
+async def nothing_late() -> None:
+    """Nothing was paid for while the database was away."""
+
+
+async def test_presence_that_ends_in_the_middle_of_a_take_over_ends(service_url: str) -> None:
+    gate = Gate(service_url)
+    store = DeliveryStore(service_url)
+    await store.open()
+    try:
+        async with gate(service_url) as through:
+            presence = Presence(
+                through,
+                executor_id="worker",
+                engine=Engine(through, EngineOptions(executor_id="worker")),
+                store=store,
+                catch_up=nothing_late,
+                clock=SystemClock(),
+            )
+            await presence.enter()
+            with psycopg.connect(service_url) as other:
+                other.execute("LOCK TABLE llm_integrations.trial IN ACCESS EXCLUSIVE MODE")
+                running = asyncio.create_task(presence.run())
+                await asyncio.sleep(1)  # the first scan is at once, and waits for the lock
+                gate.hangs = True
+                running.cancel()
+                done, _ = await asyncio.wait([running], timeout=10)
+                assert done
+            await presence.leave()
+    finally:
+        await store.close()
