@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Sequence
 
@@ -71,6 +72,26 @@ async def test_closing_answers_what_was_asked_and_takes_no_more() -> None:
     assert answer.result() == 2
     with pytest.raises(StoreUnavailable):
         await batches.ask(2)
+
+
+async def test_nothing_is_said_of_an_error_whose_asker_is_gone() -> None:
+    said: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: said.append(what["message"]))
+    double = Doubling()
+    double.is_away = True
+    batches = Batches(double, cap=8)
+
+    async def ask() -> None:
+        await asyncio.shield(batches.ask(1))
+
+    asker = asyncio.create_task(ask())
+    await asyncio.sleep(0)
+    asker.cancel()
+    await asyncio.wait([asker])
+    await batches.close()
+    gc.collect()
+    assert double.asked == [[1]]
+    assert said == []
 
 
 async def test_what_has_no_answer_for_long_is_waited_for_a_second_more() -> None:

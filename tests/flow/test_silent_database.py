@@ -37,6 +37,7 @@ async def test_an_idle_worker_that_is_told_to_end_does_not_wait_for_it(
             await worker.process.communicate()
         assert time.monotonic() - began < 20  # 15 of deadlines; it was 34 to 49
         assert worker.process.returncode == 0
+        assert "never retrieved" not in worker.log.read_text(encoding="utf-8")
 
 
 async def nothing_late() -> None:

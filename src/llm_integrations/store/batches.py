@@ -110,3 +110,4 @@ def _fail(batch: Sequence[tuple[Q, asyncio.Future[A]]], message: str) -> None:
 def _tell(answer: asyncio.Future[A], error: Exception) -> None:
     if not answer.done():
         answer.set_exception(error)
+        answer.exception()  # so that asyncio does not tell of it where the asker is gone
