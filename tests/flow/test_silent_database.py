@@ -12,12 +12,33 @@ import pytest
 
 from llm_integrations._core.clock import SystemClock
 from llm_integrations.service.engine import Engine, EngineOptions
+from llm_integrations.service.monitor.health import Health
 from llm_integrations.service.presence import Presence
 from llm_integrations.store.deliveries import DeliveryStore
+from llm_integrations.store.vitals import VitalsConnection
 from tests.fleet.stage import open_stage
 from tests.gate import Gate
 
 BETWEEN_SCANS_S = 3.0
+
+
+async def test_a_probe_is_answered_within_what_it_waits(service_url: str) -> None:
+    gate = Gate(service_url)
+    async with gate(service_url) as through:
+        health = Health(SystemClock())
+        health.watch_database(VitalsConnection(through))
+        health.start()
+        assert await health.list_reasons() == []
+        gate.hangs = True
+        for _ in range(2):  # on a connection that was there before, and on a new one
+            await asyncio.sleep(1.1)  # an answer is good for a second
+            began = time.monotonic()
+            assert await health.list_reasons() == ["database-away"]
+            assert time.monotonic() - began < 2.9  # docs/operations.md gives a probe three seconds
+        gate.hangs = False
+        await asyncio.sleep(1.1)
+        assert await health.list_reasons() == []
+        await health.close()
 
 
 @pytest.mark.slow
