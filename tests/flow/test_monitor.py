@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import re
+import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -286,6 +287,38 @@ async def test_a_database_that_takes_no_writes_of_ours_is_read_only(
         assert await health.list_reasons() == ["database-read-only"]
     finally:
         await health.close()
+
+
+async def test_a_role_without_its_rights_on_the_queue_is_told_so(service_url: str) -> None:
+    server = Server(service_url)
+    role = f"role_{secrets.token_hex(6)}"
+    parts = urlsplit(service_url)
+    query = f"{parts.query}&options=-c%20role%3D{role}".removeprefix("&")
+    clock = HandClock()
+    health = Health(clock)
+    health.watch_database(VitalsConnection(parts._replace(query=query).geturl()))
+    health.start()
+
+    async def listed_after(statement: str) -> list[str]:
+        async with await psycopg.AsyncConnection.connect(service_url, autocommit=True) as owner:
+            await owner.execute(statement.encode())
+        clock.pass_by(1)
+        return await health.list_reasons()
+
+    missing = ["queue-rights-missing"]
+    await server.run(f"CREATE ROLE {role}")
+    try:
+        for schema in ("llm_integrations", "dbos"):
+            await listed_after(f"GRANT USAGE ON SCHEMA {schema} TO {role}")
+            await listed_after(f"GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {role}")
+        assert await health.list_reasons() == []
+        assert await listed_after(f"REVOKE USAGE ON SCHEMA dbos FROM {role}") == missing
+        assert await listed_after(f"GRANT USAGE ON SCHEMA dbos TO {role}") == []
+        assert await listed_after(f"REVOKE UPDATE ON dbos.workflow_status FROM {role}") == missing
+    finally:
+        await health.close()
+        await listed_after(f"DROP OWNED BY {role}")
+        await server.run(f"DROP ROLE {role}")
 
 
 async def test_a_connection_that_was_cut_between_two_looks_says_nothing_of_the_database(

@@ -31,6 +31,12 @@ _VITALS: Final = """
 SELECT version AS schema,
        current_setting('transaction_read_only')::bool
            OR NOT has_table_privilege('llm_integrations.inbox', 'INSERT') AS is_read_only,
+       coalesce((
+           SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+               AND has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'UPDATE')
+           FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid
+           WHERE n.nspname = 'dbos' AND c.relname = 'workflow_status'
+       ), true) AS may_queue,
        pg_postmaster_start_time() AS started_at
 FROM llm_integrations.schema_version
 """
@@ -74,11 +80,13 @@ class Vitals(msgspec.Struct, frozen=True, kw_only=True):
         schema: the last migration that was applied; 0 where there is none.
         is_read_only: it takes nothing from us: a standby, an old primary after a failover, one made
             read-only, or a role that may not write.
+        may_queue: the role has the rights that it needs on the queue, whose tables are DBOS's.
         started_at: when its server did; another time means that it was restarted.
     """
 
     schema: int
     is_read_only: bool
+    may_queue: bool = True
     started_at: datetime | None = None
 
 

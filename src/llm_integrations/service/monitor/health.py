@@ -3,9 +3,9 @@
 1. While it starts: `starting`. From the first moment of its end: `draining`. Nothing else is asked
    then.
 2. Of the database, on a connection of its own: `database-away`, `database-read-only` (a standby, an
-   old primary after a failover, or it takes no writes of this role), `schema-old`. A
-   schema that is newer is fine: else the first process of a deployment would take all the others
-   out of service.
+   old primary after a failover, or it takes no writes of this role), `schema-old`,
+   `queue-rights-missing` (of this role, on DBOS's tables). A schema that is newer is fine: else the
+   first process of a deployment would take all the others out of service.
 3. Whatever the app requires of the role: `presence-lost`, `engine-stopped`.
 
 Probes come from many sides. They share one look at the database for a second, and a look that takes
@@ -31,7 +31,14 @@ __all__ = ["Health"]
 
 LOOK_S: Final = 2.0
 _FRESH_S: Final = 1.0
-_WORDS: Final = ("starting", "draining", "database-away", "database-read-only", "schema-old")
+_WORDS: Final = (
+    "starting",
+    "draining",
+    "database-away",
+    "database-read-only",
+    "schema-old",
+    "queue-rights-missing",
+)
 
 
 class Health:
@@ -110,7 +117,9 @@ class Health:
         if vitals.is_read_only:
             await database.close()  # the next one may lead to the new primary
             return ("database-read-only",)
-        return ("schema-old",) if vitals.schema < database.schema else ()
+        if vitals.schema < database.schema:
+            return ("schema-old",)
+        return () if vitals.may_queue else ("queue-rights-missing",)
 
 
 def _retrieve(looking: asyncio.Task[Vitals]) -> None:
