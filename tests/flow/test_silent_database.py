@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from llm_integrations._core.clock import SystemClock
+from llm_integrations.governance import Governor
 from llm_integrations.service.engine import Engine, EngineOptions
 from llm_integrations.service.monitor.health import Health
 from llm_integrations.service.presence import Presence
@@ -59,6 +62,50 @@ async def test_an_idle_worker_that_is_told_to_end_does_not_wait_for_it(
         assert time.monotonic() - began < 20  # 15 of deadlines; it was 34 to 49
         assert worker.process.returncode == 0
         assert "never retrieved" not in worker.log.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+async def test_the_log_of_a_worker_says_once_that_the_database_is_away(
+    service_url: str, tmp_path: Path
+) -> None:
+    gate = Gate(service_url)
+    async with gate(service_url) as through, open_stage(through, tmp_path) as stage:
+        worker = stage.fleet.add("worker")
+        await stage.fleet.start(worker)
+        gate.shut()
+        await asyncio.sleep(8)
+        lines = [json.loads(line) for line in worker.log.read_text(encoding="utf-8").splitlines()]
+        said = Counter(line["logger"].removeprefix("llm_integrations.") for line in lines)
+        print(said)
+        assert not [logger for logger in said if logger.startswith("psycopg")]
+        assert said["service.engine"] <= 1
+        assert [line["event"] for line in lines].count("presence lost") == 1
+
+
+class HastyClock(SystemClock):
+    """Sleeps a twentieth of what it is asked for."""
+
+    async def sleep(self, delay_s: float) -> None:
+        await super().sleep(delay_s / 20)
+
+
+async def test_a_governor_says_once_that_its_books_are_away_and_once_that_they_are_back(
+    service_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def until_said(text: str) -> None:
+        async with asyncio.timeout(40):
+            while text not in caplog.text:  # noqa: ASYNC110 - the log tells nobody
+                await asyncio.sleep(0.05)
+
+    gate = Gate(service_url)
+    async with gate(service_url) as through, Governor.open(through, clock=HastyClock()):
+        gate.shut()
+        await until_said("the books cannot be reached")
+        await asyncio.sleep(2)  # four more heartbeats
+        gate.is_open = True
+        await until_said("the books are reached again")
+        assert caplog.text.count("the books cannot be reached") == 1
+        assert caplog.text.count("the books are reached again") == 1
 
 
 async def nothing_late() -> None:

@@ -11,7 +11,11 @@ __all__ = ["log_to_stderr"]
 
 
 def log_to_stderr(*, verbose: bool) -> None:
-    """Send the logs of the service and of every library to stderr, in one form."""
+    """Send the logs of the service and of every library to stderr, in one form.
+
+    The driver's warnings, of each vain try to connect, are for `verbose`: what they mean for the
+    service it says itself, once when the database goes away and once when it is back.
+    """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -43,6 +47,7 @@ def log_to_stderr(*, verbose: bool) -> None:
     root.setLevel(logging.WARNING)
     level = logging.DEBUG if verbose else logging.INFO
     logging.getLogger("llm_integrations").setLevel(level)
+    logging.getLogger("psycopg").setLevel(logging.WARNING if verbose else logging.ERROR)
 
 
 def _rendering(*, is_terminal: bool) -> list[structlog.typing.Processor]:

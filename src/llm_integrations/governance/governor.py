@@ -540,6 +540,7 @@ class Governor:
 
     async def _keep_alive(self) -> None:
         """Beat until cancelled; in passing catch up with what was missed, and tidy up."""
+        told: type[StoreError] | None = None
         for beat in count():
             await self._clock.sleep(LEASE_S / 3)
             try:
@@ -552,7 +553,13 @@ class Governor:
                 if beat % _TIDY_BEATS == 0:
                     await self.ledger.tidy(self._clock.now(), keep_days=self._keep_days)
             except StoreError as error:
-                _logger.warning("the books cannot be reached: %s", error)
+                if told is not type(error):
+                    _logger.warning("the books cannot be reached: %s", error)
+                told = type(error)
+            else:
+                if told is not None:
+                    _logger.warning("the books are reached again")
+                told = None
 
     async def _sweep(self, whose: str = "of dead processes") -> None:
         lost = await self.store.sweep()

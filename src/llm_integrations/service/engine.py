@@ -42,6 +42,8 @@ _NAME: Final = "llm-integrations"
 _LOOKS_OF: Final = ["3", "4"]
 _LOOKS_KNOWN: Final = 4_096
 _COLLAPSE_S: Final = 10.0
+_AWAY_S: Final = 60.0
+_AWAY: Final = ("OperationalError", "ConnectionTimeout")
 _END_S: Final = 3.0  # three times what the end of idle threads takes
 _NO_PRIVILEGE: Final = "42501"
 
@@ -356,7 +358,8 @@ async def _call(work: Callable[[str], Awaitable[None]], workflow_id: str) -> Non
 class _Collapsing(logging.Filter):
     """Lets one line of a kind through in ten seconds, without its traceback.
 
-    While the database is away DBOS logs a traceback in each look at the queue.
+    While the database is away five threads of DBOS log a traceback in each look, and `presence`
+    says so itself: of all of that, one line a minute.
     """
 
     def __init__(self) -> None:
@@ -364,9 +367,11 @@ class _Collapsing(logging.Filter):
         self._seen: dict[tuple[str, int], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Drop repeats within ten seconds; keep no traceback, for it may quote a statement."""
-        key = (record.pathname, record.lineno)
-        if record.created - self._seen.get(key, 0.0) < _COLLAPSE_S:
+        """Drop repeats; keep no traceback, for it may quote a statement."""
+        said = record.getMessage()
+        is_away = any(name in said for name in _AWAY)
+        key = ("away", 0) if is_away else (record.pathname, record.lineno)
+        if record.created - self._seen.get(key, 0.0) < (_AWAY_S if is_away else _COLLAPSE_S):
             return False
         self._seen[key] = record.created
         record.exc_info = record.exc_text = None
