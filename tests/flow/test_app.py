@@ -21,6 +21,7 @@ from llm_integrations.errors import AuthFailed, ConfigError
 from llm_integrations.service import Action, AddComment, App, Context, NoAction
 from llm_integrations.service.database import open_database
 from llm_integrations.service.pipeline import RetryRules
+from llm_integrations.service.presence import PresenceOptions
 from llm_integrations.service.receiver import ReceiverOptions
 from llm_integrations.service.settings import (
     Budgets,
@@ -150,6 +151,35 @@ async def test_ticket_becomes_one_paid_answer_and_one_comment(world: World) -> N
     assert world.paid_calls == 1
     assert total == world.claude.invoice_pusd()
     assert [one.attempts for one in by_delivery if one.key] == [1]
+
+
+@pytest.mark.slow
+async def test_a_handler_that_is_silent_for_long_may_end_while_its_worker_drains(
+    world: World,
+) -> None:
+    settings = msgspec.structs.replace(world.settings, drain_s=20)
+    app = App(
+        settings,
+        database=await open_database(world.dsn),
+        presence=PresenceOptions(idle_s=2, scan_s=0.3),
+    )
+    began = asyncio.Event()
+
+    @app.on("issue_created")
+    async def slow(ctx: Context, event: WebhookEvent) -> Sequence[Action]:
+        began.set()
+        await asyncio.sleep(4)
+        return [AddComment(text="late")]
+
+    async with app.running() as running:
+        number = world.jira.subscribe(f"{running.receiver_url}/webhooks/jira/acme", secret=SECRET)
+        key = await world.jira.create_issue(project="DEMO", summary="x")
+        await world.jira.flush()
+        await asyncio.wait_for(began.wait(), 20)
+        world.jira.unsubscribe(number)
+    async with app.opened() as books:
+        assert [one.outcome for one in await books.deliveries.list_deliveries()] == ["done"]
+    assert len(world.jira.comments(key)) == 1
 
 
 async def test_triage_and_summarise_are_reached_by_the_settings(world: World) -> None:

@@ -129,6 +129,7 @@ class Engine:
         self._changed = asyncio.Event()
         self._changed.set()
         self._is_launched = False
+        self._is_stopping = False
 
     @property
     def running(self) -> frozenset[str]:
@@ -203,6 +204,7 @@ class Engine:
             those that wait for a database that does not answer are left behind.
         """
         self._is_launched = False
+        self._is_stopping = True
         loop = asyncio.get_running_loop()
         running = list(self._running.values())
         # It stops dequeuing at once; with a timeout it waits for what runs, in steps of a second.
@@ -229,7 +231,9 @@ class Engine:
         self.disown(list(self._running))
 
     def open(self) -> None:
-        """Begin workflows again after `shut`."""
+        """Begin workflows again after `shut`, unless this is about to stop."""
+        if self._is_stopping:
+            return
         self.disown(())
         self._is_open = True
         self._changed.set()

@@ -419,13 +419,15 @@ class App:
                 )
             )
             await engine.start(pipeline.run)
-            try:
-                async with _background(presence.run()), _background(retention.run()):
-                    yield
-            finally:
-                pipeline.drain()
-                if not await engine.stop(self._settings.drain_s):
-                    books.governor.hurry()
+            # Presence is proved until the last handler has ended: a silent worker loses its lock.
+            async with _background(presence.run()):
+                try:
+                    async with _background(retention.run()):
+                        yield
+                finally:
+                    pipeline.drain()
+                    if not await engine.stop(self._settings.drain_s):
+                        books.governor.hurry()
 
     async def _open_sites(
         self, stack: AsyncExitStack, books: Books, presence: Presence
