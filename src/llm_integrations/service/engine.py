@@ -162,7 +162,7 @@ class Engine:
 
         _quieten()
         if Engine._ended is not None:
-            await asyncio.wrap_future(Engine._ended)
+            await asyncio.wait([asyncio.wrap_future(Engine._ended)])
         config: DBOSConfig = {
             "name": _NAME,
             "system_database_url": self._dsn,
@@ -196,12 +196,11 @@ class Engine:
         )
         self._is_launched = True
 
-    async def stop(self, timeout_s: float) -> bool:
+    async def stop(self, timeout_s: float) -> None:
         """Take nothing more, let what runs end within `timeout_s`, then cut the rest off.
 
-        Returns:
-            Whether DBOS has ended. It waits for its threads one after the other, ten seconds each;
-            those that wait for a database that does not answer are left behind.
+        DBOS waits for its threads one after the other, ten seconds each; those that wait for a
+        database that does not answer are left behind.
         """
         self._is_launched = False
         self._is_stopping = True
@@ -219,10 +218,9 @@ class Engine:
         try:
             await asyncio.wait_for(asyncio.wrap_future(ended), _END_S)
         except TimeoutError:
-            _log.warning("the queue's threads are left behind: the database does not answer them")
+            _log.warning("the queue's threads are left behind: they do not end")
         # DBOS made its own pool, closed now or soon, the loop's.
         loop.set_default_executor(ThreadPoolExecutor())
-        return ended.done()
 
     def shut(self) -> None:
         """Cut off everything that runs here and begin nothing; all of it stays PENDING."""

@@ -426,8 +426,7 @@ class App:
                         yield
                 finally:
                     pipeline.drain()
-                    if not await engine.stop(self._settings.drain_s):
-                        books.governor.hurry()
+                    await engine.stop(self._settings.drain_s)
 
     async def _open_sites(
         self, stack: AsyncExitStack, books: Books, presence: Presence
