@@ -7,6 +7,8 @@ import json
 import signal
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psycopg
@@ -19,6 +21,7 @@ from llm_integrations.service.monitor.health import Health
 from llm_integrations.service.presence import Presence
 from llm_integrations.store.deliveries import DeliveryStore
 from llm_integrations.store.vitals import VitalsConnection
+from tests.fleet.processes import Member
 from tests.fleet.stage import open_stage
 from tests.gate import Gate
 
@@ -46,14 +49,21 @@ async def test_a_probe_is_answered_within_what_it_waits(service_url: str) -> Non
         await health.close()
 
 
+@asynccontextmanager
+async def worker_behind(gate: Gate, url: str, folder: Path) -> AsyncIterator[Member]:
+    """Run a worker that reaches its database through the gate."""
+    async with gate(url) as through, open_stage(through, folder) as stage:
+        worker = stage.fleet.add("worker")
+        await stage.fleet.start(worker)
+        yield worker
+
+
 @pytest.mark.slow
 async def test_an_idle_worker_that_is_told_to_end_does_not_wait_for_it(
     service_url: str, tmp_path: Path
 ) -> None:
     gate = Gate(service_url)
-    async with gate(service_url) as through, open_stage(through, tmp_path) as stage:
-        worker = stage.fleet.add("worker")
-        await stage.fleet.start(worker)
+    async with worker_behind(gate, service_url, tmp_path) as worker:
         assert worker.process is not None
         gate.hangs = True
         await asyncio.sleep(BETWEEN_SCANS_S)  # so that every loop has asked something
@@ -71,9 +81,7 @@ async def test_the_log_of_a_worker_says_once_that_the_database_is_away(
     service_url: str, tmp_path: Path
 ) -> None:
     gate = Gate(service_url)
-    async with gate(service_url) as through, open_stage(through, tmp_path) as stage:
-        worker = stage.fleet.add("worker")
-        await stage.fleet.start(worker)
+    async with worker_behind(gate, service_url, tmp_path) as worker:
         gate.shut()
         await asyncio.sleep(8)
         lines = [json.loads(line) for line in worker.log.read_text(encoding="utf-8").splitlines()]
