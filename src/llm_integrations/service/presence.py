@@ -84,11 +84,6 @@ class PresenceOptions(msgspec.Struct, frozen=True, kw_only=True):
     trial_s: float = 60.0
 
 
-def _is_told_to_end() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
 class _Suspect(NamedTuple):
     """A workflow whose workers died too often, and the last of them, who still owns it."""
 
@@ -228,10 +223,9 @@ class Presence:
                 lost_for_s=round(now - self._lost_at),
             )
 
-    async def _look_after(self) -> None:
+    async def _look_after(self) -> NoReturn:
         """Scan for orphans and for the dead while present."""
-        # Told to end in the middle of a scan, that may fail instead: the database is silent.
-        while not _is_told_to_end():
+        while True:
             if self._is_held:
                 try:
                     async with self._scanning, asyncio.timeout(SCAN_DEADLINE_S) as self._scan_limit:

@@ -12,14 +12,14 @@ peer itself from getting it back.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final, LiteralString, TypeVar
 
 import msgspec
 import psycopg
 from psycopg.rows import class_row
 
-from llm_integrations.errors import LeaseLost, StoreUnavailable
+from llm_integrations.errors import LeaseLost, StoreError, StoreUnavailable
 from llm_integrations.store.batches import Batches
 from llm_integrations.store.intake import QUEUE
 from llm_integrations.store.reach import connect, reaching
@@ -148,8 +148,11 @@ class PresenceConnection:
             return
         try:
             yield True
-        finally:
-            await self._run(_LEAVE_FLEET, {"name": _FLEET})
+        except BaseException:
+            with suppress(StoreError):  # which must not take the place of what ends this
+                await self._run(_LEAVE_FLEET, {"name": _FLEET})
+            raise
+        await self._run(_LEAVE_FLEET, {"name": _FLEET})
 
     async def list_dead(self, *, only_left: bool = False) -> list[DeadWorker]:
         """Return workers without a lock that may have left work behind, the oldest first.
