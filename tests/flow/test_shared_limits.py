@@ -323,6 +323,35 @@ async def test_a_pause_holds_back_the_whole_fleet_and_no_herd_follows(postgres_u
         assert left[-1] - left[0] > 0.4  # a tenth of a second apart: 10 a second, from zero
 
 
+async def test_a_shorter_pause_empties_the_buckets_again(postgres_url: str) -> None:
+    async with (
+        member(postgres_url, PER_SECOND, owner="a") as one,
+        member(postgres_url, PER_SECOND, owner="b") as other,
+    ):
+
+        async def until_level(level: float) -> None:
+            async def is_reached() -> bool:
+                return level_of(postgres_url, 0) == level
+
+            await until(is_reached)
+
+        permits = [await one.admit(ask(500)) for _ in range(3)]
+        one.observe(ask(), Observation(pause_s=30), time.monotonic())
+        await until_level(0)
+        for permit in permits:
+            await one.cancel(permit)
+        await until_level(1_500)
+        other.observe(ask(), Observation(pause_s=10), time.monotonic())
+        await until_level(0)
+        with psycopg.connect(postgres_url) as connection:
+            row = connection.execute(
+                "SELECT extract(epoch FROM paused_until - clock_timestamp())"
+                " FROM llm_integrations.limit_pool"
+            ).fetchone()
+        assert row is not None
+        assert 15 < row[0] < 31.1  # up to a second longer by chance
+
+
 async def test_a_pause_too_long_to_wait_for_is_told_in_every_process(postgres_url: str) -> None:
     async with (
         member(postgres_url, Limit(concurrency=1), owner="a") as one,
