@@ -216,6 +216,19 @@ async def test_each_workspace_has_limits_of_its_own(clock: ManualClock) -> None:
         await limiter.admit(ask(workspace="b", group="haiku", input_tokens=11))
 
 
+async def test_a_guess_alone_makes_no_call_too_large(clock: ManualClock) -> None:
+    limiter = Limiter([Limit(input_tokens_per_minute=600)], clock=clock)
+    guessed = ask(input_tokens=700, least_input_tokens=500)
+    with pytest.raises(InvalidRequest, match="input tokens"):
+        await limiter.admit(ask(input_tokens=700, least_input_tokens=601))
+    await asyncio.wait_for(limiter.admit(guessed), 1)  # the bucket is full; it leaves a debt
+    waiting = asyncio.create_task(limiter.admit(ask(input_tokens=1)))
+    await clock.advance(10)
+    assert not waiting.done()
+    await clock.advance(0.2)
+    assert waiting.done()
+
+
 async def test_a_million_invented_names_share_a_line(clock: ManualClock) -> None:
     limiter = Limiter([Limit(requests_per_minute=1)], clock=clock)
     for number in range(5_000):

@@ -10,12 +10,15 @@ import asyncio
 import time
 from collections import Counter
 from contextlib import AsyncExitStack
+from typing import Any
 
+import anthropic
 import pytest
 
-from llm_integrations.anthropic import AnthropicClient, AnthropicConfig
-from llm_integrations.governance import Governor
+from llm_integrations.anthropic import AnthropicClient, AnthropicConfig, govern
+from llm_integrations.governance import Budget, Governor
 from llm_integrations.simulators.anthropic import ClaudeSimulator, Limits
+from llm_integrations.simulators.anthropic.tokens import TokenRule
 from tests.fleet.limited import Span, asking, halved, limits_of
 
 # Some 30 calls a second for the three groups together, which take a quarter of a core: limits are
@@ -126,6 +129,42 @@ async def test_a_call_80_times_as_large_is_served_in_its_turn_among_200_callers(
     # machine a process may go on with its share for a while, and its line is shorter then.
     assert looks[-1] > CALLERS / 16
     assert max(looks) < CALLERS * 1.5
+
+
+def dear_text() -> str:
+    """Return a text of which the simulator counts nearly half of the bytes as tokens."""
+    rule = TokenRule(seed=0)
+    texts = (f"{number} {SMALL * 4}" for number in range(1_000))
+    return next(text for text in texts if rule.text(text) > len(text) * 0.47)
+
+
+@pytest.mark.parametrize("way", ["messages", "streams", "govern"])
+async def test_small_calls_show_how_many_tokens_a_large_one_will_be_counted_as(way: str) -> None:
+    block = {"type": "text", "text": dear_text()}
+    budget = Budget("cap", usd="100", reserve="estimate")
+    quick = ClaudeSimulator(seed=0, latency_ms=(0, 1))
+    async with quick as simulator, Governor.open(budgets=[budget]) as governor:
+        config = AnthropicConfig(api_key="k", base_url=simulator.base_url)
+        sdk = anthropic.AsyncAnthropic(api_key="k", base_url=simulator.base_url)
+        async with AnthropicClient(config, governor=governor) as client, govern(sdk, governor):
+
+            async def ask(blocks: int) -> None:
+                messages: Any = [{"role": "user", "content": [block] * blocks}]
+                request: Any = {"model": MODEL, "max_tokens": 8, "messages": messages}
+                if way == "govern":
+                    await sdk.messages.create(**request)
+                elif way == "messages":
+                    await client.send_message(request)
+                else:
+                    async with client.stream_message(request) as stream:
+                        await stream.message()
+
+            for _ in range(40):
+                await ask(1)
+            await governor.catch_up()  # govern() books many at a time
+            await ask(60)
+            entry = (await governor.ledger.entries())[0]
+    assert entry.estimate_pusd == pytest.approx(entry.cost_pusd, rel=0.15)
 
 
 @pytest.mark.soak

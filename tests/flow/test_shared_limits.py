@@ -393,6 +393,14 @@ async def test_a_capacity_that_one_process_learns_holds_in_the_others(postgres_u
         assert level_of(postgres_url, 0) < 3
 
 
+async def test_a_guess_alone_makes_no_call_too_large_for_a_fleet(postgres_url: str) -> None:
+    async with member(postgres_url, Limit(input_tokens_per_minute=600), owner="a") as limiter:
+        await asyncio.wait_for(limiter.admit(ask(input_tokens=700, least_input_tokens=500)), 5)
+        assert -101 < level_of(postgres_url, 1) < 0
+        with pytest.raises(InvalidRequest, match="input tokens"):
+            await limiter.admit(ask(input_tokens=700, least_input_tokens=601))
+
+
 async def test_a_backlog_yields_to_people_of_its_process(postgres_url: str) -> None:
     async with member(postgres_url, PER_SECOND, owner="a") as limiter:
         await limiter.admit(ask(6_000))

@@ -15,7 +15,7 @@ from llm_integrations._core.admission import About, Actual, Ask
 from llm_integrations._core.call import Response
 from llm_integrations.anthropic import StreamCollector, parse_events, price, price_message
 from llm_integrations.anthropic.catalogue import shape_of
-from llm_integrations.anthropic.holds import OutputGuess, ask_for
+from llm_integrations.anthropic.holds import Guess, ask_for
 from llm_integrations.anthropic.live import partial_actual
 from llm_integrations.anthropic.models import encode_request
 from llm_integrations.errors import AnswerMalformed, StreamInterrupted
@@ -36,7 +36,7 @@ def broken(ask: Ask, *frames: bytes) -> Actual | None:
 
 def asked(request: Json) -> Ask:
     body = encode_request(request)
-    return ask_for(shape_of(body), body, About(), at=AT, guess=OutputGuess())
+    return ask_for(shape_of(body), body, About(), at=AT, guess=Guess())
 
 
 def frame(data: Json) -> bytes:

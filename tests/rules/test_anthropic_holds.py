@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_integrations._core.admission import About
+from llm_integrations._core.admission import About, Ask
 from llm_integrations.anthropic import parse_message, price_message
 from llm_integrations.anthropic.catalogue import shape_of
 from llm_integrations.anthropic.holds import (
+    Guess,
     Hold,
-    OutputGuess,
     affordable_tokens,
     ask_for,
     hold_for,
 )
-from llm_integrations.anthropic.models import encode_request
+from llm_integrations.anthropic.models import Usage, encode_request
 
 AT = date(2026, 11, 28)
 RECORDINGS = Path(__file__).parents[2].parent / "shared/data/claude/messages.jsonl"
@@ -200,12 +200,64 @@ def test_nothing_is_affordable_without_a_bound_or_a_price() -> None:
 
 
 def test_what_is_below_zero_asks_for_nothing_and_gives_nothing_away() -> None:
-    guess = OutputGuess()
+    guess = Guess()
     for _ in range(200):
-        guess.learn(-(10**12))
+        guess.learn(Ask(group="g"), Usage(input_tokens=-(10**12), output_tokens=-(10**12)))
     assert guess.output_tokens == 0
     hold = _hold(max_tokens=-(10**9))
     assert hold.pusd == hold.prompt_pusd > 0
     body = encode_request({"model": "m", "max_tokens": -(10**9), "messages": []})
-    ask = ask_for(shape_of(body), body, About(), at=AT, guess=OutputGuess())
+    ask = ask_for(shape_of(body), body, About(), at=AT, guess=Guess())
     assert (ask.output_tokens, ask.max_output_tokens) == (0, 0)
+
+
+def _asked(guess: Guess, content: object, **fields: object) -> Ask:
+    messages = [{"role": "user", "content": content}]
+    body = encode_request({"model": "m", "max_tokens": 9, "messages": messages, **fields})
+    return ask_for(shape_of(body), body, About(), at=AT, guess=guess)
+
+
+def test_what_text_takes_is_learned_of_each_model_and_no_less_than_a_quarter_of_bytes() -> None:
+    guess = Guess()
+    before = _asked(guess, "x" * 40_000)
+    assert before.input_tokens == before.least_input_tokens == pytest.approx(10_000, abs=30)
+    for _ in range(64):  # on their way together: none knows of the others
+        guess.learn(before, Usage(input_tokens=9_000, cache_read_input_tokens=7_000))
+    dear = _asked(guess, "x" * 400_000)
+    assert dear.input_tokens == pytest.approx(160_000, rel=0.03)
+    assert dear.least_input_tokens == pytest.approx(100_000, abs=30)
+    assert _asked(guess, "x" * 40_000, model="n").input_tokens == before.input_tokens
+    for _ in range(64):
+        guess.learn(dear, Usage(input_tokens=10))
+    assert _asked(guess, "x" * 40_000).input_tokens == before.input_tokens
+
+
+TOOL = {"name": "t", "description": "does", "input_schema": {"type": "object"}}
+IMAGE = {
+    "type": "image",
+    "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0"},
+}
+
+
+@pytest.mark.parametrize(
+    ("content", "fields", "teaches"),
+    [
+        ("x", {}, True),
+        ("x", {"tools": [TOOL]}, False),  # the server's prompt for tools is longer than that
+        ("x" * 10_000, {"tools": [TOOL]}, True),
+        ("x", {"output_config": {"format": {"type": "json_schema", "schema": {}}}}, False),
+        ("x" * 10_000, {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, False),
+        ([IMAGE], {}, False),
+        ([{"type": "image", "source": {"type": "url", "url": "https://a/b.png"}}], {}, False),
+    ],
+)
+def test_only_prompts_that_are_text_teach_what_text_takes(
+    content: object, fields: dict[str, object], teaches: bool
+) -> None:
+    guess = Guess()
+    ask = _asked(guess, content, **fields)
+    assert (ask.least_input_tokens > 0) == teaches
+    for _ in range(64):
+        guess.learn(ask, Usage(input_tokens=100_000))
+    text = _asked(guess, "x" * 40_000)
+    assert (text.input_tokens > text.least_input_tokens) == teaches

@@ -31,7 +31,7 @@ from llm_integrations.anthropic.catalogue import (
 )
 from llm_integrations.anthropic.config import BETA_HEADER, AnthropicConfig
 from llm_integrations.anthropic.holds import (
-    OutputGuess,
+    Guess,
     affordable_tokens,
     ask_for,
     hold_for,
@@ -85,7 +85,7 @@ class Calls:
         self._headers = config.request_headers()
         self._stream_headers = self._headers | {"accept": "text/event-stream"}
         self._betas = tuple(self._headers.get(BETA_HEADER, "").split(","))
-        self._guess = OutputGuess()
+        self._guess = Guess()
         self._last_headers: Mapping[str, str] = {}
 
     @property
@@ -178,7 +178,7 @@ class Calls:
                 error.request_id = response.request_id
                 raise
             msgspec.structs.force_setattr(message, "request_id", response.request_id)
-            self._learn(message)
+            self._guess.learn(ask, message.usage)
             at = self._clock.now()
             answer = None if keep is None else message.raw
             return message, actual_of(message, response, at=at, answer=answer)
@@ -272,7 +272,7 @@ class Calls:
             clock=self._clock,
             ask=call.ask,
             keep=call.ask.keep is not None,
-            on_message=self._learn,
+            guess=self._guess,
         )
 
     def _check(
@@ -296,9 +296,6 @@ class Calls:
         """
         sent_s = size_bytes // SLOWEST_UPLOAD_BYTES_PER_S
         return self._config.timeout_s + sent_s + max_tokens * SLOWEST_TOKEN_S
-
-    def _learn(self, message: MessageResponse) -> None:
-        self._guess.learn(message.usage.output_tokens)
 
     def _observe(self, response: Response, now: datetime) -> Observation | None:
         self._last_headers = response.headers

@@ -20,7 +20,7 @@ from llm_integrations._core.clock import Clock
 from llm_integrations.anthropic.batches.exchanges import OpenBatches
 from llm_integrations.anthropic.catalogue import shape_of
 from llm_integrations.anthropic.exchanges import Books, Exchange, MessageAnswer, StreamedAnswer
-from llm_integrations.anthropic.holds import OutputGuess, ask_for
+from llm_integrations.anthropic.holds import Guess, ask_for
 from llm_integrations.errors import InvalidRequest
 
 __all__ = ["Desk", "Route", "route_of"]
@@ -68,7 +68,7 @@ class Desk:
     __slots__ = ("_batches", "_books")
 
     def __init__(self, admission: Posting, clock: Clock) -> None:
-        self._books = Books(admission, clock, OutputGuess())
+        self._books = Books(admission, clock, Guess())
         self._batches = OpenBatches(self._books)
 
     def begin(self, route: Route, body: bytes, about: About) -> Exchange:

@@ -37,7 +37,7 @@ from llm_integrations.anthropic.events import (
     last_events,
     split_events,
 )
-from llm_integrations.anthropic.holds import OutputGuess
+from llm_integrations.anthropic.holds import Guess
 from llm_integrations.anthropic.limits import LIMIT_HEADERS, observe_headers
 from llm_integrations.anthropic.live import actual_of, partial_actual
 from llm_integrations.anthropic.models import read_billed
@@ -78,12 +78,12 @@ class Books(NamedTuple):
     Attributes:
         admission: limits, budgets and ledger.
         clock: says what is priced today.
-        guess: learns how long answers are.
+        guess: learns how many tokens prompts and answers have.
     """
 
     admission: Posting
     clock: Clock
-    guess: OutputGuess
+    guess: Guess
 
 
 class Refusal(NamedTuple):
@@ -306,7 +306,7 @@ class StreamedAnswer(WholeAnswer):
         except AnswerMalformed:
             self._actual = self._unknown()
             return
-        books.guess.learn(message.usage.output_tokens)
+        books.guess.learn(self.ask, message.usage)
         self._actual = actual_of(message, self._response, at=books.clock.now())
 
     def _take(self, plain: bytes) -> bool:
@@ -325,7 +325,7 @@ class StreamedAnswer(WholeAnswer):
         if not collector.is_complete or self._actual is not None:
             return False
         message = collector.message()
-        self._books.guess.learn(message.usage.output_tokens)
+        self._books.guess.learn(self.ask, message.usage)
         at = self._books.clock.now()
         self._actual = actual_of(message, self._response, at=at, ttft_ms=self._ttft_ms)
         return True

@@ -31,9 +31,10 @@ import msgspec
 from llm_integrations._core.admission import About, Ask
 from llm_integrations._core.codec import Undecodable, decode
 from llm_integrations.anthropic.catalogue import RequestShape, find_model, limit_group
+from llm_integrations.anthropic.models import Usage
 from llm_integrations.anthropic.pricing import ModelPrices, Rates, prices_of, table_version
 
-__all__ = ["Hold", "OutputGuess", "affordable_tokens", "ask_for", "hold_for"]
+__all__ = ["Guess", "Hold", "affordable_tokens", "ask_for", "hold_for"]
 
 Json: TypeAlias = Any  # the JSON border
 
@@ -49,6 +50,10 @@ SCHEMA_PROMPT_TOKENS: Final = (
 DEFAULT_WINDOW: Final = 1_000_000
 DEFAULT_IMAGE_TOKENS: Final = 4_784
 FIRST_GUESS_OUTPUT: Final = 512.0
+FIRST_GUESS_INPUT: Final = 1_024.0
+BYTES_PER_TOKEN: Final = 4
+HIDES_PROMPTS_BYTES: Final = 8_192  # what is larger hides the prompts of tools and schemas
+_MOST_MODELS: Final = 256
 # All that a hold looks for in a body, in one pass: 30 us for 100 KB, where one for each took 125.
 _MARK: Final = re.compile(
     rb'"(tool_use|tool_result|image|document|container_upload|cache_control)(?=")'
@@ -61,12 +66,14 @@ class Hold(msgspec.Struct, frozen=True):
 
     Attributes:
         prompt_pusd: the prompt's part of it; the rest is that of `max_tokens`.
+        is_text: whether the prompt is text of the request, and little beside it.
     """
 
     pusd: int | None
     bounded: bool
     input_tokens: int
     prompt_pusd: int = 0
+    is_text: bool = False
 
 
 class _Terms(NamedTuple):
@@ -110,9 +117,15 @@ def hold_for(
         and shape.fallbacks is None
         and (not tools or all(tool.runs_at_caller() for tool in tools))
     )
+    is_text = (
+        bounded
+        and shape.thread is None
+        and (not marks or _MEDIA.isdisjoint(marks))
+        and ((not tools and shape.output_config is None) or shape.size_bytes >= HIDES_PROMPTS_BYTES)
+    )
     prices = terms.prices
     if prices is None:
-        return Hold(None, bounded, tokens)
+        return Hold(None, bounded, tokens, is_text=is_text)
     rates = prices.rates_at(at, tokens)
     if shape.speed == "fast" and prices.fast is not None:
         rates = prices.fast
@@ -122,7 +135,7 @@ def hold_for(
     prompt = tokens * (_dearest_input(rates, marks) if marks else rates.input) * percent
     output = max(0, shape.max_tokens) * rates.output * percent
     pusd = -(-(prompt + output) // percent_parts)
-    return Hold(pusd, bounded, tokens, -(-prompt // percent_parts))
+    return Hold(pusd, bounded, tokens, -(-prompt // percent_parts), is_text)
 
 
 def affordable_tokens(hold: Hold, max_tokens: int, left_pusd: int) -> int:
@@ -133,26 +146,62 @@ def affordable_tokens(hold: Hold, max_tokens: int, left_pusd: int) -> int:
     return max(0, min(max_tokens, for_output * max_tokens // (hold.pusd - hold.prompt_pusd)))
 
 
-class OutputGuess:
-    """How long answers have been lately; limits reserve that, not `max_tokens`.
+class _Prompts:
+    """What the prompts of one model were taken for lately, and what they had."""
+
+    __slots__ = ("counted", "expected", "share")
+
+    def __init__(self) -> None:
+        self.expected = self.counted = FIRST_GUESS_INPUT
+        self.share = 1.0
+
+    def learn(self, expected: int, counted: int) -> None:
+        self.expected += (expected - self.expected) / 16
+        self.counted += (min(counted, expected * BYTES_PER_TOKEN) - self.counted) / 16
+        self.share = max(1.0, self.counted / self.expected)
+
+
+class Guess:
+    """What calls have used lately: that is what limits reserve, and budgets by estimate.
+
+    A quarter of its bytes is what English takes under the older tokenizer. That of Opus 4.7 and
+    later makes a third more of it, code and other languages differ again: the last answers tell.
 
     Attributes:
-        output_tokens: the guess.
+        output_tokens: how long an answer will be; not `max_tokens`.
     """
 
-    __slots__ = ("_mean", "output_tokens")
+    __slots__ = ("_mean", "_prompts", "output_tokens")
 
     def __init__(self) -> None:
         self._mean = FIRST_GUESS_OUTPUT
+        self._prompts: dict[str, _Prompts] = {}
         self.output_tokens = round(FIRST_GUESS_OUTPUT)
 
-    def learn(self, output_tokens: int) -> None:
-        """Move the guess towards one more answer."""
-        self._mean += (max(0, output_tokens) - self._mean) / 16
+    def input_tokens(self, model: str, least: int) -> int:
+        """Return how many tokens a prompt of text will have.
+
+        Args:
+            model: whose tokenizer.
+            least: a quarter of its bytes.
+        """
+        prompts = self._prompts.get(model)
+        return least if prompts is None else int(least * prompts.share)
+
+    def learn(self, ask: Ask, usage: Usage) -> None:
+        """Move the guess towards what one more call used."""
+        self._mean += (max(0, usage.output_tokens) - self._mean) / 16
         self.output_tokens = round(self._mean)
+        if ask.least_input_tokens:
+            prompts = self._prompts.get(ask.model)
+            if prompts is None:
+                if len(self._prompts) >= _MOST_MODELS:  # whoever calls may invent names
+                    self._prompts.clear()
+                prompts = self._prompts[ask.model] = _Prompts()
+            prompts.learn(ask.least_input_tokens, max(0, usage.prompt_tokens))
 
 
-def ask_for(shape: RequestShape, body: bytes, about: About, *, at: date, guess: OutputGuess) -> Ask:
+def ask_for(shape: RequestShape, body: bytes, about: About, *, at: date, guess: Guess) -> Ask:
     """Return what sending a message asks of limits and budgets.
 
     Args:
@@ -160,12 +209,16 @@ def ask_for(shape: RequestShape, body: bytes, about: About, *, at: date, guess: 
         body: the JSON of the request.
         about: what else the `Ask` says of the call.
         at: the day whose prices count.
-        guess: how long the answer will be.
+        guess: how many tokens of prompt and answer it will have.
     """
     hold = hold_for(shape, body, at=at)
     terms, max_tokens = _terms_of(shape.model), max(0, shape.max_tokens)
     pusd, most_tokens, output_tokens = hold.pusd, hold.input_tokens, guess.output_tokens
-    input_tokens = min(most_tokens, len(body)) // 4
+    input_tokens = least_tokens = min(most_tokens, len(body)) // BYTES_PER_TOKEN
+    if hold.is_text:
+        input_tokens = guess.input_tokens(shape.model, least_tokens)
+    else:
+        least_tokens = 0
     output_tokens = min(output_tokens, max_tokens)
     estimate_pusd = None
     if pusd is not None:  # at the rates of the hold, which are the dearest
@@ -178,6 +231,7 @@ def ask_for(shape: RequestShape, body: bytes, about: About, *, at: date, guess: 
         output_tokens=output_tokens,
         hold_pusd=pusd,
         bounded=hold.bounded,
+        least_input_tokens=least_tokens,
         max_output_tokens=max_tokens,
         estimate_pusd=estimate_pusd,
         price_version=terms.price_version,

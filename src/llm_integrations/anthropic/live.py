@@ -53,6 +53,7 @@ from llm_integrations.errors import (
 if TYPE_CHECKING:
     from llm_integrations._core.call import OpenStream, Response
     from llm_integrations._core.clock import Clock
+    from llm_integrations.anthropic.holds import Guess
 
 __all__ = ["MessageStream", "StreamReader", "StreamTerms", "actual_of", "partial_actual"]
 
@@ -153,7 +154,7 @@ class StreamTerms:
     clock: Clock
     ask: Ask
     keep: bool
-    on_message: Callable[[MessageResponse], None]
+    guess: Guess
 
 
 class StreamReader:
@@ -294,8 +295,8 @@ class StreamReader:
         """Book the complete message."""
         self._message = message = self.collector.message()
         msgspec.structs.force_setattr(message, "request_id", self.request_id)
-        self._terms.on_message(message)
         terms = self._terms
+        terms.guess.learn(terms.ask, message.usage)
         actual = actual_of(
             message,
             self._stream.response,

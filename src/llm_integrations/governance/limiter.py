@@ -221,7 +221,8 @@ class Limiter:
         return Limit()
 
     def _check(self, line: Line, ask: Ask) -> None:
-        excess = line.find_excess((ask.requests, ask.input_tokens, ask.output_tokens))
+        input_tokens = ask.least_input_tokens or ask.input_tokens  # a guess alone refuses nobody
+        excess = line.find_excess((ask.requests, input_tokens, ask.output_tokens))
         if excess is not None:
             dimension, capacity = excess
             raise InvalidRequest(
