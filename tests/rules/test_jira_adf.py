@@ -362,6 +362,9 @@ def test_text_over_the_limit_is_refused_before_jira_does() -> None:
         "\\",
         "- x\n",
         "> \n",
+        "{code:",
+        "{{\\{",
+        "a\\\\",
     ],
 )
 def test_hostile_nesting_is_read_in_time(bit: str, schema: Schema) -> None:
@@ -399,13 +402,31 @@ WIKI = [
     ("{noformat}at *a*\nat b{noformat}\n*x*", "```\nat *a*\nat b\n```\n**x**"),
     ("{noformat}*a*{noformat} *x*", "```\n*a*\n```\n **x**"),
     ("*see* {code:java}\n*a*\n{code}\n*x*", "**see**\n```java\n*a*\n```\n**x**"),
-    ("|run {code}*a*{code}|*x*|", "|run {code}**a**{code}|**x**|"),
+    ("|run {code}*a*{code}|*x*|", "|run `*a*`|**x**|"),
     ("{noformat}*a*\n{code}*b*\n{code}", "{noformat}**a**\n```\n*b*\n```"),
     ("ab||c||", "ab||c||"),
     ("||a||bc", "||a||bc"),
     ("{color:red}x{color}", "x"),
     ("2 * 3 * 4 snake_case_x a-b-c", "2 * 3 * 4 snake_case_x a-b-c"),
     ("\\{x\\}", "\\{x\\}"),
+    (r"a\\b \\ c", "a\\\nb\\\nc"),
+    (r"*a\\b* \\\\", "**a\\\nb** \\\\\\\\\\\\\\\\"),
+    (r"\\a\\", r"\\\\a"),
+    (r"\\server\share \\srv\*x\*", "\\\\\\\\server\\share\\\nsrv\\*x\\*"),
+    (r"h1. a\\b", "# a b"),
+    (r"** a\\b", "   - a\\\n     b"),
+    (r"bq. a\\b", "> a\\\n> b"),
+    ("{quote}\na\\\\b\n||c||\n{quote}", "> a\\\n> b\n> | c |\n> | --- |"),
+    (r"||a\\b||", "| a b |\n| --- |"),
+    (r"|a\\b|c|", "|a b|c|"),
+    (r"{{\\s\d}} {{a\\*}} {{a\\b}}", r"`\\s\d` `a\\*` `a\\b`"),
+    (r"|{code}a\\b{code}|", r"|`a\\b`|"),
+    ("*{{a *b* `c}}* {{_{}_}}", "**``a *b* `c``** {{*{}*}}"),
+    (r"{{\{_{{x}}_\}}}", r"{{\{*`x`*\}}}"),
+    ("\x0299{{x}}\x01\x00", "99`x`"),
+    ("{code}\na\\\\b\n{code}", "```\na\\\\b\n```"),
+    (r"C:\.git \d C:\ ", "C:\\\\.git \\d C:\\\\ "),
+    ("a\n\\\\\nb", "a\n\nb"),
 ]
 
 
@@ -454,6 +475,29 @@ def test_backslashes_read_in_jira_as_they_were_written(words: str) -> None:
         markup = wiki.from_adf(doc_of(para(piece))).strip()
         inner = markup.removeprefix(around[0]).removesuffix(around[1])
         assert shown(inner) == words.strip()
+
+
+def words_of(doc: dict[str, Json]) -> list[str]:
+    """Return the words of a document line by line; a forced break at an end shows nothing."""
+    return [" ".join(line.split()) for line in adf.to_text(doc).split("\n") if line.strip()]
+
+
+@example(markup=r"see \\server\share, C:\.git or a\\b \\ c")
+@example(markup=r"a\\b\?c \\\d e\\f\\g \\")
+@given(markup=st.text(alphabet="\\\\\\ a.:#?%&/(", min_size=1))
+def test_what_others_wrote_with_backslashes_is_read_as_jira_shows_it(markup: str) -> None:
+    expected = [" ".join(line.split()) for line in shown(f"a{markup}").split("\n")]
+    read = adf.from_markdown(wiki.to_markdown(f"a{markup}"), fences=False)
+    assert words_of(read) == [line for line in expected if line]
+
+
+@given(words=st.text(alphabet="\\\\\\*_-+#?%(){}[]|!@^~. aB1"))
+def test_our_own_text_comes_back_from_wiki_markup(words: str) -> None:
+    for marks in ([], [{"type": "code"}], [{"type": "strong"}]):
+        markup = wiki.from_adf(
+            doc_of(para(text("a "), {"type": "text", "text": f"b{words}b", "marks": marks}))
+        )
+        assert wiki.from_markdown(wiki.to_markdown(markup)) == markup
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from llm_integrations.jira.adf.inline import Node, is_safe_link
 from llm_integrations.jira.adf.markdown import ALERTS, parse_blocks
 from llm_integrations.jira.adf.nodes import INLINE
 
-__all__ = ["TEXT_LIMIT", "from_markdown", "to_markdown", "to_readable", "to_text"]
+__all__ = ["TEXT_LIMIT", "code_span", "from_markdown", "to_markdown", "to_readable", "to_text"]
 
 # Jira refuses longer descriptions and comments with a 400.
 TEXT_LIMIT: Final = 32_767
@@ -355,7 +355,7 @@ def _marked(node: Adf) -> tuple[frozenset[str], str, bool]:
     links = [_attr(mark, "href") for mark in marks if mark.get("type") == "link"]
     href = frozenset(link for link in links[:1] if is_safe_link(link) and not set(link) & set("()"))
     if "code" in names:
-        return href, _code_span(text), True
+        return href, code_span(text), True
     if href == {text}:
         return frozenset(names & _FENCES.keys()), f"<{text}>", False
     return href | (names & _FENCES.keys()), _escape(text), False
@@ -365,7 +365,8 @@ def _sequence(value: object) -> Sequence[object]:
     return value if isinstance(value, list) else []
 
 
-def _code_span(text: str) -> str:
+def code_span(text: str) -> str:
+    """Return code within a line as Markdown, between more backticks than it has."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     ticks = "`" * (longest + 1)
     text = text.replace("\n", " ")

@@ -12,6 +12,7 @@ from typing import Final
 
 from llm_integrations.errors import InvalidRequest
 from llm_integrations.jira.adf import documents
+from llm_integrations.jira.adf.documents import code_span
 from llm_integrations.jira.adf.inline import is_safe_link
 from llm_integrations.jira.adf.nodes import INLINE
 
@@ -43,20 +44,33 @@ _MARKS: Final = {
 
 _HEADING: Final = re.compile(r"h([1-6])\.\s+(.*)")
 _ITEM: Final = re.compile(r"([*#-]{1,8})\s+(.*)")
-_CODE: Final = re.compile(r"\{(code|noformat)(?::([^}]*))?\}")
+_CODE: Final = re.compile(r"\{(code|noformat)(?::([^}]{0,300}))?\}")
 _TICKS: Final = re.compile("`+")
 _LINK: Final = re.compile(
     r"\[(?:([^\[\]|\n]{1,1000})\|)?((?:https?://|mailto:)[^\[\]\s|]{1,2000})\]"
 )
 _MENTION: Final = re.compile(r"\[~(?:accountid:)?([^\[\]\s]{1,200})\]")
-_STRONG: Final = re.compile(r"(?<![\w*\\])\*(?=\S)([^*\n]{1,2000}?)(?<=\S)\*(?![\w*])")
-_EM: Final = re.compile(r"(?<![\w_\\])_(?=\S)([^_\n]{1,2000}?)(?<=\S)_(?![\w_])")
-_STRIKE: Final = re.compile(r"(?<![\w\-\\])-(?=\S)([^-\n]{1,2000}?)(?<=\S)-(?![\w-])")
+_STRONG, _EM, _STRIKE = (
+    re.compile(
+        rf"(?<![\w\{sign}\\])\{sign}(?=\S)"
+        rf"((?:\\?[^\{sign}\\\n]|\\\{sign}|\\\\){{1,2000}}?)"
+        rf"(?<=\S)\{sign}(?![\w\{sign}])"
+    )
+    for sign in "*_-"
+)
 # Up to the next {{ only, as a link up to the next [: else each of many that are open would search
 # 2,000 characters.
-_MONO: Final = re.compile(r"\{\{((?:[^{}\n]|\{(?!\{)){1,2000})\}\}")
+_MONO: Final = re.compile(r"\{\{((?:[^{}\\\n]|\\(?![{}])|\\?\{(?!\{)|\\\}){1,2000})\}\}")
 _COLOR: Final = re.compile(r"\{color(?::[^}\n]{1,40})?\}")
-_ESCAPE: Final = re.compile(rf"\\([{_ESCAPABLE}])")
+_ESCAPE: Final = re.compile(rf"(?<!\\)\\([{_ESCAPABLE}])")
+_LITERAL: Final = re.compile(
+    rf"{_MONO.pattern}|\{{(code|noformat)(?::[^}}]{{0,300}})?\}}(.{{1,2000}}?)\{{\2\}}"
+)
+_WORD: Final = re.compile(r"(?<!\S)\S*?\\\S*")
+_RUN: Final = re.compile(r"(\\+)(.?)")
+_BREAK: Final = "\x01"
+_PLACE: Final = re.compile("\x02([0-9]+)\x02")
+_OURS: Final = re.compile("[\x00-\x02]")
 
 Adf = Mapping[str, object]
 
@@ -240,7 +254,7 @@ def _lines(lines: Sequence[str], ticks: str) -> Iterable[str]:
         elif line.strip() == "{quote}":
             in_quote = not in_quote
         else:
-            yield ("> " if in_quote else "") + _line(line)
+            yield f"> {_line(line)}".replace("\n", "\n> ") if in_quote else _line(line)
     if macro:
         yield ticks
 
@@ -267,22 +281,42 @@ def _begins_code(line: str, number: int, ends: Mapping[str, int]) -> re.Match[st
 def _line(line: str) -> str:
     stripped = line.strip()
     if heading := _HEADING.fullmatch(stripped):
-        return f"{'#' * int(heading[1])} {_spans(heading[2])}"
+        return f"{'#' * int(heading[1])} {_one_line(heading[2])}"
     if stripped == "----":
         return "---"
     if stripped.startswith("bq. "):
-        return f"> {_spans(stripped[4:])}"
+        return f"> {_spans(stripped[4:], '> ')}"
     if item := _ITEM.fullmatch(stripped):
         marker = "1." if item[1][-1] == "#" else "-"
-        return f"{'   ' * (len(item[1]) - 1)}{marker} {_spans(item[2])}"
+        head = f"{'   ' * (len(item[1]) - 1)}{marker} "
+        return head + _spans(item[2], " " * len(head))
     if stripped.startswith("||") and stripped.endswith("||") and len(stripped) > 4:
-        cells = [_spans(cell.strip()) for cell in stripped[2:-2].split("||")]
+        cells = [_one_line(cell) for cell in stripped[2:-2].split("||")]
         return f"| {' | '.join(cells)} |\n|{' --- |' * len(cells)}"
-    return _spans(line)
+    return _one_line(line) if stripped.startswith("|") else _spans(line, "")
 
 
-def _spans(text: str) -> str:
-    """Rewrite the marks of one line."""
+def _spans(text: str, margin: str) -> str:
+    """Rewrite the marks of one line; what a forced line break begins has a margin."""
+    first, *rest = list(filter(str.strip, _marks(text).split(_BREAK))) or [""]
+    return f"\\\n{margin}".join([first.rstrip(), *map(str.strip, rest)]) if rest else first
+
+
+def _one_line(text: str) -> str:
+    """Rewrite the marks of a line that cannot be broken in Markdown."""
+    return " ".join(filter(None, map(str.strip, _marks(text).split(_BREAK))))
+
+
+def _marks(text: str) -> str:
+    """Rewrite the marks of one line, forced line breaks apart; in code nothing is a mark."""
+    codes: list[str] = []
+
+    def taken(code: re.Match[str]) -> str:
+        codes.append(code_span(code[3].strip()) if code[2] else _code_span(code[1]))
+        return f"\x02{len(codes) - 1}\x02"
+
+    text = _LITERAL.sub(taken, _OURS.sub("", text))
+    text = _WORD.sub(_backslashes, text)
     text = _COLOR.sub("", text)
     text = _MENTION.sub(r"@\1", text)
     text = _LINK.sub(
@@ -291,11 +325,35 @@ def _spans(text: str) -> str:
     text = _STRONG.sub("\x00\\1\x00", text)
     text = _EM.sub(r"*\1*", text).replace("\x00", "**")
     text = _STRIKE.sub(r"~~\1~~", text)
-    text = _MONO.sub(_code_span, text)
-    return text.replace(_BACKSLASH, r"\\")
+    text = text.replace(_BACKSLASH, r"\\")
+    return _PLACE.sub(lambda place: codes[int(place[1])], text)
 
 
-def _code_span(mono: re.Match[str]) -> str:
-    """Return {{code}} as Markdown, where nothing is escaped in it."""
-    code = _ESCAPE.sub(r"\1", mono[1]).replace(_BACKSLASH, "\\")
-    return f"`{code}`"
+def _backslashes(word: re.Match[str]) -> str:
+    """Write the backslashes of a word as Markdown.
+
+    Two are a line break if they are the word's last that escape nothing: those of a network's
+    path, before more of them, are themselves (ForceNewLineRendererComponent).
+    """
+    last = max((run.start() for run in _RUN.finditer(word[0]) if not _escapes(run)), default=-1)
+
+    def written(run: re.Match[str]) -> str:
+        count, after = len(run[1]), run[2]
+        if _escapes(run):
+            return run[0]  # Markdown's escape, too
+        if count == 2 and run.start() == last:
+            return _BREAK + after
+        if count == 1 and after.isalnum():
+            return run[0]
+        return "\\" * (2 * count) + after
+
+    return _RUN.sub(written, word[0])
+
+
+def _escapes(run: re.Match[str]) -> bool:
+    return _ESCAPE.fullmatch(run[0]) is not None
+
+
+def _code_span(mono: str) -> str:
+    """Return what stands in {{}} as Markdown, where nothing is escaped in code."""
+    return code_span(_ESCAPE.sub(r"\1", mono).replace(_BACKSLASH, "\\"))
