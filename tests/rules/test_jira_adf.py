@@ -427,6 +427,13 @@ WIKI = [
     ("{code}\na\\\\b\n{code}", "```\na\\\\b\n```"),
     (r"C:\.git \d C:\ ", "C:\\\\.git \\d C:\\\\ "),
     ("a\n\\\\\nb", "a\n\nb"),
+    ("a\\\\- b\\\\* c\\\\1. d", "a\\\n\\- b\\\n\\* c\\\n1\\. d"),
+    ("a\\\\\nb \r\nc\n\nd\n", "a\\\nb\\\nc\n\nd\n"),
+    ("* a\nb\n** c\nd\n----\ne", "- a\\\nb\n   - c\\\nd\n---\ne"),
+    ("h1. a\nb\nbq. c\nd\n|e|\nf", "# a\nb\n> c\nd\n|e|\nf"),
+    ("{quote}\na\nb\n{quote}\nc\nd", "> a\\\n> b\nc\\\nd"),
+    ("{panel:title=x}\na\n{code}\nb\nc\n{code}\nd", "{panel:title=x}\na\n```\nb\nc\n```\nd"),
+    ("a\n> b\n1. c\nC:\\\nd", "a\n> b\n1. c\\\nC:\\\\\\\nd"),
 ]
 
 
@@ -484,19 +491,22 @@ def words_of(doc: dict[str, Json]) -> list[str]:
 
 @example(markup=r"see \\server\share, C:\.git or a\\b \\ c")
 @example(markup=r"a\\b\?c \\\d e\\f\\g \\")
-@given(markup=st.text(alphabet="\\\\\\ a.:#?%&/(", min_size=1))
+@given(markup=st.text(alphabet="\\\\\\ a.:#?%&/(\n", min_size=1))
 def test_what_others_wrote_with_backslashes_is_read_as_jira_shows_it(markup: str) -> None:
-    expected = [" ".join(line.split()) for line in shown(f"a{markup}").split("\n")]
-    read = adf.from_markdown(wiki.to_markdown(f"a{markup}"), fences=False)
+    markup = re.sub(r"\n+", "\na", f"a{markup}")
+    expected = [" ".join(line.split()) for line in shown(markup).split("\n")]
+    read = adf.from_markdown(wiki.to_markdown(markup), fences=False)
     assert words_of(read) == [line for line in expected if line]
 
 
-@given(words=st.text(alphabet="\\\\\\*_-+#?%(){}[]|!@^~. aB1"))
-def test_our_own_text_comes_back_from_wiki_markup(words: str) -> None:
+@given(lines=st.lists(st.text(alphabet="\\\\\\*_-+#?%(){}[]|!@^~`. aB1"), min_size=1, max_size=3))
+def test_our_own_text_comes_back_from_wiki_markup(lines: list[str]) -> None:
     for marks in ([], [{"type": "code"}], [{"type": "strong"}]):
-        markup = wiki.from_adf(
-            doc_of(para(text("a "), {"type": "text", "text": f"b{words}b", "marks": marks}))
-        )
+        nodes: list[Json] = [text("a ")]
+        for line in lines:
+            words = line if {"type": "code"} in marks else line.replace("`", "")
+            nodes += [{"type": "text", "text": f"b{words}b", "marks": marks}, node("hardBreak")]
+        markup = wiki.from_adf(doc_of(para(*nodes[:-1])))
         assert wiki.from_markdown(wiki.to_markdown(markup)) == markup
 
 

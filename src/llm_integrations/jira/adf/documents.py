@@ -23,7 +23,15 @@ from llm_integrations.jira.adf.inline import Node, is_safe_link
 from llm_integrations.jira.adf.markdown import ALERTS, parse_blocks
 from llm_integrations.jira.adf.nodes import INLINE
 
-__all__ = ["TEXT_LIMIT", "code_span", "from_markdown", "to_markdown", "to_readable", "to_text"]
+__all__ = [
+    "TEXT_LIMIT",
+    "code_span",
+    "from_markdown",
+    "guarded",
+    "to_markdown",
+    "to_readable",
+    "to_text",
+]
 
 # Jira refuses longer descriptions and comments with a 400.
 TEXT_LIMIT: Final = 32_767
@@ -170,7 +178,7 @@ def _block(node: Adf, depth: int) -> str:
         return _escape(_plain(node, 0))
     match _kind(node):
         case "paragraph":
-            return _guarded(_inline(_content(node)))
+            return guarded(_inline(_content(node)))
         case "heading":
             return f"{'#' * _level(node)} {_one_line(_inline(_content(node)))}".rstrip()
         case "bulletList" | "orderedList" | "taskList" | "decisionList":
@@ -196,7 +204,7 @@ def _unknown(node: Adf, depth: int) -> str:
     children = _content(node)
     if children and not any(_kind(child) in INLINE for child in children):
         return _blocks(children, depth + 1)
-    return _guarded(_inline(children or [node]))
+    return guarded(_inline(children or [node]))
 
 
 def _level(node: Adf) -> int:
@@ -223,7 +231,7 @@ def _item_body(item: Adf, depth: int) -> str:
         box = "[x]" if _attr(item, "state") == "DONE" else "[ ]"
         return f"{box} {_inline(_content(item))}"
     if kind == "decisionItem":
-        return _guarded(_inline(_content(item)))
+        return guarded(_inline(_content(item)))
     if kind == "listItem":
         return _blocks(_content(item), depth + 1)
     return _block(item, depth + 1)
@@ -273,7 +281,7 @@ def _one_line(text: str) -> str:
     return re.sub(r"\\?\n\s*", " ", text).strip()
 
 
-def _guarded(text: str) -> str:
+def guarded(text: str) -> str:
     """Keep a paragraph's lines from reading as headings, quotes, lists or fences."""
     text = "\n".join(line.lstrip(" ") for line in text.strip(" ").split("\n"))
     text = _ORDERED_START.sub(r"\1\\\2", text)

@@ -19,7 +19,7 @@ from typing import Final, cast
 
 from llm_integrations.jira.adf.inline import Node, merged, parse_inline
 
-__all__ = ["ALERTS", "parse_blocks"]
+__all__ = ["ALERTS", "parse_blocks", "starts_block"]
 
 MAX_DEPTH: Final = 8
 
@@ -166,7 +166,7 @@ def _next_item(lines: list[str], position: int, kind: str) -> tuple[int, int] | 
 def _is_task(body: list[str]) -> bool:
     """Tell whether an item is a box and one paragraph: a task holds nothing else."""
     return _TASK.match(body[0]) is not None and not any(
-        not line.strip() or _starts_block(line) for line in body[1:]
+        not line.strip() or starts_block(line) for line in body[1:]
     )
 
 
@@ -201,14 +201,15 @@ def _continues(lines: list[str], position: int, width: int, inner: list[str]) ->
     if _indent(line) >= width:
         return True
     lazy = bool(inner[-1].strip()) and not _FENCE.match(inner[0])
-    return lazy and not _starts_block(line)
+    return lazy and not starts_block(line)
 
 
 def _indent(line: str) -> int:
     return len(line) - len(line.lstrip(" "))
 
 
-def _starts_block(line: str) -> bool:
+def starts_block(line: str) -> bool:
+    """Tell whether a line begins something else than a paragraph or a table."""
     return any(rule.match(line) for rule in (_FENCE, _HEADING, _RULE, _QUOTE, _ITEM))
 
 
@@ -268,7 +269,7 @@ def _ends_paragraph(lines: list[str], position: int, depth: int) -> bool:
     item = _ITEM.match(line)
     if item and item[2][0].isdigit() and int(item[2][:-1]) != 1:
         return _is_table(lines, position)
-    return _starts_block(line) or _is_table(lines, position)
+    return starts_block(line) or _is_table(lines, position)
 
 
 def _text_block(text: str) -> Node:

@@ -12,8 +12,9 @@ from typing import Final
 
 from llm_integrations.errors import InvalidRequest
 from llm_integrations.jira.adf import documents
-from llm_integrations.jira.adf.documents import code_span
+from llm_integrations.jira.adf.documents import code_span, guarded
 from llm_integrations.jira.adf.inline import is_safe_link
+from llm_integrations.jira.adf.markdown import starts_block
 from llm_integrations.jira.adf.nodes import INLINE
 
 __all__ = ["from_adf", "from_markdown", "to_markdown"]
@@ -68,6 +69,8 @@ _LITERAL: Final = re.compile(
 )
 _WORD: Final = re.compile(r"(?<!\S)\S*?\\\S*")
 _RUN: Final = re.compile(r"(\\+)(.?)")
+_MARKER: Final = re.compile(r" *(?:-|1\.) ")
+_MACRO: Final = re.compile(r"\{[a-z]+(?::[^}]*)?\}")
 _BREAK: Final = "\x01"
 _PLACE: Final = re.compile("\x02([0-9]+)\x02")
 _OURS: Final = re.compile("[\x00-\x02]")
@@ -228,35 +231,49 @@ def _mark_name(mark: Adf) -> str:
     return str(mark.get("type"))
 
 
-def _lines(lines: Sequence[str], ticks: str) -> Iterable[str]:
+def _lines(lines: Sequence[str], ticks: str) -> Sequence[str]:
     """Read line by line; inside {code} and {noformat} nothing is markup, nor ends their fence."""
-    macro, in_quote = "", False
+    macro, in_quote, last = "", False, ""
+    read: list[str] = []
     ends = {f"{{{name}}}": number for number, line in enumerate(lines) for name in _named(line)}
     for number, line in enumerate(lines):
-        rest = line
+        rest, before, last = line, last, ""
         if not macro and (begin := _begins_code(line, number, ends)):
             macro, rest = begin[1], line[begin.end() :]
-            if before := line[: begin.start()].rstrip():
-                yield _line(before)
+            if head := line[: begin.start()].rstrip():
+                read.append(_line(head))
             language = (begin[2] or "").partition("|")[0]
-            yield f"{ticks}{'' if '=' in language else language}"
+            read.append(f"{ticks}{'' if '=' in language else language}")
             if not rest.strip():
                 continue
         if macro:
             code, end, rest = rest.partition(f"{{{macro}}}")
             if code.strip() or not end:
-                yield code
+                read.append(code)
             if end:
                 macro = ""
-                yield ticks
+                read.append(ticks)
             if end and rest.strip():
-                yield _line(rest)
+                read.append(_line(rest))
         elif line.strip() == "{quote}":
             in_quote = not in_quote
         else:
-            yield f"> {_line(line)}".replace("\n", "\n> ") if in_quote else _line(line)
-    if macro:
-        yield ticks
+            last = _line(line)
+            if _goes_on(before, last):
+                read[-1] = f"{read[-1].rstrip()}\\"
+            read.append(f"> {last}".replace("\n", "\n> ") if in_quote else last)
+    return [*read, ticks] if macro else read
+
+
+def _goes_on(before: str, text: str) -> bool:
+    """Return whether Markdown would join a line to the one before, which Jira shows apart."""
+    _, _, end = before.rpartition("\n")
+    return _is_prose(text) and (_is_prose(end) or _MARKER.match(before) is not None)
+
+
+def _is_prose(text: str) -> bool:
+    words = text.strip()
+    return bool(words) and not (words[0] == "|" or starts_block(text) or _MACRO.fullmatch(words))
 
 
 def _named(line: str) -> set[str]:
@@ -299,7 +316,13 @@ def _line(line: str) -> str:
 def _spans(text: str, margin: str) -> str:
     """Rewrite the marks of one line; what a forced line break begins has a margin."""
     first, *rest = list(filter(str.strip, _marks(text).split(_BREAK))) or [""]
-    return f"\\\n{margin}".join([first.rstrip(), *map(str.strip, rest)]) if rest else first
+    return f"\\\n{margin}".join([first.rstrip(), *map(_kept_prose, rest)]) if rest else first
+
+
+def _kept_prose(line: str) -> str:
+    """Keep what stands behind a line break from reading as a list, a quote or a heading."""
+    line = guarded(line)
+    return f"\\{line}" if starts_block(line) else line
 
 
 def _one_line(text: str) -> str:
