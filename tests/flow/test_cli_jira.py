@@ -152,6 +152,18 @@ async def test_a_complete_export_is_not_overwritten_unasked(
     assert nowhere.code == 2
 
 
+async def test_an_export_ends_though_the_count_of_its_issues_does_not_come(
+    site: JiraSimulator, tmp_path: Path
+) -> None:
+    counted = await jira(site, "export", "OPS", "--to", "a.jsonl", cwd=tmp_path)
+    site.fail_next(StatusError(status=403), path="/search/approximate-count")
+    uncounted = await jira(site, "export", "OPS", "--to", "b.jsonl", cwd=tmp_path)
+    assert uncounted.code == 0, uncounted.err
+    assert uncounted.out == counted.out.replace("a.jsonl", "b.jsonl")
+    assert "how many issues there are is not known: " in uncounted.complaint
+    assert (tmp_path / "b.jsonl").read_bytes() == (tmp_path / "a.jsonl").read_bytes()
+
+
 @pytest.mark.parametrize("line", ["no issue\n", '{"id":"1"}\n', "[]\n"])
 async def test_an_unfinished_file_that_is_no_export_is_left_alone(
     site: JiraSimulator, tmp_path: Path, line: str

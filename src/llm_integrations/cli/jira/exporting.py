@@ -14,11 +14,11 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from llm_integrations.cli.failures import OK
+from llm_integrations.cli.failures import OK, complain
 from llm_integrations.cli.jira.files import blaming
 from llm_integrations.cli.jira.issues import with_client
 from llm_integrations.cli.printing import print_json
-from llm_integrations.errors import ConfigError
+from llm_integrations.errors import AuthFailed, ConfigError, ConnectFailed, IntegrationError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -85,7 +85,7 @@ async def _write(
 ) -> tuple[int, int]:
     """Append what is missing; return how many issues there are and how many came now."""
     before, last_key = _bookmark(file)
-    progress = _Progress(before, await jira.count_issues(_jql(project, "")))
+    progress = _Progress(before, await _count(jira, _jql(project, "")))
     fetched = 0
     try:
         async for issue in _issues(jira, _jql(project, last_key), fields):
@@ -99,6 +99,17 @@ async def _write(
     file.flush()
     os.fsync(file.fileno())
     return before + fetched, fetched
+
+
+async def _count(jira: JiraClient, jql: str) -> int | None:
+    """Return how many issues there are about; an export does not need to know."""
+    try:
+        return await jira.count_issues(jql)
+    except (AuthFailed, ConnectFailed):
+        raise  # nor would the issues come
+    except IntegrationError as error:
+        complain(f"how many issues there are is not known: {error}")
+        return None
 
 
 def _issues(jira: JiraClient, jql: str, fields: list[str]) -> AsyncIterator[Issue]:
@@ -139,12 +150,12 @@ def _bookmark(file: BinaryIO) -> tuple[int, str]:
 class _Progress:
     """How far the export is: a bar on a terminal, else a line now and then."""
 
-    def __init__(self, before: int, total: int) -> None:
+    def __init__(self, before: int, total: int | None) -> None:
         from rich.console import Console
         from rich.progress import Progress
 
         self._before = before
-        self._total = max(total, before)
+        self._total = None if total is None else max(total, before)
         self._told_at = time.monotonic()
         self._bar = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty())
         self._task = self._bar.add_task("issues", total=self._total, completed=before)
@@ -156,7 +167,8 @@ class _Progress:
         now = time.monotonic()
         if not sys.stderr.isatty() and now - self._told_at > _NEWS_S:
             self._told_at = now
-            print(f"{self._before + found} of about {self._total} issues", file=sys.stderr)
+            of_all = "" if self._total is None else f" of about {self._total}"
+            print(f"{self._before + found}{of_all} issues", file=sys.stderr)
 
     def end(self) -> None:
         """Leave the terminal as it was."""
