@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from llm_integrations.errors import InvalidRequest, NotAllowed, NotFound, Rejected, SignatureWrong
 from llm_integrations.jira import (
@@ -44,8 +46,9 @@ async def test_a_bulk_create_tells_the_refused_from_the_created(
     assert [issue.key in site.issues for issue in made.issues] == [True, True]
     assert [(error.position, error.status) for error in made.errors] == [(1, 400)]
     assert "priority" in made.errors[0].reason.field_errors
-    with pytest.raises(Rejected):
-        await jira.create_issues([bad])
+    with pytest.raises(Rejected) as refused:
+        await jira.create_issues([bad, structs.replace(bad, summary="Worse")])
+    assert re.fullmatch(r"issue 0: priority: .+; issue 1: priority: .+", refused.value.detail)
     with pytest.raises(InvalidRequest):
         await jira.create_issues([good] * 51)
 

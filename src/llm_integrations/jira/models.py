@@ -402,14 +402,36 @@ class ErrorResponse(Wire, frozen=True, kw_only=True):
     def detail(self) -> str:
         """All of it on one line."""
         told = [self.error_message, self.message, self.error, self.error_description]
-        per_field = [f"{name}: {text}" for name, text in self.field_errors.items()]
-        return "; ".join(part for part in (*self.error_messages, *per_field, *told) if part)
+        parts = (*_complaints(self), *_complaints_of_issues(self.errors), *told)
+        return "; ".join(part for part in parts if part)
 
 
+class _Refusal(Wire, frozen=True, kw_only=True):
+    """Why one issue of a bulk create was refused, where all of them were."""
+
+    position: int = msgspec.field(name="failedElementNumber")
+    reason: ErrorResponse = msgspec.field(name="elementErrors")
+
+
+_refusals: Final[msgspec.json.Decoder[list[_Refusal]]] = msgspec.json.Decoder(list[_Refusal])
 _field_errors: Final[msgspec.json.Decoder[dict[str, object]]] = msgspec.json.Decoder(
     dict[str, object]
 )
 _plain: Final = msgspec.json.Decoder()
+
+
+def _complaints(told: ErrorResponse) -> list[str]:
+    per_field = [f"{name}: {text}" for name, text in told.field_errors.items()]
+    return [*told.error_messages, *per_field]
+
+
+def _complaints_of_issues(errors: Raw) -> list[str]:
+    """Return what is wrong with each issue of a bulk create, by its place from 0."""
+    try:
+        refusals = decode(_refusals, bytes(errors))
+    except Undecodable:
+        return []
+    return [f"issue {one.position}: {'; '.join(_complaints(one.reason))}" for one in refusals]
 
 
 def _said(value: object) -> str:
