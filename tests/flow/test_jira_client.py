@@ -694,6 +694,15 @@ async def test_several_ways_to_one_place_are_named_and_none_is_taken(cloud: Jira
             await jira.move_issue("DEMO-3", "done")
 
 
+async def test_of_several_ways_to_a_status_that_of_its_name_is_taken(cloud: JiraSimulator) -> None:
+    done = {"name": "Done", "id": "3", "statusCategory": {"key": "done", "name": "Done"}}
+    ways = [{"id": "1", "name": "Drop", "to": done}, {"id": "2", "name": "done", "to": done}]
+    cloud.fail_next(StatusError(status=200, body={"transitions": ways}), path="transitions")
+    cloud.fail_next(StatusError(status=204), path="transitions")
+    async with client_of(cloud) as jira:
+        assert (await jira.move_issue("DEMO-3", "Done")).id == "2"
+
+
 async def test_an_issue_that_moved_comes_under_its_new_key(cloud: JiraSimulator) -> None:
     moved = {"id": "10001", "key": "OPS-77", "fields": {"summary": "s"}}
     cloud.fail_next(StatusError(status=200, body=moved), path="/issue/DEMO-1")

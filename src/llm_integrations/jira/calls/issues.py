@@ -199,7 +199,8 @@ class IssueCalls:
         Args:
             key_or_id: of the issue.
             to: the name of a status, of a transition, or of a status category (new, indeterminate,
-                done), in this order; whatever its case.
+                done), in this order; whatever its case. Of several ways to a status, the one
+                that is called like it is taken.
             fields: on the transition's screen, as in `transition_issue`.
             update: verbs, as in `transition_issue`.
 
@@ -262,6 +263,7 @@ def _way_to(wanted: str, ways: Sequence[Transition]) -> Transition:
     name = wanted.casefold()
     for fits in (_leads_to_status, _is_called, _leads_to_category):
         found = [way for way in ways if fits(way, name)]
+        found = [way for way in found if _is_called(way, name)] or found
         if len(found) == 1:
             return found[0]
         if found:
