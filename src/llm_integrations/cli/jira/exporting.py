@@ -14,7 +14,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from llm_integrations.cli.failures import OK, complain
+from llm_integrations.cli.failures import OK
 from llm_integrations.cli.jira.files import blaming
 from llm_integrations.cli.jira.issues import with_client
 from llm_integrations.cli.printing import print_json
@@ -102,13 +102,12 @@ async def _write(
 
 
 async def _count(jira: JiraClient, jql: str) -> int | None:
-    """Return how many issues there are about; an export does not need to know."""
+    """Return how many issues there are about, None if that is not to be had: it is for show."""
     try:
         return await jira.count_issues(jql)
     except (AuthFailed, ConnectFailed):
         raise  # nor would the issues come
-    except IntegrationError as error:
-        complain(f"how many issues there are is not known: {error}")
+    except IntegrationError:
         return None
 
 

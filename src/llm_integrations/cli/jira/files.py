@@ -31,7 +31,7 @@ def attach(issue_key: str, /, *file: Path, json: bool = False) -> int:
     Args:
         issue_key: The key or the numeric id.
         file: One or more.
-        json: Print id, name and size of each instead.
+        json: Print a list with id, name and size of each instead.
     """
     if not file:
         raise ConfigError("name at least one file; see: llm-integrations jira attach --help")
@@ -40,13 +40,17 @@ def attach(issue_key: str, /, *file: Path, json: bool = False) -> int:
         raise ConfigError(f"no file: {', '.join(missing)}; nothing was attached")
 
     async def run(jira: JiraClient) -> int:
-        for path in file:
-            with blaming(path, "read"):
-                made = await jira.add_attachment(issue_key, path)
+        attached: list[Attachment] = []
+        try:
+            for path in file:
+                with blaming(path, "read"):
+                    made = await jira.add_attachment(issue_key, path)
+                attached += made
+                if not json:
+                    print(*(each.id for each in made), sep="\n")
+        finally:  # what was attached is told, also if the next file fails
             if json:
-                print_json([_shown(each) for each in made])
-            else:
-                print(*(each.id for each in made), sep="\n")
+                print_json([_shown(each) for each in attached])
         return OK
 
     return with_client(run)

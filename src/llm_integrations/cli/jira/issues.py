@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["comment", "create", "get", "search", "transition"]
 
+# A mistyped option shall not become a comment.
+_OPTION: Final = re.compile(r"--?[A-Za-z][\w-]*(=.*)?")
 _SHOWN: Final = ("summary", "status", "issuetype", "priority", "assignee", "updated")
 
 
@@ -121,16 +124,24 @@ def create(
     return with_client(run)
 
 
-def comment(issue_key: str, text: str | None = None, /, *, json: bool = False) -> int:
+def comment(
+    issue_key: str,
+    text: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    /,
+    *,
+    json: bool = False,
+) -> int:
     """Comment on an issue, in Markdown.
 
     For example: `git log -1 | llm-integrations jira comment ABC-1`
 
     Args:
         issue_key: The key or the numeric id.
-        text: What to say; without it stdin is read.
+        text: What to say, which may begin with a hyphen; without it stdin is read.
         json: Print the comment's id and author as JSON.
     """
+    if text is not None and _OPTION.fullmatch(text) is not None:
+        raise ConfigError(f"Unknown option: {text}. A text that looks like one comes by stdin")
     said = text if text is not None or sys.stdin.isatty() else sys.stdin.read()
     if not said or said.isspace():
         raise ConfigError("there is nothing to say; see: llm-integrations jira comment --help")
