@@ -15,7 +15,7 @@ import pytest
 
 from llm_integrations.cli.jira import files, hooks
 from llm_integrations.errors import ConfigError
-from llm_integrations.jira import FileGrants
+from llm_integrations.jira import BasicAuth, FileGrants, JiraClient, JiraConfig
 from llm_integrations.simulators import JiraSimulator
 from llm_integrations.simulators.faults import StatusError
 from tests.flow.test_cli import Ended, ended, start
@@ -228,6 +228,36 @@ async def test_a_disk_that_is_full_is_named_by_its_file_and_not_as_standard_outp
     end = await ended(full)
     assert (end.code, end.out) == (2, "")
     assert end.complaint == f"llm-integrations: cannot write {file}: File too large"
+
+
+async def test_a_name_that_is_too_long_for_the_disk_is_not_taken(
+    site: JiraSimulator, tmp_path: Path
+) -> None:
+    async with JiraClient(JiraConfig(site.base_url, BasicAuth("bot@example.com", "t"))) as client:
+        (attached,) = await client.add_attachment("DEMO-1", b"x", filename="漢" * 90)
+    end = await jira(site, "download", str(attached.id), cwd=tmp_path)
+    assert (end.code, end.out) == (0, f"attachment-{attached.id}\n"), end.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("export", "DEMO", "--to", "x" * 300),
+        ("download", "1", "--to", "x" * 300),
+        ("attach", "DEMO-1", "x" * 300),
+        ("export", "DEMO", "--to", ".", "--restart"),
+    ],
+)
+async def test_a_path_that_cannot_be_is_one_line(
+    site: JiraSimulator, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    async with JiraClient(JiraConfig(site.base_url, BasicAuth("bot@example.com", "t"))) as client:
+        (attached,) = await client.add_attachment("DEMO-1", b"x", filename="x")
+    told = [str(attached.id) if word == "1" else word for word in words]
+    end = await jira(site, *told, cwd=tmp_path)
+    assert (end.code, end.out) == (2, "")
+    assert re.search("File name too long|is a folder", end.complaint)
+    assert await asyncio.to_thread(lambda: list(tmp_path.iterdir())) == []
 
 
 async def test_a_file_that_cannot_be_read_is_named(site: JiraSimulator, tmp_path: Path) -> None:

@@ -54,8 +54,11 @@ def export(
         restart: Begin anew, whatever is there.
         json: Print the result as JSON.
     """
-    if to.exists() and not restart:
-        raise ConfigError(f"{to} is complete; --restart writes it anew")
+    with blaming(to, "write"):
+        if to.is_dir():
+            raise ConfigError(f"{to} is a folder; name a file in it")
+        if to.exists() and not restart:
+            raise ConfigError(f"{to} is complete; --restart writes it anew")
 
     part = to.with_name(to.name + ".part")
     with _opened(part, anew=restart) as file:

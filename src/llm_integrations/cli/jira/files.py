@@ -21,6 +21,7 @@ __all__ = ["attach", "blaming", "download"]
 
 # Names come from whoever attached the file: none may lead out of a folder, or hide in it.
 _SAFE_NAME: Final = re.compile(r'(?![. ])[^/\\:<>"|?*\x00-\x1f\x7f]{1,200}')
+_MOST_NAME_BYTES: Final = 255  # a file system counts bytes, of which a letter has up to four
 
 
 def attach(issue_key: str, /, *file: Path, json: bool = False) -> int:
@@ -35,7 +36,10 @@ def attach(issue_key: str, /, *file: Path, json: bool = False) -> int:
     """
     if not file:
         raise ConfigError("name at least one file; see: llm-integrations jira attach --help")
-    missing = [str(path) for path in file if not path.is_file()]
+    missing = []
+    for path in file:
+        with blaming(path, "read"):
+            missing += [] if path.is_file() else [str(path)]
     if missing:
         raise ConfigError(f"no file: {', '.join(missing)}; nothing was attached")
 
@@ -72,7 +76,8 @@ def download(
 
     async def run(jira: JiraClient) -> int:
         found = await jira.get_attachment(attachment_id)
-        path = await asyncio.to_thread(_target, to, found, overwrite=overwrite)
+        with blaming(to, "write"):
+            path = await asyncio.to_thread(_target, to, found, overwrite=overwrite)
         with blaming(path, "write"):
             await jira.download_attachment(found, path, max_bytes=found.size_bytes or _MOST_BYTES)
         if json:
@@ -103,8 +108,9 @@ def blaming(path: Path, what: str) -> Iterator[None]:
 def _target(to: Path, attachment: Attachment, *, overwrite: bool) -> Path:
     """Return the path to write."""
     if to.is_dir():
-        is_safe = _SAFE_NAME.fullmatch(attachment.filename) is not None
-        to = to / (attachment.filename if is_safe else f"attachment-{attachment.id}")
+        name = attachment.filename
+        is_safe = _SAFE_NAME.fullmatch(name) and len(name.encode()) <= _MOST_NAME_BYTES
+        to = to / (name if is_safe else f"attachment-{attachment.id}")
     if to.exists() and not overwrite:
         raise ConfigError(f"{printable(str(to))} is there already; --overwrite replaces it")
     return to
