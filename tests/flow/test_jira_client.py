@@ -152,6 +152,15 @@ async def test_all_comments_come_over_many_pages(jira: JiraClient, site: JiraSim
     assert len(await jira.get_comments("DEMO-3", limit=105, newest_first=True)) == 105
 
 
+async def test_an_address_behind_which_no_jira_is_is_not_said_to_be_an_issue_that_is_absent(
+    site: JiraSimulator,
+) -> None:
+    config = JiraConfig(f"{site.base_url}/browse", AUTH, rate_limit_per_minute=None)
+    async with JiraClient(config) as jira:
+        with pytest.raises(NotFound, match="no Jira at the base URL"):
+            await jira.get_issue("DEMO-1")
+
+
 async def test_an_issue_moves_along_is_assigned_and_carries_properties(
     jira: JiraClient, site: JiraSimulator
 ) -> None:

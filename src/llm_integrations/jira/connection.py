@@ -154,7 +154,16 @@ class Connection:
 
     async def server_info(self) -> ServerInfo:
         """Return what the site says of itself; works on both kinds."""
-        return await self._send(_ASK_KIND, SERVER, answers.read_json(_server_info))
+        try:
+            return await self._send(_ASK_KIND, SERVER, answers.read_json(_server_info))
+        except NotFound as error:  # nobody is kept from this one
+            raise NotFound(
+                "there is no Jira at the base URL (404): only a context path, such as /jira on"
+                " Data Center, belongs behind the host's name",
+                vendor=answers.VENDOR,
+                status=error.status,
+                request_id=error.request_id,
+            ) from None
 
     @overload
     async def run(self, operation: Operation) -> None: ...
