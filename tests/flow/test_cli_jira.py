@@ -277,7 +277,9 @@ async def test_webhooks_are_registered_listed_and_deleted(
     made = await jira(
         site, "webhooks", "register", url, "--json", cwd=tmp_path, JIRA_WEBHOOK_SECRET=SECRET
     )
-    number = json.loads(made.out)[0]["id"]
+    (hook,) = json.loads(made.out)
+    assert (hook["url"], hook["enabled"], hook["isSigned"]) == (url, True, True)
+    number = hook["id"]
     assert SECRET not in made.out
     listed = await jira(site, "webhooks", "list", cwd=tmp_path)
     assert url in listed.out

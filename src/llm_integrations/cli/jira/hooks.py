@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from llm_integrations.cli.failures import OK
 from llm_integrations.cli.jira.issues import with_client
 from llm_integrations.cli.printing import local_time, print_json, print_table
@@ -192,7 +190,20 @@ def _print_dynamic(webhooks: list[DynamicWebhook], *, json: bool) -> None:
 
 def _print(webhooks: list[WebhookRegistration], *, json: bool) -> None:
     if json:
-        print_json([{"id": each.id, **msgspec.to_builtins(each)} for each in webhooks])
+        print_json(
+            [
+                {
+                    "id": each.id,
+                    "name": each.name,
+                    "url": each.url,
+                    "events": each.events,
+                    "enabled": each.enabled,
+                    "isSigned": each.is_signed,
+                    "self": each.self_,
+                }
+                for each in webhooks
+            ]
+        )
         return
     print_table(
         ("id", "name", "url", "events", "enabled"),
