@@ -48,7 +48,7 @@ _ITEM: Final = re.compile(r"([*#-]{1,8})\s+(.*)")
 _CODE: Final = re.compile(r"\{(code|noformat)(?::([^}]{0,300}))?\}")
 _TICKS: Final = re.compile("`+")
 _LINK: Final = re.compile(
-    r"\[(?:([^\[\]|\n]{1,1000})\|)?((?:https?://|mailto:)[^\[\]\s|]{1,2000})\]"
+    r"\[(?:([^\[\]|\n]{1,1000})\|)?((?:https?://|mailto:)[^\[\]\s|]{1,2000})(?:\|smart-\w+)?\]"
 )
 _MENTION: Final = re.compile(r"\[~(?:accountid:)?([^\[\]\s]{1,200})\]")
 _STRONG, _EM, _STRIKE = (
@@ -62,6 +62,10 @@ _STRONG, _EM, _STRIKE = (
 # Up to the next {{ only, as a link up to the next [: else each of many that are open would search
 # 2,000 characters.
 _MONO: Final = re.compile(r"\{\{((?:[^{}\\\n]|\\(?![{}])|\\?\{(?!\{)|\\\}){1,2000})\}\}")
+# As Jira writes marks within a word, and those around code.
+_BRACED: Final = re.compile(r"\{([*_-])\}([^{}\n]{1,2000}?)\{\1\}")
+_MARKED: Final = {"*": "\x00", "_": "*", "-": "~~"}
+_QUOTE: Final = "{quote}"
 _COLOR: Final = re.compile(r"\{color(?::[^}\n]{1,40})?\}")
 _ESCAPE: Final = re.compile(rf"(?<!\\)\\([{_ESCAPABLE}])")
 _LITERAL: Final = re.compile(
@@ -105,7 +109,7 @@ def to_markdown(text: str) -> str:
     """Return wiki markup as Markdown."""
     longest = max(map(len, _TICKS.findall(text)), default=0)
     lines = text.replace("\r\n", "\n").split("\n")
-    return "\n".join(_lines(lines, "`" * max(3, longest + 1)))
+    return "\n".join(_Lines(lines, "`" * max(3, longest + 1)).read())
 
 
 def _content(node: Adf) -> list[Adf]:
@@ -231,38 +235,79 @@ def _mark_name(mark: Adf) -> str:
     return str(mark.get("type"))
 
 
-def _lines(lines: Sequence[str], ticks: str) -> Sequence[str]:
-    """Read line by line; inside {code} and {noformat} nothing is markup, nor ends their fence."""
-    macro, in_quote, last = "", False, ""
-    read: list[str] = []
-    ends = {f"{{{name}}}": number for number, line in enumerate(lines) for name in _named(line)}
-    for number, line in enumerate(lines):
-        rest, before, last = line, last, ""
-        if not macro and (begin := _begins_code(line, number, ends)):
-            macro, rest = begin[1], line[begin.end() :]
-            if head := line[: begin.start()].rstrip():
-                read.append(_line(head))
-            language = (begin[2] or "").partition("|")[0]
-            read.append(f"{ticks}{'' if '=' in language else language}")
-            if not rest.strip():
-                continue
-        if macro:
-            code, end, rest = rest.partition(f"{{{macro}}}")
-            if code.strip() or not end:
-                read.append(code)
-            if end:
-                macro = ""
-                read.append(ticks)
-            if end and rest.strip():
-                read.append(_line(rest))
-        elif line.strip() == "{quote}":
-            in_quote = not in_quote
+class _Lines:
+    """Reads line by line; inside {code} and {noformat} nothing is markup, nor ends their fence.
+
+    Args:
+        lines: of wiki markup.
+        ticks: the fence of code.
+    """
+
+    def __init__(self, lines: Sequence[str], ticks: str) -> None:
+        self._ticks = ticks
+        self._ends = {name: number for number, line in enumerate(lines) for name in _named(line)}
+        self._macro = ""  # that is open
+        self._in_quote = self._is_behind_quote = False
+        self._last = ""  # the line before, where the next one may go on
+        self._read: list[str] = []
+        for number, line in enumerate(lines):
+            self._take(line, number)
+
+    def read(self) -> list[str]:
+        """Return the lines of Markdown."""
+        return [*self._read, self._ticks] if self._macro else self._read
+
+    def _take(self, line: str, number: int) -> None:
+        begin = None if self._macro else _begins_code(line, number, self._ends)
+        if begin or self._macro:
+            self._take_code(line, begin)
+        elif _QUOTE in line and self._is_quote(line, number):
+            for place, text in enumerate(line.split(_QUOTE)):
+                if place:
+                    self._last = ""
+                    self._in_quote = not self._in_quote
+                    self._is_behind_quote = not self._in_quote
+                if text.strip():
+                    self._take_markup(text.strip())
         else:
-            last = _line(line)
-            if _goes_on(before, last):
-                read[-1] = f"{read[-1].rstrip()}\\"
-            read.append(f"> {last}".replace("\n", "\n> ") if in_quote else last)
-    return [*read, ticks] if macro else read
+            self._take_markup(line)
+
+    def _take_code(self, line: str, begin: re.Match[str] | None) -> None:
+        self._last, rest = "", line
+        if begin is not None:
+            self._macro, rest = begin[1], line[begin.end() :]
+            if before := line[: begin.start()].rstrip():
+                self._read.append(_line(before))
+            language = (begin[2] or "").partition("|")[0]
+            self._read.append(f"{self._ticks}{'' if '=' in language else language}")
+            if not rest.strip():
+                return
+        code, end, rest = rest.partition(f"{{{self._macro}}}")
+        if code.strip() or not end:
+            self._read.append(code)
+        if end:
+            self._macro = ""
+            self._read.append(self._ticks)
+        if end and rest.strip():
+            self._read.append(_line(rest))
+
+    def _is_quote(self, line: str, number: int) -> bool:
+        """Return whether {quote} begins or ends one here: one that nothing ends is a word."""
+        stripped = line.strip()
+        is_within = line.count(_QUOTE) % 2 == 0
+        if is_within and (stripped[0] == "|" or _ITEM.fullmatch(stripped)):
+            return False  # of one cell or item
+        return stripped == _QUOTE or self._in_quote or is_within or self._ends[_QUOTE] > number
+
+    def _take_markup(self, line: str) -> None:
+        before, self._last = self._last, _line(line)
+        if _goes_on(before, self._last):
+            self._read[-1] = f"{self._read[-1].rstrip()}\\"
+        if self._is_behind_quote and line.strip():
+            self._read.append("")  # or Markdown takes it for more of the quote
+        self._is_behind_quote = False
+        quoted = f"> {self._last}".replace("\n", "\n> ")
+        self._read.append(quoted if self._in_quote else self._last)
 
 
 def _goes_on(before: str, text: str) -> bool:
@@ -277,8 +322,8 @@ def _is_prose(text: str) -> bool:
 
 
 def _named(line: str) -> set[str]:
-    """Return the macros of code that a line may end."""
-    return {name for name in ("code", "noformat") if f"{{{name}}}" in line}
+    """Return the macros that a line may end, as they stand."""
+    return {name for name in ("{code}", "{noformat}", _QUOTE) if name in line}
 
 
 def _begins_code(line: str, number: int, ends: Mapping[str, int]) -> re.Match[str] | None:
@@ -338,18 +383,22 @@ def _marks(text: str) -> str:
         codes.append(code_span(code[3].strip()) if code[2] else _code_span(code[1]))
         return f"\x02{len(codes) - 1}\x02"
 
-    text = _LITERAL.sub(taken, _OURS.sub("", text))
+    text = _OURS.sub("", text).replace("{{{}", "{{").replace("{}}}", "}}")
+    text = _LITERAL.sub(taken, text)
     text = _WORD.sub(_backslashes, text)
     text = _COLOR.sub("", text)
     text = _MENTION.sub(r"@\1", text)
-    text = _LINK.sub(
-        lambda found: f"[{found[1]}]({found[2]})" if found[1] else f"<{found[2]}>", text
-    )
+    text = _LINK.sub(_link, text)
+    text = _BRACED.sub(lambda found: f"{_MARKED[found[1]]}{found[2]}{_MARKED[found[1]]}", text)
     text = _STRONG.sub("\x00\\1\x00", text)
     text = _EM.sub(r"*\1*", text).replace("\x00", "**")
     text = _STRIKE.sub(r"~~\1~~", text)
     text = text.replace(_BACKSLASH, r"\\")
     return _PLACE.sub(lambda place: codes[int(place[1])], text)
+
+
+def _link(found: re.Match[str]) -> str:
+    return f"[{found[1]}]({found[2]})" if found[1] not in {None, found[2]} else f"<{found[2]}>"
 
 
 def _backslashes(word: re.Match[str]) -> str:
