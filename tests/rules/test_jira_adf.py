@@ -420,6 +420,8 @@ WIKI = [
     ("ab||c||", "ab||c||"),
     ("||a||bc", "||a||bc"),
     ("{color:red}x{color}", "x"),
+    ("-well-known- _a_b_ *a*b* x", "~~well-known~~ *a_b* **a*b** x"),
+    ("+a b+ x^2^ ~2~ (+c+)", "<u>a b</u> x^2^ <sub>2</sub> (<u>c</u>)"),
     ("2 * 3 * 4 snake_case_x a-b-c", "2 * 3 * 4 snake_case_x a-b-c"),
     ("\\{x\\}", "\\{x\\}"),
     (r"a\\b \\ c", "a\\\nb\\\nc"),
@@ -514,10 +516,12 @@ def test_what_others_wrote_with_backslashes_is_read_as_jira_shows_it(markup: str
 
 @given(lines=st.lists(st.text(alphabet="\\\\\\*_-+#?%(){}[]|!@^~`. aB1"), min_size=1, max_size=3))
 def test_our_own_text_comes_back_from_wiki_markup(lines: list[str]) -> None:
-    for marks in ([], [{"type": "code"}], [{"type": "strong"}]):
+    kinds = ("strong", "em", "strike", "underline", "code")
+    levels = [[{"type": "subsup", "attrs": {"type": kind}}] for kind in ("sub", "sup")]
+    for marks in ([], *([{"type": kind}] for kind in kinds), *levels):
         nodes: list[Json] = [text("a ")]
         for line in lines:
-            words = line if {"type": "code"} in marks else line.replace("`", "")
+            words = line if marks == [{"type": "code"}] else line.replace("`", "")
             nodes += [{"type": "text", "text": f"b{words}b", "marks": marks}, node("hardBreak")]
         markup = wiki.from_adf(doc_of(para(*nodes[:-1])))
         assert wiki.from_markdown(wiki.to_markdown(markup)) == markup

@@ -29,7 +29,7 @@ _BACKSLASH: Final = "&#92;"
 _ACTING: Final = re.compile(rf"\\(?=[\\{_ESCAPABLE}]|\Z)|(?<=\\)\\")
 # Behind an entity the last ones, too: ;) is a face.
 _SPECIAL: Final = re.compile(
-    rf"([{{}}\[\]*_|!]|(?<!\w)[-+^~]|[-+^~](?!\w)|(?<={_BACKSLASH})[#?%()@])"
+    rf"([{{}}\[\]*_|!]|(?<![^\W_])[-+^~]|[-+^~](?![^\W_])|(?<={_BACKSLASH})[#?%()@])"
 )
 # What would end {code:...} or [text|...] early, and let the rest be markup.
 _NO_LANGUAGE: Final = re.compile(r"[^\w+#.-]")
@@ -51,20 +51,20 @@ _LINK: Final = re.compile(
     r"\[(?:([^\[\]|\n]{1,1000})\|)?((?:https?://|mailto:)[^\[\]\s|]{1,2000})(?:\|smart-\w+)?\]"
 )
 _MENTION: Final = re.compile(r"\[~(?:accountid:)?([^\[\]\s]{1,200})\]")
-_STRONG, _EM, _STRIKE = (
+_STRONG, _EM, _STRIKE, _INSERTED, _ABOVE, _BELOW = (
     re.compile(
         rf"(?<![\w\{sign}\\])\{sign}(?=\S)"
-        rf"((?:\\?[^\{sign}\\\n]|\\\{sign}|\\\\){{1,2000}}?)"
+        rf"((?:\\?[^\{sign}\\\n]|\\\{sign}|\\\\|(?<=\w)\{sign}(?=\w)){{1,2000}}?)"
         rf"(?<=\S)\{sign}(?![\w\{sign}])"
     )
-    for sign in "*_-"
+    for sign in "*_-+^~"
 )
 # Up to the next {{ only, as a link up to the next [: else each of many that are open would search
 # 2,000 characters.
 _MONO: Final = re.compile(r"\{\{((?:[^{}\\\n]|\\(?![{}])|\\?\{(?!\{)|\\\}){1,2000})\}\}")
 # As Jira writes marks within a word, and those around code.
 _BRACED: Final = re.compile(r"\{([*_-])\}([^{}\n]{1,2000}?)\{\1\}")
-_MARKED: Final = {"*": "\x00", "_": "*", "-": "~~"}
+_MARKED: Final = {"*": "\x00", "_": "\x03", "-": "~~"}
 _QUOTE: Final = "{quote}"
 _COLOR: Final = re.compile(r"\{color(?::[^}\n]{1,40})?\}")
 _ESCAPE: Final = re.compile(rf"(?<!\\)\\([{_ESCAPABLE}])")
@@ -77,7 +77,7 @@ _MARKER: Final = re.compile(r" *(?:-|1\.) ")
 _MACRO: Final = re.compile(r"\{[a-z]+(?::[^}]*)?\}")
 _BREAK: Final = "\x01"
 _PLACE: Final = re.compile("\x02([0-9]+)\x02")
-_OURS: Final = re.compile("[\x00-\x02]")
+_OURS: Final = re.compile("[\x00-\x03]")
 
 Adf = Mapping[str, object]
 
@@ -391,7 +391,10 @@ def _marks(text: str) -> str:
     text = _LINK.sub(_link, text)
     text = _BRACED.sub(lambda found: f"{_MARKED[found[1]]}{found[2]}{_MARKED[found[1]]}", text)
     text = _STRONG.sub("\x00\\1\x00", text)
-    text = _EM.sub(r"*\1*", text).replace("\x00", "**")
+    text = _EM.sub("\x03\\1\x03", text).replace("\x00", "**").replace("\x03", "*")
+    text = _BELOW.sub(r"<sub>\1</sub>", text)
+    text = _ABOVE.sub(r"<sup>\1</sup>", text)
+    text = _INSERTED.sub(r"<u>\1</u>", text)
     text = _STRIKE.sub(r"~~\1~~", text)
     text = text.replace(_BACKSLASH, r"\\")
     return _PLACE.sub(lambda place: codes[int(place[1])], text)
