@@ -202,6 +202,17 @@ async def test_search_spans_pages_and_gives_keys_and_fields(
     assert await jira.count_issues(jql) == 45
 
 
+async def test_no_more_is_asked_for_than_is_wanted(jira: JiraClient, site: JiraSimulator) -> None:
+    assert [issue async for issue in jira.iter_issues("project = DEMO ORDER BY key", limit=2)]
+    assert [issue async for issue in jira.iter_board_issues(1, limit=3)]
+    sizes = [
+        int((request.json or {}).get("maxResults") or request.query["maxResults"][0])
+        for request in site.requests
+        if "search" in request.path or "/board/" in request.path
+    ]
+    assert sizes == [2, 3]
+
+
 async def test_projects_types_priorities_and_fields_are_listed(jira: JiraClient) -> None:
     projects = await jira.get_projects()
     assert {"DEMO", "OPS"} <= {project.key for project in projects}

@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 
 from llm_integrations.errors import AnswerMalformed, InvalidRequest
 
-__all__ = ["Cursor", "Page", "items", "next_flat", "next_offset", "next_since"]
+__all__ = ["Cursor", "Page", "items", "next_flat", "next_offset", "next_since", "size_of_page"]
 
 T = TypeVar("T")
 Cursor = str | int
@@ -34,6 +34,11 @@ class Page(Generic[T]):
 
     items: Sequence[T]
     next: Cursor | None
+
+
+def size_of_page(most: int, limit: int | None) -> int:
+    """Return how many items to ask for on a page: no more than are wanted, for each costs."""
+    return most if limit is None else max(1, min(limit, most))
 
 
 def next_offset(

@@ -50,7 +50,7 @@ def export(
     Args:
         project: The project's key.
         to: The file to write.
-        fields: Ids of fields; all by default.
+        fields: Id of a field; may be given several times. All by default.
         restart: Begin anew, whatever is there.
         json: Print the result as JSON.
     """

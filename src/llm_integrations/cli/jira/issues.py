@@ -55,7 +55,8 @@ def search(
     Args:
         jql: The query.
         limit: At most so many.
-        fields: Ids of fields to fetch, with `--json`; all navigable ones by default.
+        fields: Id of a field to fetch, with `--json`; may be given several times. All navigable
+            ones by default.
         json: Print a list of the issues as Jira sent them.
     """
 

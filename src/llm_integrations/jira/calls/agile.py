@@ -20,7 +20,7 @@ from llm_integrations.jira.connection import Connection
 from llm_integrations.jira.issue import Issue
 from llm_integrations.jira.jql import project_key
 from llm_integrations.jira.models import Board, Sprint, Status
-from llm_integrations.jira.paging import Cursor, Page, items, next_offset
+from llm_integrations.jira.paging import Cursor, Page, items, next_offset, size_of_page
 from llm_integrations.jira.requests import Operation, listed
 
 __all__ = ["AgileCalls", "BoardColumn", "BoardConfiguration"]
@@ -188,7 +188,7 @@ class AgileCalls:
         limit: int | None,
     ) -> AsyncIterator[Issue]:
         chosen = ("key", "*navigable") if fields is None else tuple(listed("fields", fields))
-        query = {"jql": jql, "fields": chosen, "maxResults": _ISSUES_PAGE}
+        query = {"jql": jql, "fields": chosen, "maxResults": size_of_page(_ISSUES_PAGE, limit)}
         by_token = False
 
         async def fetch(cursor: Cursor | None) -> Page[Issue]:

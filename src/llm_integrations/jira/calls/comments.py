@@ -12,6 +12,7 @@ from llm_integrations.jira.calls.pages import Listed, by_offset
 from llm_integrations.jira.connection import Connection
 from llm_integrations.jira.jql import issue_key
 from llm_integrations.jira.models import Comment
+from llm_integrations.jira.paging import size_of_page
 from llm_integrations.jira.requests import Operation, properties
 
 __all__ = ["CommentCalls"]
@@ -56,13 +57,12 @@ class CommentCalls:
             path={"key": issue_key(issue_key_or_id)},
             query={"orderBy": "-created" if newest_first else "created"},
         )
-        size = _PAGE if limit is None else max(1, min(limit, _PAGE))
         return by_offset(
             self._connection,
             operation,
             _comments,
             lambda page: page.comments,
-            size=size,
+            size=size_of_page(_PAGE, limit),
             limit=limit,
         )
 

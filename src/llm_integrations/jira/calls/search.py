@@ -15,7 +15,7 @@ from llm_integrations.errors import InvalidRequest
 from llm_integrations.jira.connection import Connection
 from llm_integrations.jira.issue import Issue, IssuePageDecoder, JqlSearchResponse
 from llm_integrations.jira.models import JqlSearchRequest
-from llm_integrations.jira.paging import Cursor, Page, items, next_offset
+from llm_integrations.jira.paging import Cursor, Page, items, next_offset, size_of_page
 from llm_integrations.jira.requests import Operation, listed
 
 __all__ = ["SearchCalls", "issue_page"]
@@ -101,11 +101,16 @@ class SearchCalls:
         if not isinstance(request, JqlSearchRequest):
             chosen = _DEFAULT_FIELDS if fields is None else fields
             request = JqlSearchRequest(jql=request, fields=chosen, max_results=page_size)
+        size = size_of_page(request.max_results, limit)
 
         async def fetch(cursor: Cursor | None) -> Page[Issue]:
             token = None if cursor is None else str(cursor)
             page = await self.search_issues(
-                msgspec.structs.replace(request, next_page_token=token or request.next_page_token)
+                msgspec.structs.replace(
+                    request,
+                    max_results=size,
+                    next_page_token=token or request.next_page_token,
+                )
             )
             return Page(page.issues, page.next_page_token)
 
