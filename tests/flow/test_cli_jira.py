@@ -189,6 +189,36 @@ async def test_an_export_ends_though_the_count_of_its_issues_does_not_come(
     assert (tmp_path / "b.jsonl").read_bytes() == (tmp_path / "a.jsonl").read_bytes()
 
 
+async def test_an_export_goes_on_though_the_last_issue_it_wrote_is_gone(
+    site: JiraSimulator, tmp_path: Path
+) -> None:
+    whole = await jira(site, "export", "DEMO", "--to", "whole.jsonl", cwd=tmp_path)
+    assert whole.code == 0, whole.err
+    lines = (tmp_path / "whole.jsonl").read_bytes().splitlines(keepends=True)
+    for gone, kept in ([1, 2], [0]), ([0], []):
+        part = tmp_path / "cut.jsonl.part"
+        deleted = [lines[at].replace(b'"DEMO-', b'"DEMO-9') for at in gone]
+        part.write_bytes(b"".join([lines[at] for at in kept] + deleted))
+        resumed = await jira(site, "export", "DEMO", "--to", "cut.jsonl", cwd=tmp_path)
+        assert resumed.code == 0, resumed.err
+        assert (tmp_path / "cut.jsonl").read_bytes() == b"".join(lines)
+        (tmp_path / "cut.jsonl").unlink()
+    many = "".join(f'{{"id":"1","key":"DEMO-{900 + number}"}}\n' for number in range(21))
+    (tmp_path / "cut.jsonl.part").write_text(many)
+    lost = await jira(site, "export", "DEMO", "--to", "cut.jsonl", cwd=tmp_path)
+    assert (lost.code, lost.out) == (2, "")
+    assert "the last 20 issues in cut.jsonl.part are gone; --restart" in lost.complaint
+
+
+async def test_an_export_does_not_go_on_in_that_of_another_project(
+    site: JiraSimulator, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jsonl.part").write_text('{"id":"1","key":"OPS-1"}\n')
+    end = await jira(site, "export", "DEMO", "--to", "a.jsonl", cwd=tmp_path)
+    assert (end.code, end.out) == (2, "")
+    assert "a.jsonl.part holds issues of OPS; --restart" in end.complaint
+
+
 @pytest.mark.parametrize("line", ["no issue\n", '{"id":"1"}\n', "[]\n"])
 async def test_an_unfinished_file_that_is_no_export_is_left_alone(
     site: JiraSimulator, tmp_path: Path, line: str

@@ -10,18 +10,25 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import deque
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
 from llm_integrations.cli.failures import OK
 from llm_integrations.cli.jira.files import blaming
 from llm_integrations.cli.jira.issues import with_client
 from llm_integrations.cli.printing import print_json
-from llm_integrations.errors import AuthFailed, ConfigError, ConnectFailed, IntegrationError
+from llm_integrations.errors import (
+    AuthFailed,
+    ConfigError,
+    ConnectFailed,
+    IntegrationError,
+    NotFound,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from llm_integrations.jira import Issue, JiraClient
 
@@ -29,6 +36,7 @@ __all__ = ["export"]
 
 _PAGE: Final = 100
 _NEWS_S: Final = 5.0
+_MOST_GONE: Final = 20  # issues that went away between two runs
 
 
 def export(
@@ -87,7 +95,7 @@ async def _write(
     jira: JiraClient, project: str, file: BinaryIO, fields: list[str]
 ) -> tuple[int, int]:
     """Append what is missing; return how many issues there are and how many came now."""
-    before, last_key = _bookmark(file)
+    before, last_key = await _found_again(jira, project, file)
     progress = _Progress(before, await _count(jira, _jql(project, "")))
     fetched = 0
     try:
@@ -125,28 +133,73 @@ def _jql(project: str, last_key: str) -> str:
     return f"project = {quote(project_key(project))}{after} ORDER BY key ASC"
 
 
-def _bookmark(file: BinaryIO) -> tuple[int, str]:
-    """Cut off a line that was not finished; return how many lines are whole, and the last key.
+class _Mark(NamedTuple):
+    """Where a line ends: how many lines and bytes there are up to it, and the key of its issue."""
+
+    lines: int
+    size_bytes: int
+    key: str
+
+
+async def _found_again(jira: JiraClient, project: str, file: BinaryIO) -> tuple[int, str]:
+    """Cut off what cannot be gone on from; return how many lines stay, and the last key.
+
+    That is a line that was not finished, and issues that were deleted or moved since: JQL knows no
+    "after" for them.
 
     Raises:
-        ConfigError: the last whole line is no issue, so that it does not say where to go on.
+        ConfigError: the file does not say where to go on.
+    """
+    marks = _marks(file)
+    if marks and not project.isdigit():
+        theirs = marks[-1].key.rpartition("-")[0]
+        if theirs.casefold() != project.casefold():
+            raise ConfigError(f"{file.name} holds issues of {theirs}; --restart writes it anew")
+    for mark in reversed(marks):
+        if await _is_there(jira, mark.key):
+            break
+    else:
+        if marks and marks[0].lines > 1:
+            raise ConfigError(
+                f"the last {len(marks)} issues in {file.name} are gone; --restart writes it anew"
+            )
+        mark = _Mark(0, 0, "")
+    file.truncate(mark.size_bytes)
+    file.seek(mark.size_bytes)
+    return mark.lines, mark.key
+
+
+async def _is_there(jira: JiraClient, key: str) -> bool:
+    try:
+        return (await jira.get_issue(key, fields=["key"])).key == key
+    except NotFound:
+        return False
+
+
+def _marks(file: BinaryIO) -> Sequence[_Mark]:
+    """Return the ends of the last whole lines.
+
+    Raises:
+        ConfigError: one of them is no issue.
     """
     from llm_integrations.jira import parse_issue
 
-    lines, whole, last = 0, 0, b""
+    ends: deque[tuple[int, int, bytes]] = deque(maxlen=_MOST_GONE)
+    lines = size_bytes = 0
     for line in file:
         if not line.endswith(b"\n"):
             break
-        lines, whole, last = lines + 1, whole + len(line), line
-    key = ""
-    if last:
+        lines, size_bytes = lines + 1, size_bytes + len(line)
+        ends.append((lines, size_bytes, line))
+    marks = []
+    for number, end, line in ends:
+        key = ""
         with suppress(ValueError):
-            key = parse_issue(last).key
+            key = parse_issue(line).key
         if not key:
             raise ConfigError(f"{file.name} holds no export of issues; --restart writes it anew")
-    file.truncate(whole)
-    file.seek(whole)
-    return lines, key
+        marks.append(_Mark(number, end, key))
+    return marks
 
 
 class _Progress:
