@@ -107,6 +107,17 @@ async def test_a_comment_may_begin_with_a_hyphen_and_no_mistyped_option_becomes_
     assert len(site.comments("DEMO-1")) == before + 3
 
 
+async def test_what_is_no_text_on_stdin_is_marked_and_not_an_error(
+    site: JiraSimulator, tmp_path: Path
+) -> None:
+    told = {"text": "caf\u00e9", "PYTHONIOENCODING": "ascii:strict"}
+    made = await jira(site, "comment", "DEMO-1", cwd=tmp_path, **told)
+    assert made.code == 0, made.err
+    async with JiraClient(JiraConfig(site.base_url, BasicAuth("bot@example.com", "t"))) as client:
+        comment = await client.get_comment("DEMO-1", made.out.strip())
+    assert comment.body_markdown == "caf\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}"
+
+
 async def test_what_several_files_became_is_one_list_of_json(
     site: JiraSimulator, tmp_path: Path
 ) -> None:

@@ -50,6 +50,8 @@ def run(words: Sequence[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe of Windows, say, is not in UTF-8
         codecs.register_error(_ESCAPES, _escaped)
         sys.stdout.reconfigure(errors=_ESCAPES)
+    if isinstance(sys.stdin, io.TextIOWrapper):  # a log holds bytes that are no text
+        sys.stdin.reconfigure(errors="replace")
     try:
         result = _program()(
             list(words), exit_on_error=False, print_error=False, result_action="return_value"
