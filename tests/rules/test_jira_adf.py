@@ -389,7 +389,7 @@ WIKI = [
     ("{quote}q{quote}{quote}r{quote} s", "> q\n> r\n\ns"),
     ("a {quote}q{quote}\n\nb", "a\n> q\n\nb"),
     ("the {quote} macro\nb", "the {quote} macro\\\nb"),
-    ("|{quote}q{quote}|\n* {quote}r{quote}", "|{quote}q{quote}|\n- {quote}r{quote}"),
+    ("|{quote}q{quote}|\n* {quote}r{quote}", "|{quote}q{quote}|\n| --- |\n\n- {quote}r{quote}"),
     ("{quote}q\n{code}\n{quote}\n{code}\n{quote}", "> q\n```\n{quote}\n```"),
     (
         "[a|https://x.org|smart-link] [https://x.org|https://x.org|smart-card]",
@@ -400,6 +400,9 @@ WIKI = [
     ("----", "---"),
     ("||a||b||\n|c|d|", "| a | b |\n| --- | --- |\n|c|d|"),
     ("||a||", "| a |\n| --- |"),
+    ("|a|b|\n|c|d|\ne", "|a|b|\n| --- | --- |\n|c|d|\n\ne"),
+    ("||a|b|\n||c|[d|https://x.org]|", "|a|b|\n| --- | --- |\n|c|[d](https://x.org)|"),
+    ("{quote}\n|a|\n|b|\n{quote}\n|c\\|d|", "> |a|\n> | --- |\n> |b|\n\n|c\\|d|\n| --- |"),
     ("||||", "||||"),
     ("||a", "||a"),
     ("a||", "a||"),
@@ -415,7 +418,7 @@ WIKI = [
     ("{noformat}at *a*\nat b{noformat}\n*x*", "```\nat *a*\nat b\n```\n**x**"),
     ("{noformat}*a*{noformat} *x*", "```\n*a*\n```\n **x**"),
     ("*see* {code:java}\n*a*\n{code}\n*x*", "**see**\n```java\n*a*\n```\n**x**"),
-    ("|run {code}*a*{code}|*x*|", "|run `*a*`|**x**|"),
+    ("|run {code}*a*{code}|*x*|", "|run `*a*`|**x**|\n| --- | --- |"),
     ("{noformat}*a*\n{code}*b*\n{code}", "{noformat}**a**\n```\n*b*\n```"),
     ("ab||c||", "ab||c||"),
     ("||a||bc", "||a||bc"),
@@ -433,9 +436,9 @@ WIKI = [
     (r"bq. a\\b", "> a\\\n> b"),
     ("{quote}\na\\\\b\n||c||\n{quote}", "> a\\\n> b\n> | c |\n> | --- |"),
     (r"||a\\b||", "| a b |\n| --- |"),
-    (r"|a\\b|c|", "|a b|c|"),
+    (r"|a\\b|c|", "|a b|c|\n| --- | --- |"),
     (r"{{\\s\d}} {{a\\*}} {{a\\b}}", r"`\\s\d` `a\\*` `a\\b`"),
-    (r"|{code}a\\b{code}|", r"|`a\\b`|"),
+    (r"|{code}a\\b{code}|", "|`a\\\\b`|\n| --- |"),
     ("*{{a *b* `c}}* {{_{}_}}", "**``a *b* `c``** {{*{}*}}"),
     (r"{{\{_{{x}}_\}}}", r"{{\{*`x`*\}}}"),
     ("\x0299{{x}}\x01\x00", "99`x`"),
@@ -445,7 +448,7 @@ WIKI = [
     ("a\\\\- b\\\\* c\\\\1. d", "a\\\n\\- b\\\n\\* c\\\n1\\. d"),
     ("a\\\\\nb \r\nc\n\nd\n", "a\\\nb\\\nc\n\nd\n"),
     ("* a\nb\n** c\nd\n----\ne", "- a\\\nb\n   - c\\\nd\n---\ne"),
-    ("h1. a\nb\nbq. c\nd\n|e|\nf", "# a\nb\n> c\nd\n|e|\nf"),
+    ("h1. a\nb\nbq. c\nd\n|e|\nf", "# a\nb\n> c\nd\n|e|\n| --- |\n\nf"),
     ("{quote}\na\nb\n{quote}\nc\nd", "> a\\\n> b\n\nc\\\nd"),
     ("{panel:title=x}\na\n{code}\nb\nc\n{code}\nd", "{panel:title=x}\na\n```\nb\nc\n```\nd"),
     ("a\n> b\n1. c\nC:\\\nd", "a\n> b\n1. c\\\nC:\\\\\\\nd"),
@@ -512,6 +515,19 @@ def test_what_others_wrote_with_backslashes_is_read_as_jira_shows_it(markup: str
     expected = [" ".join(line.split()) for line in shown(markup).split("\n")]
     read = adf.from_markdown(wiki.to_markdown(markup), fences=False)
     assert words_of(read) == [line for line in expected if line]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "| a | b |\n| --- | --- |\n| c | d |\n\ne\\\nf",
+        "> a\n>\n> | b |\n> | --- |\n> | c |\n\nd",
+        "- a\\\n  b\n  1. c\n\nd <u>e</u><sub>f</sub>",
+    ],
+)
+def test_our_own_blocks_come_back_from_wiki_markup(source: str) -> None:
+    markup = wiki.from_markdown(source)
+    assert wiki.from_markdown(wiki.to_markdown(markup)) == markup
 
 
 @given(lines=st.lists(st.text(alphabet="\\\\\\*_-+#?%(){}[]|!@^~`. aB1"), min_size=1, max_size=3))

@@ -73,6 +73,9 @@ _LITERAL: Final = re.compile(
 )
 _WORD: Final = re.compile(r"(?<!\S)\S*?\\\S*")
 _RUN: Final = re.compile(r"(\\+)(.?)")
+_ROW: Final = re.compile(r"\|+[^|].*\|(?:\n.*)?")
+_BAR: Final = re.compile(r"(?<!\\)\|")
+_BARS: Final = re.compile(r"(?<!\\)\|{2,}")
 _MARKER: Final = re.compile(r" *(?:-|1\.) ")
 _MACRO: Final = re.compile(r"\{[a-z]+(?::[^}]*)?\}")
 _BREAK: Final = "\x01"
@@ -303,9 +306,13 @@ class _Lines:
         before, self._last = self._last, _line(line)
         if _goes_on(before, self._last):
             self._read[-1] = f"{self._read[-1].rstrip()}\\"
-        if self._is_behind_quote and line.strip():
-            self._read.append("")  # or Markdown takes it for more of the quote
+        is_row, was_row = (_ROW.fullmatch(one) is not None for one in (self._last, before))
+        if line.strip() and (self._is_behind_quote or (was_row and not is_row)):
+            self._read.append("")  # or Markdown takes it for more of the quote, or of the table
         self._is_behind_quote = False
+        if is_row and not was_row:  # the first row, whose cells need not be called a header's
+            cells = len(_BAR.findall(self._last)) - 1
+            self._last += f"\n|{' --- |' * cells}"
         quoted = f"> {self._last}".replace("\n", "\n> ")
         self._read.append(quoted if self._in_quote else self._last)
 
@@ -354,7 +361,9 @@ def _line(line: str) -> str:
         return head + _spans(item[2], " " * len(head))
     if stripped.startswith("||") and stripped.endswith("||") and len(stripped) > 4:
         cells = [_one_line(cell) for cell in stripped[2:-2].split("||")]
-        return f"| {' | '.join(cells)} |\n|{' --- |' * len(cells)}"
+        return f"| {' | '.join(cells)} |"
+    if _ROW.fullmatch(stripped):
+        return _BARS.sub("|", _one_line(line))
     return _one_line(line) if stripped.startswith("|") else _spans(line, "")
 
 
