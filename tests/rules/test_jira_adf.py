@@ -470,6 +470,8 @@ def test_wiki_markup_reads_as_markdown(markup: str, expected: str) -> None:
         ("> q\n>\n> - r", "{quote}\nq\n\n* r\n{quote}"),
         ("> [!NOTE]\n> - q", "{panel}\n* q\n{panel}"),
         ("```\na {code} b\n```", "{code}\na { code} b\n{code}"),
+        ("f(x) (i) `g(n)` `for (;;)` (on)", r"f\(x) \(i) {{g\(n)}} {{for (;;\)}} \(on)"),
+        ("so :) a:(1) (ii) (xy)", r"so :\) a:\(1) (ii) (xy)"),
         ("---", "----"),
         ("| a | b |\n|---|---|\n| c | d |", "||a||b||\n|c|d|"),
         ("x{y} [z]", "x\\{y\\} \\[z\\]"),
@@ -530,7 +532,9 @@ def test_our_own_blocks_come_back_from_wiki_markup(source: str) -> None:
     assert wiki.from_markdown(wiki.to_markdown(markup)) == markup
 
 
-@given(lines=st.lists(st.text(alphabet="\\\\\\*_-+#?%(){}[]|!@^~`. aB1"), min_size=1, max_size=3))
+@given(
+    lines=st.lists(st.text(alphabet="\\\\\\*_-+#?%(){}[]|!@^~`.:;x aB1"), min_size=1, max_size=3)
+)
 def test_our_own_text_comes_back_from_wiki_markup(lines: list[str]) -> None:
     kinds = ("strong", "em", "strike", "underline", "code")
     levels = [[{"type": "subsup", "attrs": {"type": kind}}] for kind in ("sub", "sup")]
@@ -551,6 +555,7 @@ def test_our_own_text_comes_back_from_wiki_markup(lines: list[str]) -> None:
         (r"C:\Users\me C:\\", r"C:\Users\me C:&#92;"),
         (r"**a\\** \\*b*", r"*a&#92;* &#92;_b_"),
         (r"\\(x\\) \\\*", r"&#92;\(x&#92;\) &#92;\*"),
+        (r"f(x) `g(n);)` (;)", r"f\(x) {{g\(n);\)}} (;\)"),
         ("```\n\\\\\n```", "{code}\n\\\\\n{code}"),
     ],
 )

@@ -27,9 +27,11 @@ _ESCAPABLE: Final = r"\-#*_+?^~|%{}\[\]()!@"
 _BACKSLASH: Final = "&#92;"
 # At the end of a text, too: what comes next may begin with one of them.
 _ACTING: Final = re.compile(rf"\\(?=[\\{_ESCAPABLE}]|\Z)|(?<=\\)\\")
-# Behind an entity the last ones, too: ;) is a face.
+# Behind an entity some more, for ;) is a face; and what else Jira shows as an icon, in words and
+# code, too: (x) is a cross (EmoticonRendererComponent).
 _SPECIAL: Final = re.compile(
-    rf"([{{}}\[\]*_|!]|(?<![^\W_])[-+^~]|[-+^~](?![^\W_])|(?<={_BACKSLASH})[#?%()@])"
+    rf"([{{}}\[\]*_|!]|(?<![^\W_])[-+^~]|[-+^~](?![^\W_])|(?<={_BACKSLASH})[#?%()@]"
+    r"|\((?=(?:[xyni?/]|on|off|flag|flagoff)\))|(?<=[:;])[()])"
 )
 # What would end {code:...} or [text|...] early, and let the rest be markup.
 _NO_LANGUAGE: Final = re.compile(r"[^\w+#.-]")
