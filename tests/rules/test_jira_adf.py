@@ -466,7 +466,9 @@ def test_wiki_markup_reads_as_markdown(markup: str, expected: str) -> None:
         ("# T\n\na **b** *c* ~~d~~ `e`", "h1. T\n\na *b* _c_ -d- {{e}}"),
         ("- a\n  1. b\n- c", "* a\n*# b\n* c"),
         ("[t](https://x.org)", "[t|https://x.org]"),
-        ("```py\nx\n```", "{code:py}\nx\n{code}"),
+        ("```py\nx\n```", "{code:python}\nx\n{code}"),
+        ("```SQL\nx\n```\n```c#\ny\n```", "{code:sql}\nx\n{code}\n\n{code:c#}\ny\n{code}"),
+        ("```typescript\nx\n```", "{code:none}\nx\n{code}"),
         ("> q\n>\n> - r", "{quote}\nq\n\n* r\n{quote}"),
         ("> [!NOTE]\n> - q", "{panel}\n* q\n{panel}"),
         ("```\na {code} b\n```", "{code}\na { code} b\n{code}"),
@@ -476,7 +478,7 @@ def test_wiki_markup_reads_as_markdown(markup: str, expected: str) -> None:
         ("| a | b |\n|---|---|\n| c | d |", "||a||b||\n|c|d|"),
         ("x{y} [z]", "x\\{y\\} \\[z\\]"),
         ("a\\\nb", "a\nb"),
-        ('```adf\n{"type":"rule"}\n```', '{code:adf}\n{"type":"rule"}\n{code}'),
+        ('```adf\n{"type":"rule"}\n```', '{code:none}\n{"type":"rule"}\n{code}'),
     ],
 )
 def test_markdown_is_written_as_wiki_markup(source: str, markup: str) -> None:

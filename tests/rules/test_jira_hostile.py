@@ -49,9 +49,9 @@ def test_wiki_markup_keeps_the_text_that_is_deep_but_not_without_end(kind: str) 
 @pytest.mark.parametrize(
     ("source", "markup"),
     [
-        ("```py}{code}\n[~admin]\n```", "{code:pycode}\n[~admin]\n{code}"),
+        ("```py}{code}\n[~admin]\n```", "{code:none}\n[~admin]\n{code}"),
         ("```c++\nx\n```", "{code:c++}\nx\n{code}"),
-        ("```{}\nx\n```", "{code}\nx\n{code}"),
+        ("```{}\nx\n```", "{code:none}\nx\n{code}"),
         (
             "[t](https://x.org/]!https://evil.test/i.png!)",
             "[t|https://x.org/%5D%21https://evil.test/i.png%21]",

@@ -33,8 +33,24 @@ _SPECIAL: Final = re.compile(
     rf"([{{}}\[\]*_|!]|(?<![^\W_])[-+^~]|[-+^~](?![^\W_])|(?<={_BACKSLASH})[#?%()@]"
     r"|\((?=(?:[xyni?/]|on|off|flag|flagoff)\))|(?<=[:;])[()])"
 )
-# What would end {code:...} or [text|...] early, and let the rest be markup.
-_NO_LANGUAGE: Final = re.compile(r"[^\w+#.-]")
+# Above code in another language Jira shows an error that lists these.
+_LANGUAGES: Final = frozenset(
+    """
+    actionscript ada applescript bash c c# c++ cpp css erlang go groovy haskell html java javascript
+    js json lua none objc perl php python r ruby scala sh sql swift visualbasic xml yaml
+    """.split()
+)
+_ALSO_CALLED: Final = {
+    "cs": "c#",
+    "csharp": "c#",
+    "golang": "go",
+    "py": "python",
+    "rb": "ruby",
+    "shell": "sh",
+    "yml": "yaml",
+    "zsh": "sh",
+}
+# What would end [text|...] early, and let the rest be markup.
 _ENDS_ADDRESS: Final = re.compile(r"[\[\]{}|!]")
 _MARKS: Final = {
     "strong": "*",
@@ -138,7 +154,7 @@ def _block(node: Adf, bullets: str, depth: int) -> str:
         case "rule":
             return "----"
         case "codeBlock":
-            language = _NO_LANGUAGE.sub("", str(attrs.get("language") or ""))
+            language = _language(str(attrs.get("language") or "").lower())
             code = "".join(str(child.get("text", "")) for child in _content(node))
             # {code} inside would end the block early; nothing escapes it there.
             code = code.replace("{code", "{ code")
@@ -158,6 +174,11 @@ def _block(node: Adf, bullets: str, depth: int) -> str:
             return "\n".join(_row(row, depth + 1) for row in _content(node))
         case _:
             return _other(node, depth)
+
+
+def _language(name: str) -> str:
+    name = _ALSO_CALLED.get(name, name)
+    return name if not name or name in _LANGUAGES else "none"
 
 
 def _other(node: Adf, depth: int) -> str:
