@@ -204,7 +204,7 @@ class Operations:
 
     def has(self, call_id: str, attempt: int) -> bool:
         """Return whether the ledger has this attempt."""
-        return self.database.execute(sql.HAS_ENTRY, (call_id, attempt)).fetchone() is not None
+        return self.database.execute(sql.HAS_ENTRY, (call_id, attempt) * 2).fetchone() is not None
 
     def drop_oldest(self, keep: int, *, tolerance: int) -> dict[AttemptState, int]:
         """Delete all but the newest rows, if they ended for good; return their charges by state.
@@ -296,21 +296,21 @@ class Operations:
         rows = self.database.execute(
             "SELECT budget, key, start_us, end_us, spent_pusd, held_pusd, unsure_pusd,"
             " alerted_percent FROM budget_window"
-            " WHERE start_us <= ?1 AND ?1 < end_us ORDER BY budget, key, start_us",
-            (now_us,),
+            " WHERE start_us <= ? AND ? < end_us ORDER BY budget, key, start_us",
+            (now_us, now_us),
         )
         return [WindowRow(**_named(WindowRow, row)) for row in rows]
 
     def load_alerting(self, now_us: int) -> list[AlertRow]:
         """See `GovernanceStore.load_alerting`."""
-        rows = self.database.execute(sql.ALERTING, (now_us,))
+        rows = self.database.execute(sql.ALERTING, (now_us, now_us))
         return [AlertRow(**_named(AlertRow, row)) for row in rows]
 
     def mark_alerted(self, window: int, percent: int) -> bool:
         """See `GovernanceStore.mark_alerted`."""
         marked = self.database.execute(
-            "UPDATE budget_window SET alerted_percent = ?1 WHERE id = ?2 AND alerted_percent < ?1",
-            (percent, window),
+            "UPDATE budget_window SET alerted_percent = ? WHERE id = ? AND alerted_percent < ?",
+            (percent, window, percent),
         )
         return marked.rowcount > 0
 
@@ -381,6 +381,8 @@ class Operations:
                 hold.created_us,
                 begun.estimate_pusd,
                 _write_ids(estimated) if estimated else None,
+                hold.call_id,
+                hold.attempt,
             ),
         )
         if not written.rowcount:

@@ -13,8 +13,8 @@ HELD_COLUMNS: Final = (
 # Changes nothing where there is such an attempt: on its way, or ended.
 INSERT_HELD: Final = f"""
 INSERT OR IGNORE INTO held ({HELD_COLUMNS})
-SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14
-WHERE NOT EXISTS (SELECT 1 FROM ledger WHERE call_id = ?1 AND attempt = ?2)
+SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
+WHERE NOT EXISTS (SELECT 1 FROM ledger WHERE call_id = ? AND attempt = ?)
 """  # noqa: S608 - our own words
 # Budgets that reserve by estimate, and soft ones, count what is known; see `BudgetRow`.
 _COUNTS_UNSURE: Final = "(b.hard AND b.reserve = 'bound')"
@@ -45,15 +45,15 @@ SELECT id FROM budget_window WHERE budget = ? AND key = ? AND start_us = ? AND e
 ALERTING: Final = f"""
 SELECT w.id, w.budget, w.key, w.start_us, w.end_us, {_COUNTED}, b.limit_pusd, w.alerted_percent
 FROM budget_window AS w JOIN budget AS b ON b.name = w.budget
-WHERE w.start_us <= ?1 AND ?1 < w.end_us
+WHERE w.start_us <= ? AND ? < w.end_us
   AND w.alerted_percent < 100 AND {_COUNTED} >= b.limit_pusd - {_COUNTED}
 ORDER BY w.budget, w.key
 """  # noqa: S608 - our own words
 # Of a budget whose amount is raised: what was told of the smaller one says nothing of this one.
 FORGET_ALERTS: Final = """
 UPDATE budget_window SET alerted_percent = 0
-WHERE budget = ?1 AND alerted_percent > 0
-  AND EXISTS (SELECT 1 FROM budget WHERE name = ?1 AND limit_pusd < ?2)
+WHERE budget = ? AND alerted_percent > 0
+  AND EXISTS (SELECT 1 FROM budget WHERE name = budget_window.budget AND limit_pusd < ?)
 """
 LOOK: Final = f"""
 SELECT b.hard, {_COUNTS_UNSURE}, {_LEFT}
@@ -63,9 +63,9 @@ FIND_ENTRY: Final = """
 SELECT state, charged_pusd FROM ledger WHERE call_id = ? AND attempt = ?
 """
 HAS_ENTRY: Final = """
-SELECT 1 FROM held WHERE call_id = ?1 AND attempt = ?2
+SELECT 1 FROM held WHERE call_id = ? AND attempt = ?
 UNION ALL
-SELECT 1 FROM ledger WHERE call_id = ?1 AND attempt = ?2
+SELECT 1 FROM ledger WHERE call_id = ? AND attempt = ?
 """
 # The third value is the charge; NULL where all of the hold counts.
 _SETTLE: Final = f"""
