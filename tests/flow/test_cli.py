@@ -319,6 +319,19 @@ async def test_an_output_that_lacks_a_character_gets_an_escape_and_no_traceback(
     assert "Gr\u00fc\u00dfe \U0001f389" in json.loads(found.out)["text"]
 
 
+async def test_ask_takes_a_prompt_that_begins_with_a_hyphen_and_no_mistyped_option(
+    shell: Shell,
+) -> None:
+    async with ClaudeSimulator(latency_ms=(0, 0)) as claude:
+        around = CLAUDE | {"ANTHROPIC_BASE_URL": claude.base_url}
+        found = await shell.run("ask", "- say yes", **around)
+        assert found.code == 0, found.err
+        mistyped = await shell.run("ask", "--jsn", **around)
+        assert (mistyped.code, mistyped.out) == (2, "")
+        assert "Unknown option: --jsn" in mistyped.complaint
+        assert len(claude.requests) == 1
+
+
 async def test_ask_says_what_is_wrong_with_the_key(shell: Shell) -> None:
     found = await shell.run("ask", "hello")
     assert found.code == 2

@@ -11,7 +11,7 @@ import msgspec
 
 from llm_integrations.cli.failures import FAILED, OK
 from llm_integrations.cli.printing import exact_usd, print_json, printable
-from llm_integrations.errors import ConfigError
+from llm_integrations.cli.reading import Text, read_text
 
 if TYPE_CHECKING:
     from llm_integrations.anthropic import CostLine, MessageRequest, MessageResponse, MessageStream
@@ -22,7 +22,7 @@ _MODEL: Final = "claude-haiku-5-5"
 
 
 def ask(
-    prompt: str | None = None,
+    prompt: Text = None,
     /,
     *,
     model: str | None = None,
@@ -40,7 +40,7 @@ def ask(
     - `git diff | llm-integrations ask --system "Review this diff." --model opus`
 
     Args:
-        prompt: What to ask; without it stdin is read.
+        prompt: What to ask, which may begin with a hyphen; without it stdin is read.
         model: A model's id, or a loose name like "haiku 5.5".
         system: The system prompt.
         max_tokens: How long the answer may get.
@@ -48,9 +48,7 @@ def ask(
     """
     from llm_integrations.anthropic import ClaudeModel, Message, MessageRequest
 
-    text = prompt if prompt is not None or sys.stdin.isatty() else sys.stdin.read()
-    if not text or text.isspace():
-        raise ConfigError("there is nothing to ask; see: llm-integrations ask --help")
+    text = read_text(prompt, command="ask")
     request = MessageRequest(
         model=ClaudeModel.parse(model or os.environ.get("ANTHROPIC_MODEL") or _MODEL),
         max_tokens=max_tokens,

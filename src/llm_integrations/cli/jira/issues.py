@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -12,15 +11,14 @@ from cyclopts import Parameter
 
 from llm_integrations.cli.failures import OK, complain
 from llm_integrations.cli.printing import local_time, print_json, print_table, printable
-from llm_integrations.errors import ConfigError, IntegrationError
+from llm_integrations.cli.reading import Text, read_text
+from llm_integrations.errors import IntegrationError
 
 if TYPE_CHECKING:
     from llm_integrations.jira import Issue, JiraClient
 
 __all__ = ["comment", "create", "get", "search", "transition"]
 
-# A mistyped option shall not become a comment.
-_OPTION: Final = re.compile(r"--?[A-Za-z][\w-]*(=.*)?")
 _SHOWN: Final = ("summary", "status", "issuetype", "priority", "assignee", "updated")
 
 
@@ -127,7 +125,7 @@ def create(
 
 def comment(
     issue_key: str,
-    text: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    text: Text = None,
     /,
     *,
     json: bool = False,
@@ -141,11 +139,7 @@ def comment(
         text: What to say, which may begin with a hyphen; without it stdin is read.
         json: Print the comment's id and author as JSON.
     """
-    if text is not None and _OPTION.fullmatch(text) is not None:
-        raise ConfigError(f"Unknown option: {text}. A text that looks like one comes by stdin")
-    said = text if text is not None or sys.stdin.isatty() else sys.stdin.read()
-    if not said or said.isspace():
-        raise ConfigError("there is nothing to say; see: llm-integrations jira comment --help")
+    said = read_text(text, command="jira comment")
 
     async def run(jira: JiraClient) -> int:
         made = await jira.add_comment(issue_key, said)
