@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import msgspec
 import pytest
+from dbos import DBOS
 
 from llm_integrations._core.config import Secret
 from llm_integrations.anthropic import Message, MessageRequest
@@ -358,6 +359,24 @@ async def test_while_a_vendor_is_away_at_the_start_webhooks_are_taken_in_and_wor
             assert len(jira.comments(key)) == 1
     assert "webhooks are taken in, work begins later: " in caplog.text
     assert "Jira and Claude are there: work begins" in caplog.messages
+
+
+async def test_work_that_began_later_and_cannot_end_in_order_does_not_begin_once_more(
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    destroy = DBOS.destroy
+
+    def end_badly(**options: bool | int) -> None:
+        destroy(**options)  # type: ignore[arg-type]
+        raise RuntimeError("a thread of the queue does not end")
+
+    monkeypatch.setattr(DBOS, "destroy", end_badly)
+    world.claude.fail_next(StatusError(status=503), times=6)
+    app = await world.app()
+    async with asyncio.timeout(50), app.running():
+        while "Jira and Claude are there: work begins" not in caplog.messages:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert "work cannot begin" in caplog.messages
 
 
 async def test_unknown_handler_is_an_error_at_start(world: World) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from llm_integrations._core.admission import Actual, Ask
 from llm_integrations._core.clock import SystemClock
 from llm_integrations.governance import Governor
 from llm_integrations.service.engine import Engine, EngineOptions
@@ -116,6 +117,39 @@ async def test_a_governor_says_once_that_its_books_are_away_and_once_that_they_a
         await until_said("the books are reached again")
         assert caplog.text.count("the books cannot be reached") == 1
         assert caplog.text.count("the books are reached again") == 1
+
+
+async def test_a_call_that_is_cancelled_while_its_books_are_silent_ends_as_cancelled(
+    service_url: str,
+) -> None:
+    gate = Gate(service_url)
+    async with (
+        Governor.open(service_url) as watching,
+        gate(service_url) as through,
+        Governor.open(through) as governor,
+    ):
+        permit = await governor.admit(Ask(group="opus", hold_pusd=7))
+
+        async def call() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:  # as every client does it
+                await governor.settle(permit, Actual(state="unknown", request_id="cut"))
+
+        calling = asyncio.create_task(call())
+        await asyncio.sleep(0)
+        gate.hangs = True
+        began = time.monotonic()
+        calling.cancel()
+        with pytest.raises(asyncio.CancelledError):  # it was `StoreUnavailable`, after 16 s
+            await calling
+        assert time.monotonic() - began < 10
+        gate.hangs = False
+        gate.shut()
+        gate.is_open = True
+        async with asyncio.timeout(60):
+            while (await watching.ledger.entries())[0].request_id != "cut":  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
 
 
 async def nothing_late() -> None:

@@ -80,6 +80,9 @@ _LEAVE_S: Final = 10.0
 _HURRY_S: Final = 2.0
 """How long it does when others have waited for them before."""
 
+_PARTING_S: Final = 1.0
+"""How long a call that was cancelled waits for its row."""
+
 _logger = logging.getLogger("llm_integrations.governance")
 
 
@@ -310,7 +313,8 @@ class Governor:
     async def settle(self, permit: object, actual: Actual) -> None:
         """Book what the attempt used, and keep its answer in the same commit; safe to repeat.
 
-        A cost that makes no sense counts as unknown.
+        A cost that makes no sense counts as unknown. A task that was cancelled waits a second, and
+        is told of no failure: that would take the place of its end.
 
         Raises:
             StoreUnavailable: it could not be booked yet; it will be, at the latest as "unknown".
@@ -518,9 +522,24 @@ class Governor:
 
     async def _book(self, settlement: Settlement) -> None:
         """Settle; when the database is away, or nobody waits any more, remember to do it later."""
+        if settlement.keep is None and _is_cancelled():
+            await self._book_in_parting(settlement)
+            return
         try:
             await self.store.settle(settlement)
         except (asyncio.CancelledError, StoreUnavailable):
+            self._late.add(settlement)
+            raise
+
+    async def _book_in_parting(self, settlement: Settlement) -> None:
+        try:
+            async with asyncio.timeout(_PARTING_S):
+                await self.store.settle(settlement)
+        except (StoreError, TimeoutError) as error:
+            self._late.add(settlement)
+            why = str(error) or f"no answer within {_PARTING_S:g} s"
+            _logger.warning("a cancelled attempt is booked later: %s", why)
+        except asyncio.CancelledError:
             self._late.add(settlement)
             raise
 
@@ -613,6 +632,12 @@ def _own(permit: object) -> Permit:
     if not isinstance(permit, Permit):
         raise TypeError("this permit was not given by a Governor")
     return permit
+
+
+def _is_cancelled() -> bool:
+    """Whether the task that asks was told to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _report_end(keeper: asyncio.Task[None]) -> None:

@@ -348,7 +348,7 @@ class App:
         """Try to begin until it works, then work until cancelled."""
         delay_s = 1.0
         task = asyncio.current_task()
-        # Told to end while it tries, that may fail instead: what it asked cannot be booked.
+        # Told to end, work may fail instead: its clean-up raises what DBOS does (`Engine.stop`).
         while task is None or not task.cancelling():
             await self._clock.sleep(delay_s)
             try:
