@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from llm_integrations.simulators.faults import Slow
 from llm_integrations.store.deliveries import DeliveryStore, DeliverySummary
 from tests.fleet.judge import judge
 from tests.fleet.plan import Plan, draw_parcels
@@ -89,6 +91,22 @@ async def test_sigterm_lets_a_running_handler_end_and_does_not_wait_longer(stage
     assert len(ended) == 3
     assert comments(stage) == 3 - len(working)
     assert comments(stage) == len(stage.claude.charges) >= 1
+
+
+@pytest.mark.slow
+async def test_sigterm_ends_a_start_that_waits_for_claude(stage: Stage) -> None:
+    stage.claude.fail_next(Slow(delay_s=600))
+    member = stage.fleet.add("worker")
+    starting = asyncio.create_task(stage.fleet.start(member))
+    async with asyncio.timeout(60):
+        while not stage.claude.requests:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.05)
+    assert member.process is not None
+    member.process.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(20):  # it waited for the answer first
+        with pytest.raises(RuntimeError, match="did not start"):
+            await starting
+    assert member.process.returncode == 0
 
 
 @pytest.mark.slow

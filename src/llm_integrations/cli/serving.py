@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import getpass
 import socket
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Literal
 
 from llm_integrations.cli.books import open_books
 from llm_integrations.cli.failures import complain
 from llm_integrations.cli.printing import describe_pause
 from llm_integrations.cli.reading import SettingsFile, load
-from llm_integrations.cli.waiting import stop_signals
+from llm_integrations.cli.waiting import stop_signals, unless
 
 if TYPE_CHECKING:
     from llm_integrations.service import App
@@ -106,9 +107,14 @@ def _who() -> str:
 
 
 async def _serve(app: App, settings: Settings, role: Role) -> int:
-    """Run the service until a signal comes."""
+    """Run the service until a signal comes; one that comes while it starts ends the start."""
     with stop_signals() as stop:
-        async with app.running(role, console=role != "worker") as running:
+        async with AsyncExitStack() as stack:
+            service = app.running(role, console=role != "worker")
+            running = await unless(stop, stack.enter_async_context(service))
+            if running is None:
+                print("stopped before it had begun", flush=True)
+                return 0
             for line in _introduction(running, settings):
                 print(line, flush=True)
             await stop.wait()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
-__all__ = ["stop_signals"]
+__all__ = ["stop_signals", "unless"]
+
+_Result = TypeVar("_Result")
 
 
 @contextmanager
@@ -29,3 +32,17 @@ def stop_signals() -> Iterator[asyncio.Event]:
     finally:
         for each in signals:
             loop.remove_signal_handler(each)
+
+
+async def unless(stop: asyncio.Event, start: Coroutine[object, object, _Result]) -> _Result | None:
+    """Return what a start returns; None where it was told to stop first, and has undone itself."""
+    starting = asyncio.ensure_future(start)
+    told = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait([starting, told], return_when=asyncio.FIRST_COMPLETED)
+        starting.cancel()
+        await asyncio.wait([starting])
+        return None if starting.cancelled() else starting.result()
+    finally:
+        starting.cancel()
+        told.cancel()
