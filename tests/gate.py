@@ -21,6 +21,7 @@ class Gate:
             self._host, self._port = info.host, info.port
         self.is_open = True
         self.hangs = False
+        self.hangs_at = b""  # from when a client says this
         self._cables: set[asyncio.StreamWriter] = set()
 
     @asynccontextmanager
@@ -56,6 +57,8 @@ class Gate:
         async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
             try:
                 while data := await source.read(65_536):
+                    if self.hangs_at and self.hangs_at in data:
+                        self.hangs = True
                     if self.hangs:
                         continue
                     sink.write(data)
@@ -63,6 +66,8 @@ class Gate:
             except ConnectionError:
                 pass
             finally:
+                while self.hangs and self.is_open:  # noqa: ASYNC110 - nor does it hang up
+                    await asyncio.sleep(0.05)
                 sink.close()
 
         await asyncio.gather(pump(reader, back), pump(there, writer))

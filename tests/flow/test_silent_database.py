@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import psycopg
 import pytest
 
@@ -22,7 +23,7 @@ from llm_integrations.service.monitor.health import Health
 from llm_integrations.service.presence import Presence
 from llm_integrations.store.deliveries import DeliveryStore
 from llm_integrations.store.vitals import VitalsConnection
-from tests.fleet.processes import Member
+from tests.fleet.processes import Member, free_port
 from tests.fleet.stage import open_stage
 from tests.gate import Gate
 
@@ -75,6 +76,37 @@ async def test_an_idle_worker_that_is_told_to_end_does_not_wait_for_it(
         assert time.monotonic() - began < 20  # 15 of deadlines; it was 34 to 49
         assert worker.process.returncode == 0
         assert "never retrieved" not in worker.log.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+async def test_a_worker_that_begins_just_then_answers_probes_and_can_be_told_to_end(
+    service_url: str, tmp_path: Path
+) -> None:
+    gate = Gate(service_url)
+    gate.hangs_at = b"application_versions"  # DBOS says so while it is launched
+    async with gate(service_url) as through, open_stage(through, tmp_path) as stage:
+        worker = stage.fleet.add("worker")
+        monitor = f"127.0.0.1:{free_port()}"
+        settings = worker.settings.read_text(encoding="utf-8").replace("127.0.0.1:0", monitor)
+        worker.settings.write_text(settings, encoding="utf-8")
+        starting = asyncio.create_task(stage.fleet.start(worker))
+        async with asyncio.timeout(60):
+            while not gate.hangs:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(1)
+        timeout = aiohttp.ClientTimeout(total=5)
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(f"http://{monitor}/healthz") as response,
+        ):
+            assert response.status == 200  # nothing came before the database was back
+        assert worker.process is not None
+        began = time.monotonic()
+        worker.process.send_signal(signal.SIGTERM)
+        with pytest.raises(RuntimeError, match="did not start"):
+            await starting
+        assert time.monotonic() - began < 20
+        assert worker.process.returncode == 0
 
 
 @pytest.mark.slow

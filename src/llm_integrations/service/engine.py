@@ -31,7 +31,7 @@ from dbos import DBOS, DBOSConfig, Serializer
 from dbos import _serialization as dbos_serialization
 
 from llm_integrations._core.clock import SystemClock
-from llm_integrations.errors import ConfigError, StoreError
+from llm_integrations.errors import ConfigError, StoreError, StoreUnavailable
 from llm_integrations.store.intake import APPLICATION_VERSION, QUEUE, WORKFLOW
 from llm_integrations.store.queue_head import QueueHead
 from llm_integrations.store.reach import unavailable
@@ -45,6 +45,7 @@ _COLLAPSE_S: Final = 10.0
 _AWAY_S: Final = 60.0
 _AWAY: Final = ("OperationalError", "ConnectionTimeout")
 _END_S: Final = 3.0  # three times what the end of idle threads takes
+_BEGIN_S: Final = 30.0  # a hundred times what it takes where the database answers
 _NO_PRIVILEGE: Final = "42501"
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -99,7 +100,7 @@ async def migrate_engine(dsn: str) -> None:
     """
     _quieten()
     try:
-        await asyncio.to_thread(DBOS.migrate, dsn)
+        await asyncio.wrap_future(_on_a_thread(lambda: DBOS.migrate(dsn), "queue's tables"))
     except Exception as error:
         # SQLAlchemy quotes the statement: no chain.
         if getattr(getattr(error, "orig", None), "sqlstate", "") == _NO_PRIVILEGE:
@@ -145,10 +146,13 @@ class Engine:
         """Begin to take workflows from the queue and call `work` with the id of each.
 
         Raises:
-            StoreUnavailable: the database is away, or has no connection left.
+            StoreUnavailable: the database is away, gives no answer, or has no connection left.
         """
         try:
             await self._launch(work)
+        except asyncio.CancelledError:
+            await self.stop(0)
+            raise
         except Exception as error:
             await self.stop(0)  # DBOS is one to a process, and half of it stands
             away = unavailable(error)
@@ -184,16 +188,27 @@ class Engine:
         dbos = DBOS(config=config)
         DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)(handle)
         DBOS.listen_queues([QUEUE])
-        DBOS.launch()
-        self._looks = _look_at_the_head(dbos, self._clock)
-        # partition_concurrency must stand alone: any global limit leaves the fast dequeue path.
-        await DBOS.register_queue_async(
-            QUEUE,
-            partition_concurrency=1,
-            worker_concurrency=self._options.concurrency,
-            polling_interval_sec=self._options.poll_s,
-            on_conflict="always_update",
-        )
+        # Launched on a thread, it would run the handlers on a loop of its own.
+        dbos._background_event_loop.set_main_loop()  # noqa: SLF001 - no public way leads there
+
+        def begin() -> None:
+            DBOS.launch()
+            self._looks = _look_at_the_head(dbos, self._clock)
+            # partition_concurrency must stand alone: any global limit leaves the fast dequeue path.
+            DBOS.register_queue(
+                QUEUE,
+                partition_concurrency=1,
+                worker_concurrency=self._options.concurrency,
+                polling_interval_sec=self._options.poll_s,
+                on_conflict="always_update",
+            )
+
+        try:
+            async with asyncio.timeout(_BEGIN_S):
+                await asyncio.wrap_future(_on_a_thread(begin, "engine begins"))
+        except TimeoutError:
+            msg = f"the database let the queue not begin within {_BEGIN_S:g} s: it gives no answer"
+            raise StoreUnavailable(msg) from None
         self._is_launched = True
 
     async def stop(self, timeout_s: float) -> None:
@@ -207,7 +222,11 @@ class Engine:
         loop = asyncio.get_running_loop()
         running = list(self._running.values())
         # It stops dequeuing at once; with a timeout it waits for what runs, in steps of a second.
-        ended = Engine._ended = _destroy(math.ceil(timeout_s) + 2 if running else 0)
+        wait_s = math.ceil(timeout_s) + 2 if running else 0
+        ended = Engine._ended = _on_a_thread(
+            lambda: DBOS.destroy(destroy_registry=True, workflow_completion_timeout_sec=wait_s),
+            "engine ends",
+        )
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 # Also what was dequeued just before and begins only now.
@@ -336,20 +355,23 @@ def _look_at_the_head(dbos: DBOS, clock: SystemClock) -> _Looks | None:
     return looks
 
 
-def _destroy(wait_s: int) -> Future[None]:
-    """End DBOS on a thread that the end of the process does not wait for."""
+def _on_a_thread(work: Callable[[], None], name: str) -> Future[None]:
+    """Do what may hang with the database on a thread that nobody has to wait for.
+
+    Neither the loop, nor the end of the process: that of a pool's threads is waited for.
+    """
     ended: Future[None] = Future()
     ended.set_running_or_notify_cancel()  # who waits for it no longer does not end it
 
-    def end() -> None:
+    def run() -> None:
         try:
-            DBOS.destroy(destroy_registry=True, workflow_completion_timeout_sec=wait_s)
+            work()
         except BaseException as error:  # noqa: BLE001 - whoever waits is told
             ended.set_exception(error)
         else:
             ended.set_result(None)
 
-    Thread(target=end, name="engine ends", daemon=True).start()
+    Thread(target=run, name=name, daemon=True).start()
     return ended
 
 
