@@ -17,6 +17,7 @@ import pytest
 
 from llm_integrations._core.admission import Actual, Ask
 from llm_integrations._core.clock import SystemClock
+from llm_integrations.errors import LeaseLost
 from llm_integrations.governance import Governor
 from llm_integrations.service.engine import Engine, EngineOptions
 from llm_integrations.service.monitor.health import Health
@@ -214,3 +215,26 @@ async def test_presence_that_ends_in_the_middle_of_a_take_over_ends(service_url:
             await presence.leave()
     finally:
         await store.close()
+
+
+async def test_a_worker_that_had_no_answer_before_does_not_wait_for_one_to_leave(
+    service_url: str,
+) -> None:
+    gate = Gate(service_url)
+    store = DeliveryStore(service_url)
+    async with gate(service_url) as through:
+        presence = Presence(
+            through,
+            executor_id="worker",
+            engine=Engine(through, EngineOptions(executor_id="worker")),
+            store=store,
+            catch_up=nothing_late,
+            clock=SystemClock(),
+        )
+        await presence.enter()
+        gate.hangs = True
+        with pytest.raises(LeaseLost):
+            await presence.check()
+        began = time.monotonic()
+        assert not await presence.leave()
+        assert time.monotonic() - began < 4  # a second, and one to cut the statement off

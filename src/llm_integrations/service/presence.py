@@ -50,6 +50,7 @@ __all__ = ["Presence", "PresenceOptions"]
 
 CHECK_DEADLINE_S: Final = 5.0
 _CHECK_WAITS: Final = 5
+_LEAVE_LOST_S: Final = 1.0
 SCAN_DEADLINE_S: Final = 30.0
 ALARM_S: Final = 30.0
 GRACE_S: Final = 10.0
@@ -247,9 +248,10 @@ class Presence:
         Returns:
             False when the database took no leave.
         """
-        self._is_held = False
+        was_held, self._is_held = self._is_held, False
         try:
-            async with asyncio.timeout(CHECK_DEADLINE_S):
+            # Who lost the lock has waited for an answer before.
+            async with asyncio.timeout(CHECK_DEADLINE_S if was_held else _LEAVE_LOST_S):
                 await self._catch_up()
                 await self._connection.leave()
         except (StoreError, TimeoutError):
