@@ -366,6 +366,10 @@ async def test_ask_ends_with_130_on_ctrl_c(shell: Shell) -> None:
         ('sites.jira.base_url = "http://x"', "sites.jira.email"),
         ('sites.jira.bass_url = "http://x"', "bass_url"),
         ("attempts = 'many'", "attempts"),
+        ("attempts = 0", "attempts"),
+        ("drain_s = -1", "drain_s"),
+        ("drain_s = nan", "drain_s"),
+        ("drain_s = inf", "drain_s"),
         ("mode = [", "llm-integrations.toml"),
     ],
 )

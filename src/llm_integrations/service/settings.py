@@ -162,8 +162,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         HandlerRule(on="comment_created", handler="summarise"),
     )
     supersede: bool = True
-    attempts: int = 5
-    drain_s: float = 20.0
+    attempts: Annotated[int, msgspec.Meta(ge=1)] = 5
+    drain_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 20.0
     ledger_days: int = 400
     retention_days: int = 14
     outcome_days: int = 400
