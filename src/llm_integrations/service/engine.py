@@ -19,7 +19,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from importlib.metadata import version
 from threading import Thread
@@ -129,6 +129,7 @@ class Engine:
         self._is_open = True
         self._changed = asyncio.Event()
         self._changed.set()
+        self._begun: Future[None] | None = None
         self._is_launched = False
         self._is_stopping = False
 
@@ -203,9 +204,10 @@ class Engine:
                 on_conflict="always_update",
             )
 
+        self._begun = _on_a_thread(begin, "engine begins")
         try:
             async with asyncio.timeout(_BEGIN_S):
-                await asyncio.wrap_future(_on_a_thread(begin, "engine begins"))
+                await asyncio.wrap_future(self._begun)
         except TimeoutError:
             msg = f"the database let the queue not begin within {_BEGIN_S:g} s: it gives no answer"
             raise StoreUnavailable(msg) from None
@@ -223,10 +225,13 @@ class Engine:
         running = list(self._running.values())
         # It stops dequeuing at once; with a timeout it waits for what runs, in steps of a second.
         wait_s = math.ceil(timeout_s) + 2 if running else 0
-        ended = Engine._ended = _on_a_thread(
-            lambda: DBOS.destroy(destroy_registry=True, workflow_completion_timeout_sec=wait_s),
-            "engine ends",
-        )
+
+        def end() -> None:
+            if self._begun is not None:
+                wait([self._begun])  # or it would begin behind its end
+            DBOS.destroy(destroy_registry=True, workflow_completion_timeout_sec=wait_s)
+
+        ended = Engine._ended = _on_a_thread(end, "engine ends")
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 # Also what was dequeued just before and begins only now.
