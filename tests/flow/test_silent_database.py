@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -14,11 +15,13 @@ from pathlib import Path
 import aiohttp
 import psycopg
 import pytest
+from dbos import DBOS
 
 from llm_integrations._core.admission import Actual, Ask
 from llm_integrations._core.clock import SystemClock
-from llm_integrations.errors import LeaseLost
+from llm_integrations.errors import LeaseLost, StoreUnavailable
 from llm_integrations.governance import Governor
+from llm_integrations.service import engine as engine_module
 from llm_integrations.service.engine import Engine, EngineOptions
 from llm_integrations.service.monitor.health import Health
 from llm_integrations.service.presence import Presence
@@ -238,3 +241,37 @@ async def test_a_worker_that_had_no_answer_before_does_not_wait_for_one_to_leave
         began = time.monotonic()
         assert not await presence.leave()
         assert time.monotonic() - began < 4  # a second, and one to cut the statement off
+
+
+async def test_a_queue_that_begins_too_late_is_ended_when_it_has_begun(
+    service_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    what_happened = []
+    launch, destroy = DBOS.launch, DBOS.destroy
+
+    def launch_late() -> None:
+        answers.wait(30)
+        launch()
+        what_happened.append("began")
+
+    def note_end(**options: bool | int) -> None:
+        destroy(**options)  # type: ignore[arg-type]
+        what_happened.append("ended")
+
+    async def work(workflow_id: str) -> None:
+        raise AssertionError(workflow_id)
+
+    monkeypatch.setattr(engine_module, "_BEGIN_S", 0.2)
+    monkeypatch.setattr(DBOS, "launch", launch_late)
+    monkeypatch.setattr(DBOS, "destroy", note_end)
+    with pytest.raises(StoreUnavailable, match="gives no answer"):
+        await Engine(service_url, EngineOptions(executor_id="late")).start(work)
+    assert what_happened == []
+    monkeypatch.setattr(engine_module, "_BEGIN_S", 30.0)
+    after = Engine(service_url, EngineOptions(executor_id="after"))
+    starting = asyncio.create_task(after.start(work))
+    answers.set()
+    await starting
+    assert what_happened == ["began", "ended", "began"]  # else two would take from the queue
+    await after.stop(0)
