@@ -117,12 +117,9 @@ def hold_for(
         and shape.fallbacks is None
         and (not tools or all(tool.runs_at_caller() for tool in tools))
     )
-    is_text = (
-        bounded
-        and shape.thread is None
-        and (not marks or _MEDIA.isdisjoint(marks))
-        and ((not tools and shape.output_config is None) or shape.size_bytes >= HIDES_PROMPTS_BYTES)
-    )
+    is_text = bounded and shape.thread is None and _MEDIA.isdisjoint(marks)
+    if tools or shape.output_config is not None:
+        is_text = is_text and shape.size_bytes >= HIDES_PROMPTS_BYTES
     prices = terms.prices
     if prices is None:
         return Hold(None, bounded, tokens, is_text=is_text)
