@@ -192,20 +192,24 @@ async def nothing_late() -> None:
     """Nothing was paid for while the database was away."""
 
 
+def presence_of(url: str, store: DeliveryStore) -> Presence:
+    return Presence(
+        url,
+        executor_id="worker",
+        engine=Engine(url, EngineOptions(executor_id="worker")),
+        store=store,
+        catch_up=nothing_late,
+        clock=SystemClock(),
+    )
+
+
 async def test_presence_that_ends_in_the_middle_of_a_take_over_ends(service_url: str) -> None:
     gate = Gate(service_url)
     store = DeliveryStore(service_url)
     await store.open()
     try:
         async with gate(service_url) as through:
-            presence = Presence(
-                through,
-                executor_id="worker",
-                engine=Engine(through, EngineOptions(executor_id="worker")),
-                store=store,
-                catch_up=nothing_late,
-                clock=SystemClock(),
-            )
+            presence = presence_of(through, store)
             await presence.enter()
             with psycopg.connect(service_url) as other:
                 other.execute("LOCK TABLE llm_integrations.trial IN ACCESS EXCLUSIVE MODE")
@@ -226,14 +230,7 @@ async def test_a_worker_that_had_no_answer_before_does_not_wait_for_one_to_leave
     gate = Gate(service_url)
     store = DeliveryStore(service_url)
     async with gate(service_url) as through:
-        presence = Presence(
-            through,
-            executor_id="worker",
-            engine=Engine(through, EngineOptions(executor_id="worker")),
-            store=store,
-            catch_up=nothing_late,
-            clock=SystemClock(),
-        )
+        presence = presence_of(through, store)
         await presence.enter()
         gate.hangs = True
         with pytest.raises(LeaseLost):
