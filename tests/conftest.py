@@ -15,6 +15,9 @@ pytest_plugins = ["tests.postgres"]
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Nor is what they start to write each line at once, which hides that something was not written.
+os.environ.pop("PYTHONUNBUFFERED", None)
+
 # No deadline: a loaded machine is no bug. In CI the examples are the same in every run, so that a
 # red one is about the change; elsewhere they differ, and the blob printed repeats a failure.
 settings.register_profile(

@@ -352,6 +352,7 @@ async def _export(
             count += 1
             if count % _TOLD_EACH == 0 and sys.stderr.isatty():
                 complain(f"{count:,} attempts")
+        file.flush()  # nothing is said to be written that is not
     return count
 
 
