@@ -29,7 +29,7 @@ from llm_integrations.service.database import (
     wait_until_up,
 )
 from llm_integrations.service.database.binaries import find_programs
-from llm_integrations.service.database.locks import FileLock
+from llm_integrations.service.database.locks import FileLock, held_alone
 from llm_integrations.service.database.place import find_account
 
 IS_ROOT = os.geteuid() == 0
@@ -306,6 +306,22 @@ print([name for name in sys.modules if "pixeltable" in name])
 
 
 # --- shared by processes, and killed -------------------------------------------------------------
+
+
+def test_a_folder_that_another_process_deletes_while_it_is_made_is_made_again(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "temporary"
+    deletions = iter(range(3))
+
+    def make_folder() -> None:
+        folder.mkdir(exist_ok=True)
+        if next(deletions, None) is not None:
+            folder.rmdir()
+        folder.chmod(0o700)
+
+    with held_alone(folder / "lock", 0, make_folder):
+        assert (folder / "lock").exists()
 
 
 def test_processes_that_start_together_share_one_server_and_the_last_one_deletes_it() -> None:

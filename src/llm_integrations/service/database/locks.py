@@ -23,6 +23,7 @@ except ImportError:  # Windows: `place.require_posix` refuses before a lock is n
 
 _CLOCK = SystemClock()
 _POLL_S = 0.02
+_DELETED_S = 5.0  # so long a folder may be deleted each time that it is made
 
 
 class FileLock:
@@ -81,10 +82,12 @@ def held_alone(path: Path, wait_s: float, make_folder: Callable[[], None]) -> It
     """
     deadline = _CLOCK.monotonic() + wait_s
     while True:
-        make_folder()
         try:
+            make_folder()
             lock = FileLock(path)
-        except FileNotFoundError:
+        except FileNotFoundError:  # deleted in between
+            if _CLOCK.monotonic() >= deadline + _DELETED_S:
+                raise
             continue
         try:
             if not lock.wait_alone(deadline - _CLOCK.monotonic()):
