@@ -452,3 +452,11 @@ def _differences(recorded: object, ours: object, where: str) -> Iterator[str]:
             yield from _differences(recorded[0], ours[0], f"{where}[]")
     elif recorded is not None and ours is not None and type(recorded) is not type(ours):
         yield f"{where} is {type(ours).__name__}, recorded {type(recorded).__name__}"
+
+
+async def test_flush_ends_when_what_it_waits_for_has_just_ended(jira: JiraSimulator) -> None:
+    async def nothing() -> None: ...
+
+    jira._postman.run(nothing())  # a bot that says nothing
+    await asyncio.sleep(0)
+    await jira.flush()  # from Python 3.12 on it let nobody else run, for ever

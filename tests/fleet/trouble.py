@@ -59,7 +59,9 @@ class Trouble:
     async def settle(self) -> None:
         """Wait until every process that was killed is up again."""
         while self._starting:
-            await asyncio.gather(*self._starting)
+            ended, _ = await asyncio.wait(self._starting)
+            for one in ended:
+                one.result()
 
     async def _kill(self, lasts_s: float) -> None:
         dice = random.Random(self.plan.seed + 2)
