@@ -13,8 +13,8 @@ import msgspec
 import pytest
 
 from llm_integrations._core.admission import Actual, Ask
-from llm_integrations.anthropic import AnthropicClient, AnthropicConfig
-from llm_integrations.anthropic.reconcile import Reconciliation, reconcile
+from llm_integrations.anthropic import AnthropicClient, AnthropicConfig, Message, MessageRequest
+from llm_integrations.anthropic.reconcile import Reconciliation, compare, reconcile
 from llm_integrations.anthropic.usage_reports import ReportedCost
 from llm_integrations.cli import costs
 from llm_integrations.errors import AnswerMalformed, AuthFailed, ConfigError
@@ -44,6 +44,11 @@ def _client(sim: ClaudeSimulator, governor: Governor | None = None) -> Anthropic
     return AnthropicClient(config, governor=governor)
 
 
+def _admin(sim: ClaudeSimulator) -> AnthropicClient:
+    config = AnthropicConfig(api_key=ADMIN, base_url=sim.base_url, auth_scheme="x-api-key")
+    return AnthropicClient(config)
+
+
 async def _ask_all(sim: ClaudeSimulator, governor: Governor | None) -> None:
     async with _client(sim, governor) as client:
         for model in MODELS:
@@ -53,11 +58,22 @@ async def _ask_all(sim: ClaudeSimulator, governor: Governor | None) -> None:
 async def _compare(
     sim: ClaudeSimulator, governor: Governor, *, later: timedelta = timedelta(0), days: int = 1
 ) -> Reconciliation:
-    config = AnthropicConfig(api_key=ADMIN, base_url=sim.base_url, auth_scheme="x-api-key")
-    async with AnthropicClient(config) as admin:
+    async with _admin(sim) as admin:
         now = datetime.now(UTC)
         since = now - timedelta(days=days)
         return await reconcile(governor, admin, since=since, until=now, now=now + later)
+
+
+async def _batch(sim: ClaudeSimulator, governor: Governor, *, read: bool = True) -> None:
+    message = [Message.user("Say something.")]
+    requests = {
+        model: MessageRequest(model=model, max_tokens=200, messages=message) for model in MODELS
+    }
+    async with _client(sim, governor) as client:
+        batch = await client.batches.create(requests)
+        await client.batches.wait(batch.id, poll_s=0.02)
+        if read:
+            await client.batches.results(batch.id)
 
 
 def _causes(found: Reconciliation) -> set[str]:
@@ -74,6 +90,52 @@ async def test_what_went_through_the_ledger_is_what_anthropic_reports(
     # input and output of two models, and the cost of the day (of two, at midnight)
     assert found.equal >= 5
     assert found.ledger_pusd == found.anthropic_pusd == sim.invoice_pusd() > 0
+
+
+async def test_batches_are_what_anthropic_reports_model_by_model(
+    sim: ClaudeSimulator, governor: Governor
+) -> None:
+    await _batch(sim, governor)
+    found = await _compare(sim, governor)
+    assert found.differences == ()
+    assert found.equal >= 5
+    assert found.ledger_pusd == found.anthropic_pusd == sim.invoice_pusd() > 0
+
+
+async def test_a_batch_that_nobody_read_is_of_unknown_outcome(
+    sim: ClaudeSimulator, governor: Governor
+) -> None:
+    await _batch(sim, governor, read=False)
+    found = await _compare(sim, governor)
+    assert _causes(found) == {"unknown"}
+    assert found.unknown_pusd >= found.anthropic_pusd == sim.invoice_pusd() > 0
+
+
+async def test_a_batch_read_days_later_is_told_from_calls_past_the_ledger(
+    sim: ClaudeSimulator, governor: Governor
+) -> None:
+    await _batch(sim, governor)
+    now = datetime.now(UTC)
+    async with _admin(sim) as admin:
+        since, until = now - timedelta(days=2), now + timedelta(days=1)
+        usage = await admin.load_usage(since, until)
+        costs_told = await admin.load_costs(since, until)
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    entries = [
+        msgspec.structs.replace(
+            entry, created_at=midnight - timedelta(days=2), settled_at=now + timedelta(days=2)
+        )
+        for entry in await governor.ledger.entries()
+    ]
+    found = compare(
+        entries,
+        usage,
+        costs_told,
+        since=midnight - timedelta(days=2),
+        until=midnight + timedelta(days=3),
+        now=now + timedelta(days=9),
+    )
+    assert _causes(found) == {"midnight"}
 
 
 async def test_a_report_of_many_days_comes_in_pages(
@@ -155,9 +217,8 @@ async def test_only_an_admin_key_is_taken(sim: ClaudeSimulator) -> None:
 
 
 async def test_an_amount_that_is_none_is_refused_whole(sim: ClaudeSimulator) -> None:
-    config = AnthropicConfig(api_key=ADMIN, base_url=sim.base_url, auth_scheme="x-api-key")
     now = datetime.now(UTC)
-    async with AnthropicClient(config) as admin:
+    async with _admin(sim) as admin:
         for amount, currency in (("NaN", "USD"), ("1e3", "USD"), ("", "USD"), ("1.5", "EUR")):
             row = {"amount": amount, "currency": currency, "model": None}
             bucket = {"starting_at": "2026-11-01T00:00:00Z", "results": [row]}
@@ -169,9 +230,8 @@ async def test_an_amount_that_is_none_is_refused_whole(sim: ClaudeSimulator) -> 
 
 async def test_amounts_are_cents(sim: ClaudeSimulator, governor: Governor) -> None:
     await _ask_all(sim, governor)
-    config = AnthropicConfig(api_key=ADMIN, base_url=sim.base_url, auth_scheme="x-api-key")
     now = datetime.now(UTC)
-    async with AnthropicClient(config) as admin:
+    async with _admin(sim) as admin:
         rows: list[ReportedCost] = await admin.load_costs(now - timedelta(days=1), now)
     assert sum(row.pusd for row in rows) == sim.invoice_pusd()
     assert all(row.step_pusd >= 1 for row in rows)

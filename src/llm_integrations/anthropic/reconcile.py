@@ -8,7 +8,8 @@ What explains a difference, tried in this order:
 - "unknown": attempts whose outcome nobody knows, which may have cost up to their holds; or whose
   tokens are estimated, because their stream was cut;
 - "not yet reported": the day is not over, or only just: Anthropic's reports lag behind;
-- "midnight": attempts that began on one day and ended on the next;
+- "midnight": attempts that began on one day and ended on another, as a batch does that was read
+  days later;
 - "priority": Priority Tier is in the usage report and not in the cost report;
 - "unpriced": attempts of a model whose price the table does not have;
 - "not in the ledger": Anthropic saw more tokens: calls of this organization went past this ledger;
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from llm_integrations._core.codec import decode
+from llm_integrations.anthropic.batches.bills import GROUP as BATCH
 from llm_integrations.anthropic.catalogue import find_model
 from llm_integrations.anthropic.models import parse_usage
 from llm_integrations.anthropic.pricing import billed_runs
@@ -231,16 +233,17 @@ class _Ours:
         self.unpriced: Counter[datetime] = Counter()
         for entry in entries:
             begun, ended = _day(entry.created_at), _day(entry.settled_at or entry.created_at)
-            model = entry.served or _full_name(entry.model)
+            models = _models_of(entry)
             if begun != ended:
-                self.at_midnight[begun, model] += 1
-                self.at_midnight[ended, model] += 1
+                days = range((ended - begun).days + 1)  # a batch may be read days later
+                around = [(begun + timedelta(days=day), model) for day in days for model in models]
+                self.at_midnight.update(around)
             if since <= ended < until:
-                self._count(entry, ended, model)
+                self._count(entry, ended, models)
 
-    def _count(self, entry: Entry, day: datetime, model: str) -> None:
+    def _count(self, entry: Entry, day: datetime, models: Sequence[str]) -> None:
         if entry.state in {"unknown", "held", "partial"}:
-            self.unknown[day, model] += 1
+            self.unknown.update((day, model) for model in models)
         if entry.state in {"unknown", "held"}:
             self.unknown_pusd[day] += entry.charged_pusd
             return
@@ -250,7 +253,7 @@ class _Ours:
             self.unpriced[day] += 1
         else:
             self.pusd[day] += entry.cost_pusd
-        for served, counted in _counted(entry, model):
+        for served, counted in _counted(entry, models[0]):
             self.tokens[day, served].update(counted)
 
 
@@ -280,7 +283,12 @@ def _counted(entry: Entry, model: str) -> Iterator[tuple[str, Mapping[str, int]]
     """Yield what each model that ran for an attempt has used: the models on the bill."""
     if not entry.raw:
         return
-    usage = parse_usage(decode(_raw_decoder, entry.raw))
+    raw = decode(_raw_decoder, entry.raw)
+    if isinstance(raw, list):  # of a batch: see `Tally`
+        for part in raw:
+            yield part["model"], _tokens_of_batch(Counter(part["usage"]))
+        return
+    usage = parse_usage(raw)
     searches = 0 if usage.server_tool_use is None else usage.server_tool_use.web_search_requests
     if not usage.iterations:
         yield model, _tokens(usage) | {"web_searches": searches}
@@ -288,6 +296,13 @@ def _counted(entry: Entry, model: str) -> Iterator[tuple[str, Mapping[str, int]]
     for run in billed_runs(usage.iterations):
         yield run.model or model, _tokens(run)
     yield model, {"web_searches": searches}
+
+
+def _models_of(entry: Entry) -> list[str]:
+    """Return the models of an attempt: of a batch there may be several."""
+    named = entry.served or entry.model
+    names = named.split("+") if entry.group == BATCH else [named]
+    return names if entry.served else [_full_name(name) for name in names]
 
 
 def _full_name(model: str) -> str:
@@ -308,6 +323,20 @@ def _tokens(usage: Usage | Iteration) -> dict[str, int]:
         usage.output_tokens,
     )
     return dict(zip(_TOKENS, counted, strict=True))
+
+
+def _tokens_of_batch(counters: Counter[str]) -> dict[str, int]:
+    """Return the same of what one model used in a batch, which is booked by its counters."""
+    hour = counters["ephemeral_1h_input_tokens"]
+    counted = (
+        counters["input_tokens"],
+        counters["cache_creation_input_tokens"] - hour,
+        hour,
+        counters["cache_read_input_tokens"],
+        counters["output_tokens"],
+        counters["web_search_requests"],
+    )
+    return dict(zip(_COUNTED, counted, strict=True))
 
 
 # --- causes --------------------------------------------------------------------------------------
