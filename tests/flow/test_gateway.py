@@ -13,7 +13,7 @@ import sys
 import time
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
@@ -345,6 +345,19 @@ async def test_a_budget_refuses_once_and_nothing_is_sent() -> None:
         assert caught.value.type == "billing_error"
         assert line.sim.requests == []
         assert await line.entries() == []
+
+
+async def test_a_request_that_makes_no_sense_is_the_apis_to_refuse() -> None:
+    image = {"type": "image", "source": {"type": "base64", "data": 12}}
+    odd: list[Json] = [
+        ASK | {"messages": [{"role": "user", "content": [image]}]},
+        ASK | {"tools": [{"type": {}, "name": "look"}]},
+    ]
+    async with gateway() as line, sdk_at(line.url) as sdk:
+        for request in odd:
+            with suppress(anthropic.BadRequestError):  # or the simulator makes sense of it
+                await sdk.messages.create(**request)
+        assert len(line.sim.requests) == len(odd)
 
 
 async def test_a_callers_next_call_finds_the_hold_of_the_last_one_given_back() -> None:

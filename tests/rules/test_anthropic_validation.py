@@ -3,15 +3,23 @@
 import base64
 import json
 import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from copy import deepcopy
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from llm_integrations.anthropic import ModelInfo
+from llm_integrations._core.admission import About
+from llm_integrations.anthropic import MessageRequest, ModelInfo
 from llm_integrations.anthropic.catalogue import check_request, entry_of, find_model, shape_of
+from llm_integrations.anthropic.holds import Guess, ask_for
 from llm_integrations.anthropic.models import encode_request
+from llm_integrations.anthropic.tool_loop import open_calls
 from llm_integrations.anthropic.validation import validate_body
 from llm_integrations.errors import InvalidRequest
 
@@ -319,6 +327,45 @@ def test_what_the_api_refuses_is_named(changes: dict[str, Any], fault: str) -> N
     with pytest.raises(InvalidRequest) as caught:
         _validate(_request(**changes))
     assert str(caught.value).startswith(fault)
+
+
+ODD: st.SearchStrategy[Any] = st.sampled_from(
+    [None, True, 7, 1.5, 10**30, "", "no base64: \u00e4", [], {}, ["x"], [[]], [{}]]
+)
+WHOLE = _request(
+    messages=_turns(
+        ("user", [_image(), TEXT | {"cache_control": EPHEMERAL | {"ttl": "1h"}}]),
+        ("assistant", [USE]),
+        ("user", [RESULT, {"type": "document", "source": {"type": "content", "content": [TEXT]}}]),
+    ),
+    tools=[_strict({}) | {"type": "custom", "allowed_callers": ["direct"]}],
+    tool_choice={"type": "auto"},
+    thinking={"type": "adaptive"},
+    output_config={"effort": "low"},
+    fallbacks=[{"model": "claude-opus-5"}],
+)
+
+
+def _places(value: object) -> Iterator[tuple[Any, Any]]:
+    """Yield every member of objects and lists, as what holds it and its name or number."""
+    if isinstance(value, (dict, list)):
+        for at, part in list(value.items() if isinstance(value, dict) else enumerate(value)):
+            yield value, at
+            yield from _places(part)
+
+
+@given(st.data())
+def test_whatever_stands_anywhere_is_refused_by_name_or_passes(data: st.DataObject) -> None:
+    request = deepcopy(WHOLE)
+    holder, at = data.draw(st.sampled_from(list(_places(request))))
+    holder[at] = data.draw(ODD)
+    body = json.dumps(request).encode()
+    with suppress(InvalidRequest):
+        ask_for(shape_of(body), body, About(), at=TODAY, guess=Guess())
+    with suppress(InvalidRequest):
+        _validate(request)
+    if isinstance(request["messages"], list):
+        open_calls(MessageRequest.from_dict(request))
 
 
 def test_a_request_without_max_tokens_is_refused() -> None:

@@ -123,7 +123,7 @@ class _Tool(msgspec.Struct):
 
     def runs_at_caller(self) -> bool:
         """Whether only the caller's own code runs for it: then no bill grows behind its back."""
-        return self.type in {None, "custom"} and self.allowed_callers in (None, [], ["direct"])
+        return self.type in (None, "custom") and self.allowed_callers in (None, [], ["direct"])
 
 
 class _Turn(msgspec.Struct):
@@ -380,7 +380,7 @@ def _check_against(entry: CatalogueEntry, shape: RequestShape, betas: tuple[str,
         msg = f"thinking.type: {entry.id} accepts {' or '.join(entry.thinking)}, not {thinking}"
         raise InvalidRequest(msg)
     choice = shape.tool_choice and shape.tool_choice.get("type")
-    if choice in {"any", "tool"} and not entry.forced_tools:
+    if choice in ("any", "tool") and not entry.forced_tools:
         msg = (
             f"tool_choice: {entry.id} cannot be forced to use a tool; "
             "use output_config.format, or a strict tool with auto"

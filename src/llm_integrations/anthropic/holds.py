@@ -286,9 +286,10 @@ def _media(body: bytes) -> tuple[int, int, bool]:
             waiting.append(part.get("content"))
             if kind == "image" and isinstance(source, dict):
                 images += 1
-                data_bytes += len(source.get("data") or "")
+                data = source.get("data")
+                data_bytes += len(data) if isinstance(data, str) else 0
             elif kind == "document" and isinstance(source, dict):
-                unbounded |= source.get("type") not in {"text", "content"}
+                unbounded |= source.get("type") not in ("text", "content")
                 waiting.append(source.get("content"))
             elif kind == "container_upload":
                 unbounded = True

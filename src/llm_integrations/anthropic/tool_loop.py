@@ -142,7 +142,9 @@ def next_step(message: MessageResponse) -> Literal["done", "resume", "answer"]:
 def open_calls(request: MessageRequest) -> list[ToolUseBlock]:
     """Return the calls in the last turn of a conversation, if it is the model's."""
     last = request.messages[-1] if request.messages else {}
-    fields = last if isinstance(last, Mapping) else {"role": last.role, "content": last.content}
+    fields = {"role": last.role, "content": last.content} if isinstance(last, Message) else last
+    if not isinstance(fields, Mapping):
+        return []  # it is refused when it is sent
     content = fields.get("content")
     if fields.get("role") != "assistant" or isinstance(content, str):
         return []

@@ -13,7 +13,6 @@ containers and earlier messages exist, whether a schema is too complex.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -123,7 +122,7 @@ def _tools(request: Object, _: Terms) -> Iterator[str]:
             if name in names:
                 yield f"{where}.name: {name} is there twice"
             names.add(name)
-        if one.get("type") not in {None, "custom"}:
+        if one.get("type") not in (None, "custom"):
             continue
         if not isinstance(name, str) or NAME.fullmatch(name) is None:
             yield f"{where}.name: has 1 to 64 letters, digits, _ and -"
@@ -145,7 +144,7 @@ def _tool_choice(request: Object, _: Terms) -> Iterator[str]:
         return
     kind = choice.get("type")
     names = [one.get("name") for one in _objects(request.get("tools"))]
-    if kind in {"any", "tool"} and not names:
+    if kind in ("any", "tool") and not names:
         yield "tool_choice: there are no tools to choose from"
     if kind == "tool" and choice.get("name") not in names:
         yield f"tool_choice.name: there is no tool named {choice.get('name')}"
@@ -203,7 +202,7 @@ def _breakpoints(request: Object, _: Terms) -> Iterator[str]:
         where = f"{place}.cache_control".lstrip(".")
         if not isinstance(control, dict) or control.get("type") != "ephemeral":
             yield f"{where}.type: has to be ephemeral"
-        elif control.get("ttl") not in {None, "5m", "1h"}:
+        elif control.get("ttl") not in (None, "5m", "1h"):
             yield f"{where}.ttl: is 5m or 1h"
     if count > MAX_BREAKPOINTS:
         yield f"cache_control: {count} breakpoints, {MAX_BREAKPOINTS} are the most"
@@ -240,7 +239,7 @@ def _image_data(data: str, where: str) -> Iterator[str]:
         yield f"{where}.data: {len(data)} bytes, {MAX_IMAGE_BASE64_BYTES} are the most"
     try:
         size = image_size(base64.b64decode(data[:HEAD_CHARS]))
-    except binascii.Error:
+    except ValueError:  # no base64
         return
     if size is not None and max(size) > MAX_IMAGE_EDGE_PX:
         yield f"{where}.data: {size[0]}x{size[1]} pixels, {MAX_IMAGE_EDGE_PX} are the most"
