@@ -256,8 +256,17 @@ def test_only_prompts_that_are_text_teach_what_text_takes(
 ) -> None:
     guess = Guess()
     ask = _asked(guess, content, **fields)
-    assert (ask.least_input_tokens > 0) == teaches
+    assert bool(ask.least_input_tokens) == teaches
     for _ in range(64):
         guess.learn(ask, Usage(input_tokens=100_000))
     text = _asked(guess, "x" * 40_000)
+    assert text.least_input_tokens is not None
     assert (text.input_tokens > text.least_input_tokens) == teaches
+
+
+def test_what_the_bytes_of_a_pdf_say_of_its_tokens_refuses_nobody() -> None:
+    source = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0x" * 100_000}
+    pdf = _asked(Guess(), [{"type": "document", "source": source}])
+    assert pdf.input_tokens == pytest.approx(200_000, rel=0.01)
+    assert pdf.least_input_tokens == 0
+    assert _asked(Guess(), [IMAGE]).least_input_tokens is None

@@ -62,8 +62,8 @@ class Ask(About, frozen=True, kw_only=True, gc=False):
 
     Attributes:
         group: the pool of limits it draws from.
-        least_input_tokens: where `input_tokens` is an estimate that answers to other calls have
-            raised, what it was before; else 0.
+        least_input_tokens: where `input_tokens` is an estimate, how much of it is sure enough to
+            refuse the call for; None: all of it.
         hold_pusd: the most it can cost, in pico-USD; None when the price is unknown.
         bounded: whether `hold_pusd` is a true upper bound.
         max_output_tokens: how much output `hold_pusd` pays for; None: that is not known.
@@ -75,7 +75,7 @@ class Ask(About, frozen=True, kw_only=True, gc=False):
     requests: int = 1
     input_tokens: int = 0
     output_tokens: int = 0
-    least_input_tokens: int = 0
+    least_input_tokens: int | None = None
     hold_pusd: int | None = 0
     bounded: bool = True
     max_output_tokens: int | None = None

@@ -211,10 +211,12 @@ def ask_for(shape: RequestShape, body: bytes, about: About, *, at: date, guess: 
     hold = hold_for(shape, body, at=at)
     terms, max_tokens = _terms_of(shape.model), max(0, shape.max_tokens)
     pusd, most_tokens, output_tokens = hold.pusd, hold.input_tokens, guess.output_tokens
-    input_tokens = least_tokens = min(most_tokens, len(body)) // BYTES_PER_TOKEN
+    input_tokens = min(most_tokens, len(body)) // BYTES_PER_TOKEN
+    least_tokens: int | None = None
     if hold.is_text:
+        least_tokens = input_tokens
         input_tokens = guess.input_tokens(shape.model, least_tokens)
-    else:
+    elif most_tokens >= terms.window:  # the bytes of a PDF say little of what its pages have
         least_tokens = 0
     output_tokens = min(output_tokens, max_tokens)
     estimate_pusd = None

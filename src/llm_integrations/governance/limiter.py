@@ -221,7 +221,8 @@ class Limiter:
         return Limit()
 
     def _check(self, line: Line, ask: Ask) -> None:
-        input_tokens = ask.least_input_tokens or ask.input_tokens  # a guess alone refuses nobody
+        least = ask.least_input_tokens  # a guess alone refuses nobody
+        input_tokens = ask.input_tokens if least is None else least
         excess = line.find_excess((ask.requests, input_tokens, ask.output_tokens))
         if excess is not None:
             dimension, capacity = excess
