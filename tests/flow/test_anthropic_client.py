@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
+from typing import Any
 
 import httpx2
 import pytest
@@ -165,6 +166,16 @@ async def test_structured_output_obeys_its_schema(client: AnthropicClient) -> No
         output_config=json_schema_format(schema),
     )
     assert json.loads((await client.send_message(request)).text)["priority"] in {"High", "Low"}
+
+
+async def test_max_tokens_that_are_no_whole_number_are_refused(
+    client: AnthropicClient, sim: ClaudeSimulator
+) -> None:
+    odd: list[Any] = ["100", None, 1e3]
+    for max_tokens in odd:
+        with pytest.raises(InvalidRequest, match="max_tokens: has a wrong type"):
+            await client.send_message(ask(max_tokens=max_tokens))
+    assert sim.requests == []
 
 
 @pytest.mark.parametrize("max_tokens", [8_192, 8_193])

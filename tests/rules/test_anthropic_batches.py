@@ -363,6 +363,12 @@ def test_a_stream_is_refused_however_it_is_asked_for(
         planner().add("a", params)
 
 
+def test_a_name_that_is_no_text_is_refused() -> None:
+    number: Any = 0  # of whoever enumerates requests
+    with pytest.raises(InvalidRequest, match="request 0 of the batch: custom_id"):
+        planner().add(number, ask())
+
+
 def test_the_limits_of_a_batch_are_refused_here() -> None:
     full = Planner(shape_of, DAY, max_requests=2)
     full.add("a", ask())

@@ -107,9 +107,9 @@ class Calls:
         """Whether the wire carries a stream although the caller wants a whole answer."""
         if self._config.wire != "auto":
             return self._config.wire == "stream"
-        if isinstance(request, MessageRequest):
-            return request.max_tokens > PLAIN_MAX_TOKENS
-        max_tokens = request.get("max_tokens")
+        max_tokens: object = (
+            request.max_tokens if isinstance(request, MessageRequest) else request.get("max_tokens")
+        )
         return isinstance(max_tokens, int) and max_tokens > PLAIN_MAX_TOKENS
 
     def validate(self, body: bytes, models: Iterable[ModelInfo]) -> None:

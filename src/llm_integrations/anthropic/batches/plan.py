@@ -167,8 +167,8 @@ class Planner:
         self._custom_ids.add(custom_id)
         self._bound.add(custom_id, shape, encoded, at=self._at)
 
-    def _check_custom_id(self, custom_id: str) -> None:
-        if _CUSTOM_ID.fullmatch(custom_id) is None:
+    def _check_custom_id(self, custom_id: object) -> None:
+        if not isinstance(custom_id, str) or _CUSTOM_ID.fullmatch(custom_id) is None:
             raise InvalidRequest("custom_id: 1 to 64 letters, digits, _ and - are accepted")
         if custom_id in self._custom_ids:
             raise InvalidRequest("custom_id: another request of the batch has the same")
