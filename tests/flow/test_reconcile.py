@@ -69,6 +69,8 @@ async def _batch(sim: ClaudeSimulator, governor: Governor, *, read: bool = True)
     requests = {
         model: MessageRequest(model=model, max_tokens=200, messages=message) for model in MODELS
     }
+    refused = [Message.user("[[refuse]]")]  # which costs nothing
+    requests["refused"] = MessageRequest(model=MODELS[0], max_tokens=200, messages=refused)
     async with _client(sim, governor) as client:
         batch = await client.batches.create(requests)
         await client.batches.wait(batch.id, poll_s=0.02)

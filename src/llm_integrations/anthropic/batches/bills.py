@@ -160,6 +160,8 @@ class Tally:
         share = shares.setdefault(message.model, _Share())
         share.cost_pusd += cost.pusd or 0
         share.at_least |= cost.at_least
+        if cost.pusd == 0:  # a refusal at once: its tokens are told, but not billed
+            return
         for name, count in message.usage.counters().items():
             share.counters[name] = share.counters.get(name, 0) + count
 
