@@ -555,6 +555,19 @@ async def test_a_closed_governor_admits_and_books_nothing(kind: str, tmp_path: P
         await governor.settle(late, paid(0.1))
 
 
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_a_governor_of_another_loop_holds_nothing_and_says_so(
+    kind: str, tmp_path: Path
+) -> None:
+    url = "memory:" if kind == "memory" else f"sqlite:///{tmp_path / 'books.db'}"
+    with Governor.threaded(url, budgets=[Budget("cap", usd="1")]) as governor:
+        with pytest.raises(ConfigError, match="another event loop"):
+            await governor.admit(ask())
+        assert governor.home.run(governor.ledger.entries) == []
+        [state] = governor.home.run(governor.budgets.state)
+        assert state.held_pusd == 0
+
+
 async def test_a_killed_process_leaves_unknown_rows_once_its_lease_has_run_out(
     tmp_path: Path,
 ) -> None:

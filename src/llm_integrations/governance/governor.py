@@ -275,7 +275,13 @@ class Governor:
             RateLimited: the server asked for a pause that is longer than calls wait for.
             StoreUnavailable: the books cannot be written, so nothing may be sent.
             TimeoutError: there was no room for as long as the ask has patience.
+            ConfigError: this is another event loop than the governor's own.
         """
+        if not self.home.is_here:
+            raise ConfigError(
+                "this governor lives on another event loop, and nothing was sent: a client needs"
+                " one that was opened on its own loop, by `async with Governor.open(...)`"
+            )
         tags = self._tags.get()
         if tags:
             ask = replace(ask, tags={**tags, **ask.tags})
