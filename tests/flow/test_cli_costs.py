@@ -161,6 +161,11 @@ def test_what_strangers_call_themselves_moves_no_cursor(
     assert "\r" not in told
 
 
+def test_a_zone_that_nobody_knows_is_named_with_its_option() -> None:
+    with pytest.raises(ConfigError, match="--zone: there is no time zone 'Mars/Olympus'"):
+        costs(zone="Mars/Olympus", ledger="sqlite:///none.db")
+
+
 def test_the_page_is_one_file_that_asks_nobody(settings: Path, tmp_path: Path) -> None:
     page = tmp_path / "spend.html"
     assert costs(html=page, days=2, zone="Europe/Berlin", settings=settings) == 0

@@ -82,7 +82,10 @@ def costs(
         ledger: Another ledger than the service's.
         settings: The TOML file.
     """
+    from llm_integrations.governance.budgets import load_zone
+
     _check_days(days)
+    load_zone(zone, "--zone")
     if tag in _NO_TAGS:
         raise ConfigError(f"--tag {tag}: a tag of that name cannot be told from the {tag} itself")
     opening = open_ledger(ledger, settings)
