@@ -109,6 +109,10 @@ def postmaster_pid(folder: Path) -> int:
     return int((folder / "data" / "postmaster.pid").read_text().split()[0])
 
 
+def socket_folder(folder: Path) -> Path:
+    return Path((folder / "data" / "postmaster.pid").read_text().splitlines()[4])
+
+
 def folder_of(database: Database) -> Path:
     return Path(database.location.rpartition(" in ")[2])
 
@@ -411,6 +415,27 @@ async def test_pid_file_that_names_somebody_else_does_not_stop_the_start(place: 
         await database.stop()
     finally:
         _end([sleeper])
+
+
+@needs_proc
+async def test_lock_files_of_a_killed_server_that_nobody_collects_do_not_stop_the_start(
+    place: Path,
+) -> None:
+    database = await open_database(None, folder=place)
+    lock = socket_folder(place) / ".s.PGSQL.5432.lock"
+    await database.stop()
+    account = find_account(print)
+    killed = start_sleeper(account.uid if account.is_other else None)
+    try:
+        killed.kill()
+        await asyncio.to_thread(os.waitid, os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)
+        for path in (place / "data" / "postmaster.pid", lock):
+            path.write_text(f"{killed.pid}\n{place / 'data'}\n")
+        database = await open_database(None, folder=place)
+        assert ask(database.dsn, "SELECT 1") == 1
+        await database.stop()
+    finally:
+        _end([killed])
 
 
 async def test_database_that_stays_keeps_its_rows_and_is_down_after_the_last_stop(

@@ -62,7 +62,7 @@ _INITDB_S = 120
 _START_S = 60
 _STOP_S = 30
 _POLL_S = 0.01
-_OLD_SHARED_MEMORY_S = 10
+_OLD_SERVER_S = 10
 _LOG_BYTES = 10 * 1024 * 1024
 _LOG_READ_BYTES = 64 * 1024
 _REASON = re.compile(
@@ -292,13 +292,16 @@ class Cluster:
         self._write_settings()
         make_folder(self._socket_folder.parent, self._programs.account)
         make_private_folder(self._socket_folder, self._programs.account)
+        give_up = _CLOCK.monotonic() + _OLD_SERVER_S
         self._forget_reused_pid()
-        give_up = _CLOCK.monotonic() + _OLD_SHARED_MEMORY_S
         while not self._try_start():
-            # A killed postmaster's children end by themselves, a moment after it.
-            if _CLOCK.monotonic() > give_up or "shared memory block" not in self._last_words():
+            # A killed postmaster and its children end by themselves, a moment after it.
+            said = self._last_words()
+            is_old = "shared memory block" in said or "lock file" in said
+            if _CLOCK.monotonic() > give_up or not is_old:
                 raise self._failed("PostgreSQL did not start")
             pause(0.1)
+            self._forget_reused_pid()
 
     def _try_start(self) -> bool:
         settings = f"--config-file={self.folder / 'postgresql.conf'}"
@@ -380,19 +383,25 @@ class Cluster:
             path.chmod(0o644)
 
     def _forget_reused_pid(self) -> None:
-        """Remove a pid file whose pid now belongs to something else (a restarted container).
+        """Remove lock files whose pid is that of something else now, or of nothing that runs.
 
-        PostgreSQL refuses to start while the pid in its file is alive, whatever that process is.
+        PostgreSQL refuses to start while the pid in them is alive, whatever that process is: of a
+        container that restarted, or one that was killed and that nobody collects.
         """
         lines = self._pid_file_lines()
         if not lines:
             return
         try:
-            program = Path(f"/proc/{int(lines[0])}/exe").readlink()
+            program = Path(f"/proc/{int(lines[0])}/exe").readlink().name
+        except FileNotFoundError:
+            if not Path("/proc/self/exe").exists():
+                return  # no /proc here: PostgreSQL's own check decides
+            program = ""
         except (OSError, ValueError):
-            return  # Gone, or no /proc here: PostgreSQL's own check decides.
-        if program.name.partition(" ")[0] != "postgres":
+            return
+        if program.partition(" ")[0] != "postgres":
             (self._data / "postmaster.pid").unlink(missing_ok=True)
+            (self._socket_folder / f".s.PGSQL.{_PORT}.lock").unlink(missing_ok=True)
 
     def _pid_file_lines(self) -> list[str]:
         try:
